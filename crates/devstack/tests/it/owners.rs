@@ -1,0 +1,110 @@
+//! Owners that are killed, and owners that come second.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use tidings_devstack::{Devstack, Error};
+
+use super::{alive, ask, eventually, kept, tell};
+
+/// An owner of a temporary stack, as a process of its own.
+struct Owner {
+    process: Child,
+    /// What it runs; unlike the servers it may outlive its owner.
+    command: String,
+    /// Holds the temporary directory of the stack.
+    dir: tempfile::TempDir,
+}
+
+impl Owner {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60", file.display());
+        let process = Command::new(env!("CARGO_BIN_EXE_tidings-devstack"))
+            .args(["exec", "--", "sh", "-c", &script])
+            .env("TMPDIR", dir.path())
+            .spawn()
+            .unwrap();
+        eventually("the command runs", || file.exists());
+        let command = fs::read_to_string(file).unwrap().trim().to_owned();
+        Self { process, command, dir }
+    }
+
+    /// Lists Postgres, Redis and the keeper of the directory.
+    fn servers(&self) -> Vec<u32> {
+        let output = Command::new("pgrep").args(["-P", &self.process.id().to_string()]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| *line != self.command).map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+fn temporaries(dir: &Path) -> usize {
+    let entries = fs::read_dir(dir).unwrap().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("tidings-")).count()
+}
+
+#[test]
+fn servers_and_directory_of_a_killed_owner_end() {
+    let mut owner = Owner::start();
+    let servers = owner.servers();
+    assert_eq!(servers.len(), 3, "Postgres, Redis and the keeper");
+    assert_eq!(temporaries(owner.dir.path()), 1);
+
+    owner.process.kill().unwrap();
+    owner.process.wait().unwrap();
+
+    eventually("the servers end", || !servers.iter().any(|&pid| alive(pid)));
+    assert_eq!(temporaries(owner.dir.path()), 0);
+    Command::new("kill").arg(owner.command).status().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_owner_is_told_who_is_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Devstack::start(kept(dir.path())).await.unwrap();
+
+    let refused = Devstack::start(kept(dir.path())).await.unwrap_err();
+
+    let pid = std::process::id();
+    assert!(refused.to_string().contains(&format!("is in use by another tidings (pid {pid})")), "{refused}");
+    assert!(matches!(refused, Error::InUse { .. }));
+}
+
+#[tokio::test]
+async fn the_next_owner_finds_the_data_of_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Devstack::start(kept(dir.path())).await.unwrap();
+    tell(&first, "CREATE TABLE kept AS SELECT 'committed' AS word").await;
+    drop(first);
+
+    let second = Devstack::start(kept(dir.path())).await.unwrap();
+
+    assert_eq!(ask(&second, "SELECT word FROM kept").await.unwrap(), "committed");
+}
+
+#[tokio::test]
+async fn a_server_without_a_guard_makes_way_for_the_next_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Devstack::start(kept(dir.path())).await.unwrap());
+    let data = dir.path().join("postgres").canonicalize().unwrap();
+    let user = fs::metadata(&data).unwrap();
+    let orphan = Command::new("postgres")
+        .arg("-D")
+        .arg(&data)
+        .args(["-c", "listen_addresses=", "-c", "unix_socket_directories=", "-c", "log_min_messages=panic"])
+        .uid(user.uid())
+        .gid(user.gid())
+        .current_dir("/")
+        .spawn();
+    let Ok(mut orphan) = orphan else { return super::skipped("no postgres in the PATH") };
+    eventually("the orphan runs", || data.join("postmaster.pid").exists());
+
+    let stack = Devstack::start(kept(dir.path())).await.unwrap();
+
+    assert_eq!(ask(&stack, "SELECT 'mine'").await.unwrap(), "mine");
+    assert!(orphan.try_wait().unwrap().is_some());
+}

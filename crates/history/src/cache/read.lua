@@ -1,0 +1,40 @@
+-- Reads a slice of a tail, if the tail is whole and the slice begins or ends in it.
+-- Returns {last, element, ...} in ascending order, or {} if the tail can not say.
+
+local tail     = KEYS[1]           -- list: seq, edit version, running total of bytes, protobuf; 24 h
+local backward = ARGV[1] == 'back' -- from the upper end down, or from the lower end up
+local bound    = tonumber(ARGV[2]) -- the slice ends before (back), or begins after (forth), this seq
+local limit    = tonumber(ARGV[3]) -- most messages
+local min_seq  = tonumber(ARGV[4]) -- the tail must reach this seq
+
+local count = redis.call('LLEN', tail)
+if count == 0 then
+  return {}
+end
+local first = struct.unpack('>I8', redis.call('LINDEX', tail, 0))
+local last = struct.unpack('>I8', redis.call('LINDEX', tail, -1))
+if last - first + 1 ~= count or last < min_seq then
+  return {}
+end
+
+local from, to
+if backward then
+  to = math.min(last, bound - 1)
+  from = math.max(first, to - limit + 1)
+  if to < first then
+    return {}
+  end
+else
+  from = bound + 1
+  to = math.min(last, from + limit - 1)
+  if from < first then
+    return {}
+  end
+end
+local answer = {last}
+if from <= to then
+  for _, element in ipairs(redis.call('LRANGE', tail, from - first, to - first)) do
+    answer[#answer + 1] = element
+  end
+end
+return answer

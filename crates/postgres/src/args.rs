@@ -1,0 +1,96 @@
+//! Where Postgres is and how much of it a service may use.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+
+/// How a service reaches Postgres; flattened into the settings of each.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Postgres")]
+#[group(skip)] // clap names groups after the struct and refuses twins
+pub struct Args {
+    /// URL of the service's database; may hold a password, so it is never shown.
+    #[arg(long, env = "TIDINGS_POSTGRES_URL", hide_env_values = true, value_name = "URL")]
+    pub postgres_url: PostgresUrl,
+
+    /// Most connections for what callers wait for, 1 to 1000.
+    #[arg(long, env = "TIDINGS_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub postgres_connections: u32,
+
+    /// Longest wait for a free connection, e.g. `500ms`; past it the call is refused.
+    #[arg(long, env = "TIDINGS_POSTGRES_ACQUIRE_TIMEOUT", default_value = "500ms", value_name = "DURATION")]
+    pub postgres_acquire_timeout: humantime::Duration,
+
+    /// Longest time Postgres may work on one statement, e.g. `2s`; we wait half a second longer for its answer.
+    #[arg(long, env = "TIDINGS_POSTGRES_STATEMENT_TIMEOUT", default_value = "2s", value_name = "DURATION")]
+    pub postgres_statement_timeout: humantime::Duration,
+}
+
+impl Args {
+    /// The defaults, for one database.
+    pub fn new(postgres_url: PostgresUrl) -> Self {
+        Self {
+            postgres_url,
+            postgres_connections: 16,
+            postgres_acquire_timeout: std::time::Duration::from_millis(500).into(),
+            postgres_statement_timeout: std::time::Duration::from_secs(2).into(),
+        }
+    }
+}
+
+/// A connection URL that never shows its password.
+#[derive(Clone)]
+pub struct PostgresUrl(PgConnectOptions);
+
+impl PostgresUrl {
+    /// What the URL says.
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.0
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE";
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err(EXPECTED);
+        }
+        text.parse().map(Self).map_err(|_| EXPECTED)
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = (self.0.get_host(), self.0.get_port());
+        write!(f, "postgres://{host}:{port}/{}", self.0.get_database().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_never_shows_its_password() {
+        let url: PostgresUrl = "postgres://ada:secret@db:5433/tidings_user".parse().unwrap();
+
+        assert_eq!(format!("{url} {url:?}"), "postgres://db:5433/tidings_user postgres://db:5433/tidings_user");
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_repeating_it() {
+        let refusal = "mysql://secret".parse::<PostgresUrl>().unwrap_err();
+
+        assert!(!refusal.contains("secret"));
+    }
+}

@@ -1,0 +1,15 @@
+//! Postgres, the truth: pools, limits, migrations and faults, the same for every service.
+//!
+//! All work goes through [`Postgres::run`] (what callers wait for) or [`Postgres::run_background`] (relays and sweeps,
+//! on connections of their own, so that load never starves what repairs): it bounds the wait for a connection and the
+//! work itself, closes a connection whose answer did not come, and translates every error into a [`Fault`] in one place.
+
+mod args;
+mod fault;
+mod migrate;
+mod pool;
+
+pub use args::{Args, PostgresUrl};
+pub use fault::Fault;
+pub use migrate::{MigrateError, Migrations};
+pub use pool::{Postgres, StartError};

@@ -1,0 +1,83 @@
+//! Migrations: forward only, one instance at a time, and never by surprise.
+
+use std::collections::HashSet;
+
+use sqlx::migrate::{Migrate as _, Migration, Migrator};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+
+use crate::{Args, Fault};
+
+/// Why the schema is not as the service needs it.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Nobody answered, or refused us.
+    #[error("can not use postgres at {0}")]
+    Connect(String, #[source] Fault),
+    /// A migration failed; those before it stay applied, it left nothing.
+    #[error("migration failed")]
+    Failed(#[source] sqlx::migrate::MigrateError),
+    /// The schema is older than the service.
+    #[error("{count} migration(s) are pending, the first is `{first}`: run the service's `migrate` command")]
+    Pending {
+        /// How many.
+        count: usize,
+        /// What the first does.
+        first: String,
+    },
+}
+
+/// The migrations that a service brings.
+#[derive(Clone, Copy, Debug)]
+pub struct Migrations(&'static Migrator);
+
+impl Migrations {
+    /// Takes what `sqlx::migrate!` made.
+    pub const fn new(migrator: &'static Migrator) -> Self {
+        Self(migrator)
+    }
+
+    /// Applies what is pending. Several may do so at once: one applies, the others wait for it and find nothing to do.
+    /// Migrations that are applied but not known here are of a newer release, which may run beside this one.
+    ///
+    /// # Errors
+    /// [`MigrateError::Connect`] or [`MigrateError::Failed`].
+    pub async fn apply(self, args: &Args) -> Result<(), MigrateError> {
+        let mut connection = connect(args).await?;
+        let mut migrator = Migrator::with_migrations(self.0.iter().cloned().collect());
+        migrator.set_ignore_missing(true);
+        migrator.run(&mut connection).await.map_err(MigrateError::Failed)?;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// Checks that nothing is pending.
+    ///
+    /// # Errors
+    /// [`MigrateError::Connect`] or [`MigrateError::Pending`].
+    pub async fn check(self, args: &Args) -> Result<(), MigrateError> {
+        let mut connection = connect(args).await?;
+        let applied: HashSet<i64> = match connection.list_applied_migrations(&self.0.table_name).await {
+            Ok(applied) => applied.into_iter().map(|migration| migration.version).collect(),
+            Err(_) => HashSet::new(), // no table yet: nothing was ever applied
+        };
+        let _ = connection.close().await;
+        let pending: Vec<&Migration> = self.0.iter().filter(|known| !applied.contains(&known.version)).collect();
+        match pending.first() {
+            None => Ok(()),
+            Some(first) => {
+                Err(MigrateError::Pending { count: pending.len(), first: first.description.clone().into_owned() })
+            }
+        }
+    }
+}
+
+/// A connection without the limits of the pools: a migration may wait for another instance and take its time.
+async fn connect(args: &Args) -> Result<PgConnection, MigrateError> {
+    args.postgres_url
+        .options()
+        .clone()
+        .application_name("tidings-migrate")
+        .connect()
+        .await
+        .map_err(|error| MigrateError::Connect(args.postgres_url.to_string(), Fault::from(error)))
+}

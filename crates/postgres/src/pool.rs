@@ -1,0 +1,169 @@
+//! Two pools with their limits, and the one way through which all work goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::time::timeout;
+
+use crate::{Args, Fault};
+
+/// Connections for relays and sweeps.
+const BACKGROUND_CONNECTIONS: u32 = 4;
+/// How much longer than Postgres we wait for a statement before we give the connection up.
+const GRACE: Duration = Duration::from_millis(500);
+/// A connection is renewed after so long, so that load moves when servers behind one name change.
+const LIFETIME: Duration = Duration::from_mins(30);
+/// The oldest Postgres we know to work.
+const MIN_VERSION: i32 = 150_000;
+
+/// Why a service can not begin to use Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Nobody answered, or refused us.
+    #[error("can not use postgres at {0}")]
+    Connect(String, #[source] Fault),
+    /// It is too old.
+    #[error("found postgres {found} at {place}, need 15 or newer")]
+    Version {
+        /// Where.
+        place: String,
+        /// What it says it is.
+        found: String,
+    },
+}
+
+/// The pools of one service on one database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    callers: PgPool,
+    background: PgPool,
+    work_limit: Duration,
+    answers: Arc<AtomicBool>,
+}
+
+impl Postgres {
+    /// Connects, and checks the server's version.
+    ///
+    /// # Errors
+    /// [`StartError`] if nobody answers within the acquire time-out, or the server is too old.
+    pub async fn connect(args: &Args, application: &str) -> Result<Self, StartError> {
+        let statement = *args.postgres_statement_timeout;
+        let acquire = *args.postgres_acquire_timeout;
+        let options = args.postgres_url.options().clone().application_name(application).options([
+            ("statement_timeout", statement.as_millis().to_string()),
+            ("lock_timeout", (statement / 2).as_millis().to_string()),
+            ("idle_in_transaction_session_timeout", "5000".to_owned()),
+        ]);
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(acquire)
+                .max_lifetime(LIFETIME)
+                .test_before_acquire(false) // a round trip for each statement; a dead connection is an error like others
+                .connect_lazy_with(options.clone())
+        };
+        let postgres = Self {
+            callers: pool(args.postgres_connections),
+            background: pool(BACKGROUND_CONNECTIONS),
+            work_limit: acquire + statement + GRACE,
+            answers: Arc::new(AtomicBool::new(true)),
+        };
+        postgres.check_version(&args.postgres_url.to_string()).await?;
+        Ok(postgres)
+    }
+
+    /// Runs work that a caller waits for, on a connection of its own for as long.
+    ///
+    /// If the future is dropped, or the work takes longer than the limits, its connection is closed: nothing that was
+    /// not committed stays.
+    ///
+    /// # Errors
+    /// [`Fault`]. After [`Fault::Away`] a commit may or may not have been done.
+    pub async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        self.run_on(&self.callers, work).await
+    }
+
+    /// Runs work that nobody waits for, on the connections kept for such work.
+    ///
+    /// # Errors
+    /// Like [`Postgres::run`].
+    pub async fn run_background<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        let done = self.run_on(&self.background, work).await;
+        if matches!(done, Err(Fault::Exhausted)) {
+            return Err(self.judge(Fault::Away(None)));
+        }
+        done
+    }
+
+    /// Whether the last work that anybody sent to Postgres was answered.
+    pub fn answers(&self) -> bool {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Closes all connections, after the work on them.
+    pub async fn close(&self) {
+        self.callers.close().await;
+        self.background.close().await;
+    }
+
+    async fn run_on<T>(
+        &self,
+        pool: &PgPool,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        let mut connection = pool.acquire().await.map_err(|error| self.judge(Fault::from(error)))?;
+        let answer = timeout(self.work_limit, work(&mut connection)).await;
+        match answer {
+            Ok(Ok(done)) => {
+                self.answers.store(true, Ordering::Relaxed);
+                Ok(done)
+            }
+            Ok(Err(error)) => Err(self.judge(Fault::from(error))),
+            Err(_) => {
+                connection.close_on_drop();
+                Err(self.judge(Fault::Away(None)))
+            }
+        }
+    }
+
+    /// Remembers that Postgres is away. The pool's time-out alone does not say it: sqlx waits for a server that refuses
+    /// connections just as for a connection that is busy. The background pool, which is never short of connections and
+    /// asked by a relay four times a second, tells the two apart.
+    fn judge(&self, fault: Fault) -> Fault {
+        match fault {
+            Fault::Exhausted if !self.answers() => Fault::Away(None),
+            Fault::Away(_) => {
+                self.answers.store(false, Ordering::Relaxed);
+                fault
+            }
+            other => other,
+        }
+    }
+
+    async fn check_version(&self, place: &str) -> Result<(), StartError> {
+        let (number, found): (i32, String) = self
+            .run(async |connection| {
+                sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
+                    .fetch_one(connection)
+                    .await
+            })
+            .await
+            .map_err(|fault| match fault {
+                Fault::Exhausted => StartError::Connect(place.to_owned(), Fault::Away(None)),
+                fault => StartError::Connect(place.to_owned(), fault),
+            })?;
+        if number < MIN_VERSION {
+            return Err(StartError::Version { place: place.to_owned(), found });
+        }
+        Ok(())
+    }
+}

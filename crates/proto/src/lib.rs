@@ -1,0 +1,21 @@
+//! The contracts of Tidings: messages, clients and servers generated from `proto/`, where every field is explained.
+//!
+//! Maps are ordered and bytes are [`bytes::Bytes`], so that equal messages encode to equal bytes.
+
+mod codec;
+
+pub use codec::{Codec, Decode};
+
+/// Every contract with its imports, as a serialized `google.protobuf.FileDescriptorSet`: for reflection and for
+/// clients that learn the contracts at run time.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// `tidings.user.v1`.
+pub mod user {
+    tonic::include_proto!("tidings.user.v1");
+}
+
+/// `tidings.history.v1`.
+pub mod history {
+    tonic::include_proto!("tidings.history.v1");
+}

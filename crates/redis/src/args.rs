@@ -1,0 +1,105 @@
+//! Where Redis is and how long a service waits for it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, IntoConnectionInfo as _};
+
+/// How a service reaches Redis; flattened into the settings of each.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Redis")]
+#[group(skip)] // clap names groups after the struct and refuses twins
+pub struct Args {
+    /// URL of the Redis server, `redis://` or `rediss://`; may hold a password, so it is never shown.
+    #[arg(long, env = "TIDINGS_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: RedisUrl,
+
+    /// What all keys begin with: 1 to 64 of `[A-Za-z0-9._-]`. Give each installation on one server its own.
+    #[arg(long, env = "TIDINGS_REDIS_PREFIX", default_value = "tidings", value_name = "TEXT", value_parser = prefix)]
+    pub redis_prefix: String,
+
+    /// Connections, each shared by all callers, 1 to 64.
+    #[arg(long, env = "TIDINGS_REDIS_LANES", default_value_t = 2, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub redis_lanes: u16,
+
+    /// Longest wait for an answer, e.g. `50ms`; past it the service does without.
+    #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", default_value = "50ms", value_name = "DURATION")]
+    pub redis_timeout: humantime::Duration,
+
+    /// Longest time a new connection may take, e.g. `300ms`.
+    #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION")]
+    pub redis_connect_timeout: humantime::Duration,
+}
+
+impl Args {
+    /// The defaults, for one server.
+    pub fn new(redis_url: RedisUrl) -> Self {
+        Self {
+            redis_url,
+            redis_prefix: "tidings".to_owned(),
+            redis_lanes: 2,
+            redis_timeout: Duration::from_millis(50).into(),
+            redis_connect_timeout: Duration::from_millis(300).into(),
+        }
+    }
+}
+
+/// A connection URL that never shows its password.
+#[derive(Clone)]
+pub struct RedisUrl(ConnectionInfo);
+
+impl RedisUrl {
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        &self.0
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.into_connection_info().map(Self).map_err(|_| "expected redis://[USER:PASSWORD@]HOST[:PORT][/DB]")
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "redis://{}", self.0.addr())
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn prefix(text: &str) -> Result<String, &'static str> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 64 of [A-Za-z0-9._-]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_never_shows_its_password() {
+        let url: RedisUrl = "redis://:secret@cache:6380".parse().unwrap();
+
+        assert_eq!(format!("{url} {url:?}"), "redis://cache:6380 redis://cache:6380");
+    }
+
+    #[test]
+    fn a_prefix_with_braces_is_refused() {
+        assert!(prefix("chat.v1").is_ok());
+        assert!(prefix("{chat}").is_err());
+        assert!(prefix("").is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! Keeps one lane connected, for as long as anybody may use it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::{Manager, Pool};
+use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::lane::Live;
+use crate::{Error, Lane};
+
+/// The first pause after an attempt to connect failed; it doubles with each.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause: a Redis that is back is used again within so long.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The oldest Redis we know to work; Valkey begins at 7.2 and says 7.2 here, too.
+const MIN_VERSION: (u32, u32) = (7, 0);
+
+/// The place of one lane: connected or not.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    live: watch::Receiver<Option<Arc<Live>>>,
+}
+
+impl Slot {
+    /// The lane, if it is connected or becomes so within `patience`.
+    pub(crate) async fn lane(&self, patience: Duration) -> Result<Lane, Error> {
+        if let Some(live) = &*self.live.borrow() {
+            return Ok(Lane::new(live));
+        }
+        let mut live = self.live.clone();
+        match timeout(patience, live.wait_for(Option::is_some)).await {
+            Ok(Ok(connected)) => connected.as_ref().map(Lane::new).ok_or(Error::Away),
+            Ok(Err(_)) | Err(_) => Err(Error::Away),
+        }
+    }
+}
+
+/// The pool that makes the connections of `lanes` lanes.
+pub(crate) fn pool(info: ConnectionInfo, config: AsyncConnectionConfig, lanes: usize) -> Result<Pool, RedisError> {
+    let manager = Manager::new_with_config(info, config)?;
+    let built = Pool::builder(manager).max_size(lanes).build();
+    built.map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no runtime for the pool")))
+}
+
+/// Starts to keep a lane.
+pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -> (Slot, JoinHandle<()>) {
+    let (slot, live) = watch::channel(None);
+    let keeper = tokio::spawn(async move {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match connect(&pool, &prefix, limit).await {
+                Ok(lane) => {
+                    pause = PAUSE_MIN;
+                    tracing::info!(lane = number, reign = lane.reign(), "redis connected");
+                    let lane = Arc::new(lane);
+                    slot.send_replace(Some(Arc::clone(&lane)));
+                    lane.broken().await;
+                    slot.send_replace(None);
+                    tracing::warn!(lane = number, "redis connection lost");
+                }
+                Err(reason) => {
+                    tracing::warn!(lane = number, reason, "redis is away");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    });
+    (Slot { live }, keeper)
+}
+
+/// Connects, and learns before the first command whose reign it is.
+async fn connect(pool: &Pool, prefix: &str, limit: Duration) -> Result<Live, String> {
+    let attempt = async {
+        let mut pooled = pool.get().await.map_err(|error| error.to_string())?;
+        let info: String = redis::cmd("INFO")
+            .arg("server")
+            .arg("replication")
+            .query_async(&mut pooled)
+            .await
+            .map_err(|error| error.to_string())?;
+        check_version(&info)?;
+        let reign = field(&info, "master_replid").and_then(|id| id.get(..10)).ok_or("INFO names no master_replid")?;
+        Ok(Live::new(pooled, format!("{prefix}:{reign}:").into()))
+    };
+    timeout(limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
+}
+
+fn check_version(info: &str) -> Result<(), String> {
+    let found = field(info, "redis_version").unwrap_or("unknown");
+    let mut parts = found.split('.').map(|part| part.parse().unwrap_or(0));
+    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= MIN_VERSION {
+        return Ok(());
+    }
+    Err(format!("found redis {found}, need 7.0 or newer, or valkey 7.2 or newer"))
+}
+
+/// The value of a field of INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_named_and_so_is_what_is_needed() {
+        assert_eq!(check_version("redis_version:7.0.15\r\n"), Ok(()));
+        let refusal = check_version("# Server\r\nredis_version:6.2.7\r\n").unwrap_err();
+        assert_eq!(refusal, "found redis 6.2.7, need 7.0 or newer, or valkey 7.2 or newer");
+    }
+}

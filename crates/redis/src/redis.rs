@@ -1,0 +1,96 @@
+//! The lanes of one service to one Redis.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{AsyncConnectionConfig, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use tokio::task::JoinHandle;
+
+use crate::keeper::{self, Slot};
+use crate::{Args, Error, Lane};
+
+/// Commands that may wait in one lane to be written; more wait in their callers.
+const PIPELINE_BUFFER: usize = 1024;
+/// Silence after which the kernel asks whether the other side still lives.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The lanes of one service to one Redis. Cheap to clone; the connections end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    lanes: Arc<Lanes>,
+}
+
+#[derive(Debug)]
+struct Lanes {
+    slots: Vec<Slot>,
+    next: AtomicUsize,
+    patience: Duration,
+    keepers: Vec<JoinHandle<()>>,
+}
+
+impl Redis {
+    /// Begins to connect, and goes on for ever: a Redis that is away stops no service, now or later.
+    ///
+    /// `service` follows the prefix in every key.
+    ///
+    /// # Errors
+    /// The driver's, if the URL can not be used at all.
+    pub fn open(args: &Args, service: &str) -> Result<Self, RedisError> {
+        let info = args.redis_url.info().clone().into_connection_info()?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+            .set_user_timeout(USER_TIMEOUT);
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(*args.redis_connect_timeout))
+            .set_response_timeout(Some(*args.redis_timeout))
+            .set_pipeline_buffer_size(PIPELINE_BUFFER);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
+        let prefix: Arc<str> = format!("{}:{service}", args.redis_prefix).into();
+        let (slots, keepers) = (0..args.redis_lanes)
+            .map(|number| keeper::keep(number, pool.clone(), Arc::clone(&prefix), *args.redis_connect_timeout))
+            .unzip();
+        let patience = *args.redis_timeout;
+        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, keepers }) })
+    }
+
+    /// A lane for reading: they take turns.
+    ///
+    /// # Errors
+    /// [`Error::Away`] if it has no connection and gets none within the answer time-out.
+    pub async fn reader(&self) -> Result<Lane, Error> {
+        let turn = self.lanes.next.fetch_add(1, Ordering::Relaxed);
+        self.lane(turn).await
+    }
+
+    /// The lane for writing under `name`, always the same: two writes of one instance arrive in order.
+    ///
+    /// # Errors
+    /// Like [`Redis::reader`].
+    pub async fn writer(&self, name: &str) -> Result<Lane, Error> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let place = hasher.finish() % self.lanes.slots.len() as u64;
+        self.lane(usize::try_from(place).unwrap_or_default()).await
+    }
+
+    async fn lane(&self, turn: usize) -> Result<Lane, Error> {
+        let slot = &self.lanes.slots[turn % self.lanes.slots.len()];
+        slot.lane(self.lanes.patience).await
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        for keeper in &self.keepers {
+            keeper.abort();
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The settings every Tidings server shares: each is a flag, an environment variable and a documented default.
+
+use std::time::Duration;
+
+/// Limits and timers of a server; services flatten it into their own arguments.
+///
+/// The defaults stand once, in [`Args::default`]; clap reads them from there.
+#[derive(Clone, Debug, clap::Args)]
+// The group would be called `Args`, like that of every other flattened struct, and clap refuses twins.
+#[group(skip)]
+pub struct Args {
+    /// Most connections held at once; further ones wait in the backlog of the socket.
+    #[arg(long, env = "TIDINGS_MAX_CONNECTIONS", default_value_t = Args::default().max_connections,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+
+    /// Most calls running at once on one connection; further ones wait at the client.
+    #[arg(long, env = "TIDINGS_MAX_STREAMS", default_value_t = Args::default().max_streams,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
+    /// Silence on a connection after which it is pinged, e.g. `20s`; `0s` never pings.
+    #[arg(long, env = "TIDINGS_KEEPALIVE_INTERVAL", default_value_t = Args::default().keepalive_interval)]
+    pub keepalive_interval: humantime::Duration,
+
+    /// Longest wait for the answer to a ping before the connection is closed, e.g. `10s`.
+    #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout)]
+    pub keepalive_timeout: humantime::Duration,
+
+    /// Longest wait for the HTTP/2 preface on a new connection before it is closed, e.g. `3s`.
+    #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout)]
+    pub preface_timeout: humantime::Duration,
+
+    /// Time between reporting NOT_SERVING and refusing connections at shutdown, e.g. `3s`.
+    #[arg(long, env = "TIDINGS_LAME_DUCK", default_value_t = Args::default().lame_duck)]
+    pub lame_duck: humantime::Duration,
+
+    /// Longest time calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
+    #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain)]
+    pub drain: humantime::Duration,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_streams: 256,
+            keepalive_interval: Duration::from_secs(20).into(),
+            keepalive_timeout: Duration::from_secs(10).into(),
+            preface_timeout: Duration::from_secs(3).into(),
+            lame_duck: Duration::ZERO.into(),
+            drain: Duration::from_secs(20).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        server: super::Args,
+    }
+
+    #[test]
+    fn durations_are_text_and_defaults_are_shown() {
+        let parsed = Command::try_parse_from(["server", "--drain", "1500ms"]).unwrap();
+        assert_eq!(parsed.server.drain.as_millis(), 1500);
+        assert_eq!(parsed.server.max_connections, 4096);
+
+        let help = <Command as clap::CommandFactory>::command().render_help().to_string();
+        assert!(help.contains("[default: 20s]"), "{help}");
+    }
+
+    #[test]
+    fn a_server_without_connections_is_refused() {
+        Command::try_parse_from(["server", "--max-connections", "0"]).unwrap_err();
+    }
+}

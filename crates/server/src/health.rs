@@ -1,0 +1,91 @@
+//! Health of a server and its services, told by `grpc.health.v1`.
+//!
+//! Entries: `""` (the whole server), `readiness` (may this instance get calls?), and one per service name.
+
+mod rpc;
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+pub(crate) use rpc::DESCRIPTOR_SET;
+pub use rpc::pb;
+
+/// What an entry reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does its main job.
+    Serving,
+    /// It does not, at the moment.
+    NotServing,
+}
+
+/// The handle by which a service reports its health; clones report to the same server.
+#[derive(Clone, Debug, Default)]
+// One channel for the whole table, as changes are rare and a watcher of a name that does not exist yet hears of it
+// without anything being kept for that name.
+pub struct Health(watch::Sender<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<String, State>,
+    phase: Phase,
+}
+
+/// Ordered: a server never gets younger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    #[default]
+    Open,
+    /// Every entry is NOT_SERVING, whatever is reported.
+    Retired,
+    /// Watches end as well.
+    Closed,
+}
+
+impl Health {
+    /// The entry of the whole server.
+    pub const SERVER: &str = "";
+    /// The entry that says whether this instance may get calls.
+    pub const READINESS: &str = "readiness";
+
+    /// Sets the state of an entry, which is made if absent; watchers hear of a change.
+    ///
+    /// During shutdown the entry stays NOT_SERVING all the same.
+    pub fn set(&self, entry: &str, state: State) {
+        self.0.send_if_modified(|table| {
+            let changed = table.entries.insert(entry.to_owned(), state) != Some(state);
+            if changed {
+                tracing::info!(entry, ?state, "health changed");
+            }
+            changed
+        });
+    }
+
+    /// Makes the entries that are still absent, as SERVING.
+    pub(crate) fn open(&self, entries: &[&str]) {
+        self.0.send_modify(|table| {
+            for entry in entries {
+                table.entries.entry((*entry).to_owned()).or_insert(State::Serving);
+            }
+        });
+    }
+
+    /// Reports NOT_SERVING for all entries from now on.
+    pub(crate) fn retire(&self) {
+        self.0.send_modify(|table| table.phase = table.phase.max(Phase::Retired));
+    }
+
+    /// Ends all watches, after they have told the last change.
+    pub(crate) fn close(&self) {
+        self.0.send_modify(|table| table.phase = Phase::Closed);
+    }
+}
+
+impl Table {
+    /// The state of an entry as callers shall see it, `None` if there is no such entry.
+    fn state(&self, entry: &str) -> Option<State> {
+        let reported = *self.entries.get(entry)?;
+        Some(if self.phase == Phase::Open { reported } else { State::NotServing })
+    }
+}

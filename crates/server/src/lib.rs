@@ -1,0 +1,41 @@
+//! A gRPC server that behaves: what every Tidings service stands on.
+//!
+//! A service gives its generated tonic services and its descriptor set, and gets an HTTP/2 server with bounded
+//! connections and streams, health, reflection, request ids, and a shutdown that always ends:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tidings_server::{Args, Server, signal};
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:7401").await?;
+//! let drained = Server::new(&Args::default())
+//!     // .add(UserServiceServer::new(users)).reflect(FILE_DESCRIPTOR_SET)
+//!     .serve(listener, signal::shutdown()?)
+//!     .await?;
+//! println!("{} connections had to be cut", drained.cut);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The way of a call: `accept` (bounded, backs off) -> `connection` (first bytes in time, HTTP/2 limits) ->
+//! `call` (request id, span, log line) -> the routes of the added services.
+//!
+//! Invariants: no socket, stream or handler can keep [`Server::serve`] from returning later than its drain time plus a
+//! second; every task it starts has ended by then or has been told to; every call has a request id, which its log
+//! lines, its trailers and its error details carry.
+
+mod accept;
+mod args;
+mod call;
+mod connection;
+pub mod health;
+mod run;
+mod server;
+pub mod signal;
+pub mod telemetry;
+
+pub use args::Args;
+pub use call::RequestId;
+pub use health::Health;
+pub use run::run;
+pub use server::{Drained, Error, Server};

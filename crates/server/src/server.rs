@@ -1,0 +1,135 @@
+//! The server: assembly of the routes, and the order of its life from first accept to last cut.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
+use tower::Service;
+
+use crate::call::Calls;
+use crate::connection::Connections;
+use crate::{Args, Health, accept, health};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A descriptor set given to [`Server::reflect`] cannot be decoded.
+    #[error("malformed descriptor set")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that had not ended within the drain time and were cut.
+    pub cut: usize,
+}
+
+/// A gRPC server over plain HTTP/2 with prior knowledge.
+#[derive(Debug)]
+pub struct Server {
+    args: Args,
+    health: Health,
+    names: Vec<&'static str>,
+    descriptor_sets: Vec<&'static [u8]>,
+    routes: RoutesBuilder,
+}
+
+impl Server {
+    /// Creates a server that serves nothing yet but health and reflection.
+    pub fn new(args: &Args) -> Self {
+        Self {
+            args: args.clone(),
+            health: Health::default(),
+            names: vec![Health::SERVER, Health::READINESS],
+            descriptor_sets: vec![health::DESCRIPTOR_SET],
+            routes: RoutesBuilder::default(),
+        }
+    }
+
+    /// The handle by which the service reports its health.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Adds a generated service; its health entry is SERVING from [`serve`](Self::serve) on, unless set before.
+    ///
+    /// # Panics
+    ///
+    /// If a service of the same name was added before.
+    #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "nobody adds servers up")]
+    pub fn add<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Adds an encoded `FileDescriptorSet` to what reflection (v1 and v1alpha) answers from.
+    #[must_use]
+    pub fn reflect(mut self, descriptor_set: &'static [u8]) -> Self {
+        self.descriptor_sets.push(descriptor_set);
+        self
+    }
+
+    /// Serves until `shutdown` is cancelled, then ends in order.
+    ///
+    /// Health says NOT_SERVING; after the lame duck time connections are refused, health watches end and GOAWAY is
+    /// sent; calls in flight have the drain time to finish; then what remains is cut. Returns within lame duck + drain
+    /// + 1 s after `shutdown`, whatever the clients do. Dropping the future cuts at once.
+    ///
+    /// # Errors
+    ///
+    /// A malformed descriptor set; no connection was accepted then.
+    pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<Drained, Error> {
+        self.add_reflection()?;
+        self.routes.add_service(self.health.service());
+        let calls = Calls::new(self.routes.routes().prepare());
+        let connections = Connections::new(&self.args, calls);
+        self.health.open(&self.names);
+
+        let accepting = accept::run(listener, connections.slots(), |stream, slot| connections.spawn(stream, slot));
+        let retiring = async {
+            shutdown.cancelled().await;
+            tracing::info!(lame_duck = %self.args.lame_duck, drain = %self.args.drain, "shutting down");
+            self.health.retire();
+            sleep(self.args.lame_duck.into()).await;
+        };
+        // Whichever ends first drops the other, and with it the listener: new connections are refused.
+        tokio::select! {
+            () = accepting => {}
+            () = retiring => {}
+        }
+
+        self.health.close();
+        let cut = connections.drain(self.args.drain.into()).await;
+        if cut > 0 {
+            tracing::warn!(cut, "connections were cut after the drain time");
+        }
+        Ok(Drained { cut })
+    }
+
+    fn add_reflection(&mut self) -> Result<(), Error> {
+        let builder = || {
+            self.descriptor_sets.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+                builder.register_encoded_file_descriptor_set(set)
+            })
+        };
+        self.routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?);
+        Ok(())
+    }
+}

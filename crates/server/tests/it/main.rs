@@ -1,0 +1,11 @@
+//! The server over real sockets: health, reflection, request ids, limits, shutdown.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod health;
+mod limits;
+mod log;
+mod reflection;
+mod request_id;
+mod shutdown;
+mod support;

@@ -1,0 +1,169 @@
+//! Checks the fields of a request, the rules that all contracts share included.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::ops::RangeInclusive;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The longest id, in bytes.
+const ID_MAX: usize = 64;
+/// The most attributes that one thing can have.
+const ATTRIBUTES_MAX: usize = 32;
+/// The most bytes that names and values of attributes have together.
+const ATTRIBUTES_BYTES_MAX: usize = 4096;
+/// The longest name of an attribute, in bytes.
+const ATTRIBUTE_NAME_MAX: usize = 64;
+
+/// One malformed field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field in the request, e.g. `requests[3].body`.
+    pub field: String,
+    /// What is expected of it.
+    pub description: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.description)
+    }
+}
+
+/// All malformed fields of a request; becomes INVALID_ARGUMENT `INVALID_FIELDS`.
+#[derive(Debug)]
+pub struct Invalid {
+    domain: &'static str,
+    violations: Vec<Violation>,
+}
+
+impl Invalid {
+    /// The malformed fields, at least one.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+}
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        let mut message = String::from("malformed request");
+        let mut details = ErrorDetails::new();
+        for (place, violation) in invalid.violations.into_iter().enumerate() {
+            let _ = write!(message, "{} {violation}", if place == 0 { ":" } else { ";" });
+            details.add_bad_request_violation(violation.field, violation.description);
+        }
+        details.set_error_info("INVALID_FIELDS", invalid.domain, []);
+        Status::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+/// Collects what is wrong with a request, so that its sender hears all of it at once.
+#[derive(Debug)]
+pub struct Fields {
+    domain: &'static str,
+    prefix: String,
+    violations: Vec<Violation>,
+}
+
+impl Fields {
+    /// Begins the check of one request; `domain` is that of the service's reasons.
+    pub fn new(domain: &'static str) -> Self {
+        Self { domain, prefix: String::new(), violations: Vec::new() }
+    }
+
+    /// Ends the check.
+    ///
+    /// # Errors
+    /// [`Invalid`] if any field was refused.
+    pub fn finish(self) -> Result<(), Invalid> {
+        if self.violations.is_empty() {
+            return Ok(());
+        }
+        Err(Invalid { domain: self.domain, violations: self.violations })
+    }
+
+    /// Checks fields of a message inside the request, e.g. `user` or `requests[3]`.
+    pub fn within<T>(&mut self, path: impl fmt::Display, check: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.prefix.len();
+        let _ = write!(self.prefix, "{path}.");
+        let checked = check(self);
+        self.prefix.truncate(outer);
+        checked
+    }
+
+    /// Refuses a field, saying what is expected of it.
+    pub fn refuse(&mut self, field: impl fmt::Display, description: impl Into<String>) {
+        self.violations.push(Violation { field: format!("{}{field}", self.prefix), description: description.into() });
+    }
+
+    /// Refuses the field unless `holds`.
+    pub fn expect(&mut self, field: impl fmt::Display, holds: bool, description: impl Into<String>) {
+        if !holds {
+            self.refuse(field, description);
+        }
+    }
+
+    /// Expects an id: 1 to 64 of `[A-Za-z0-9._~-]`.
+    pub fn id(&mut self, field: impl fmt::Display, value: &str) {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+        self.expect(
+            field,
+            (1..=ID_MAX).contains(&value.len()) && value.bytes().all(legal),
+            "expected 1 to 64 of [A-Za-z0-9._~-]",
+        );
+    }
+
+    /// Expects an id or nothing.
+    pub fn optional_id(&mut self, field: impl fmt::Display, value: &str) {
+        if !value.is_empty() {
+            self.id(field, value);
+        }
+    }
+
+    /// Expects a text of at most `max` bytes without NUL, which Postgres can not keep.
+    pub fn text(&mut self, field: impl fmt::Display, value: &str, max: usize) {
+        if value.len() > max {
+            self.refuse(field, format!("expected at most {max} bytes, got {}", value.len()));
+        } else if value.contains('\0') {
+            self.refuse(field, "expected no NUL character");
+        }
+    }
+
+    /// Expects a number within a range.
+    pub fn within_range<T: PartialOrd + fmt::Display>(
+        &mut self,
+        field: impl fmt::Display,
+        value: &T,
+        range: &RangeInclusive<T>,
+    ) {
+        if !range.contains(value) {
+            let description = format!("expected {} to {}, got {value}", range.start(), range.end());
+            self.refuse(field, description);
+        }
+    }
+
+    /// Expects a number that is not negative, such as a version or a seq.
+    pub fn not_negative(&mut self, field: impl fmt::Display, value: i64) {
+        self.expect(field, value >= 0, "expected 0 or more");
+    }
+
+    /// Expects attributes: at most 32 entries, 4,096 bytes together, names of 1 to 64 bytes, no NUL.
+    pub fn attributes(&mut self, field: &str, attributes: &BTreeMap<String, String>) {
+        if attributes.len() > ATTRIBUTES_MAX {
+            let description = format!("expected at most {ATTRIBUTES_MAX} entries, got {}", attributes.len());
+            self.refuse(field, description);
+        }
+        let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > ATTRIBUTES_BYTES_MAX {
+            let description = format!("expected at most {ATTRIBUTES_BYTES_MAX} bytes together, got {bytes}");
+            self.refuse(field, description);
+        }
+        if attributes.keys().any(|name| !(1..=ATTRIBUTE_NAME_MAX).contains(&name.len())) {
+            self.refuse(field, format!("expected names of 1 to {ATTRIBUTE_NAME_MAX} bytes"));
+        }
+        if attributes.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+            self.refuse(field, "expected no NUL character");
+        }
+    }
+}

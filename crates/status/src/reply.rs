@@ -1,0 +1,99 @@
+//! Writes a status with its details.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// A value of a contract's `ErrorReason`.
+pub trait Reason: Copy {
+    /// Whose reasons these are, e.g. `user.tidings`.
+    const DOMAIN: &'static str;
+
+    /// The name of the value without `ERROR_REASON_`.
+    fn name(self) -> &'static str;
+}
+
+/// A status being written: a code, a reason, a sentence for people, and details for programs.
+#[derive(Debug)]
+pub struct Reply {
+    code: Code,
+    message: String,
+    reason: &'static str,
+    domain: &'static str,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Reply {
+    /// Begins a reply. `message` is for people and goes to the caller: never a driver's words.
+    pub fn new<R: Reason>(code: Code, reason: R, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            reason: reason.name(),
+            domain: R::DOMAIN,
+            metadata: HashMap::new(),
+            details: ErrorDetails::new(),
+        }
+    }
+
+    /// Adds a value that a program can act on, e.g. the current version.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.metadata.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Names what is absent or taken.
+    #[must_use]
+    pub fn resource(mut self, kind: &'static str, name: impl Into<String>) -> Self {
+        self.details.set_resource_info(kind, name, "", "");
+        self
+    }
+
+    /// Names the condition that does not hold.
+    #[must_use]
+    pub fn precondition(mut self, subject: impl Into<String>) -> Self {
+        let description = self.message.clone();
+        self.details.add_precondition_failure_violation(self.reason, subject, description);
+        self
+    }
+
+    /// Names the limit that was reached.
+    #[must_use]
+    pub fn quota(mut self, subject: &'static str) -> Self {
+        let description = self.message.clone();
+        self.details.add_quota_failure_violation(subject, description);
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.details.set_retry_info(Some(delay));
+        self
+    }
+
+    /// Writes the cause to the log, with all that is behind it: the caller does not see it.
+    #[must_use]
+    pub fn logged(self, cause: &(dyn Error + 'static)) -> Self {
+        let mut chain = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string());
+            source = error.source();
+        }
+        tracing::warn!(reason = self.reason, cause = chain, "{}", self.message);
+        self
+    }
+
+    /// The status as it is sent.
+    pub fn into_status(mut self) -> Status {
+        self.details.set_error_info(self.reason, self.domain, self.metadata);
+        Status::with_error_details(self.code, self.message, self.details)
+    }
+}

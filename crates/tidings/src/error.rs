@@ -1,0 +1,31 @@
+//! How a command ends when it does not end well.
+
+use crate::{call, replay};
+
+/// The question was understood, and the answer is no.
+pub(crate) const NO: u8 = 1;
+/// The command was used wrongly; nothing was done.
+pub(crate) const USAGE: u8 = 2;
+/// A service refused or did not answer.
+pub(crate) const SERVICE: u8 = 3;
+
+/// Why a verb did not end with "done".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// `tidings call`.
+    #[error(transparent)]
+    Call(#[from] call::Error),
+    /// `tidings replay`.
+    #[error(transparent)]
+    Replay(#[from] replay::Error),
+}
+
+impl Error {
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Call(error) => error.exit_code(),
+            Self::Replay(error) => error.exit_code(),
+        }
+    }
+}

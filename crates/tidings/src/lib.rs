@@ -1,0 +1,28 @@
+//! The `tidings` command: one binary, one verb for each thing that people do with the services.
+//!
+//! `cli` is the grammar; each verb has a module of its own with its flags (`Args`), its work (`run`) and its errors.
+//! Results go to standard output, everything else to standard error. How a verb ends is its exit code: 0 done, 1 the
+//! answer is no, 2 wrong usage, 3 a service did not do it.
+
+mod address;
+mod call;
+mod cli;
+mod error;
+mod out;
+mod refusal;
+mod replay;
+
+use std::process::ExitCode;
+
+pub use cli::Cli;
+
+/// Runs one command to its end and says how it ended.
+pub async fn run(cli: Cli) -> ExitCode {
+    match cli.run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::note(format_args!("tidings: {error}"));
+            error.exit_code().into()
+        }
+    }
+}

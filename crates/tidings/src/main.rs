@@ -1,0 +1,10 @@
+//! The `tidings` command: see `tidings --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tidings::run(tidings::Cli::parse()).await
+}

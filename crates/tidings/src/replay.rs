@@ -1,0 +1,281 @@
+//! `tidings replay`: sends real conversations through the services and reads them back equal.
+//!
+//! Reading order: `log` and `replies` read files, `names` makes ids, `plan` decides what is to be sent; `import` sends
+//! it through `services`, where `retry` repeats calls until they are answered; `check` reads it back; `report` sums up.
+
+mod check;
+mod difference;
+mod files;
+mod findings;
+mod import;
+mod log;
+mod names;
+mod plan;
+mod progress;
+mod replies;
+mod report;
+mod retry;
+mod services;
+mod side_by_side;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use self::difference::Difference;
+use self::findings::Findings;
+use self::import::Sent;
+use self::log::Malformed;
+use self::plan::Plan;
+use self::progress::Progress;
+use self::report::Report;
+use self::retry::Retry;
+use self::services::Services;
+use self::side_by_side::side_by_side;
+use crate::address::{self, Address};
+use crate::cli::{self, Output};
+use crate::{error, out};
+
+const FORMAT: &str = "\
+What is sent:
+  A log has lines `[HH:MM] <nick> text`, `[HH:MM]  * nick action` and `=== ...`, counted from 0. Each line but `===` is
+  a message of the conversation PREFIX + file name without its ending. A nick folded to lower case is a user: `irc-` +
+  nick, bytes outside [a-z0-9._-] as ~hh. A message has the attributes line, nick, time (as written) and kind
+  (text or action), and `l` + line number as client_message_id: it is sent once, however often the replay is run.
+  In the file with the ending .replies beside a log, `A B -` says that line B answers line A; of several lines answered
+  the last that was sent before it is taken. Bytes that are not UTF-8 are replaced; a \\r before the end of a line
+  belongs to the end. Lines that cannot be sent are told by their numbers and skipped.
+
+What is checked:
+  Every conversation is read back in pages from both ends, every author's messages are listed, every user is read
+  three times; all must equal what was sent. Services may be killed and started again meanwhile.
+
+Examples:
+  tidings replay demo
+  tidings replay monday.log tuesday.log --prefix again- --speed 20 --output json";
+
+/// Send conversations from log files through the services, then check that they are read back equal.
+#[derive(Debug, clap::Args)]
+#[command(after_help = FORMAT)]
+pub(crate) struct Args {
+    /// Logs to replay; a directory means every *.log in it
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    /// What the ids of conversations begin with, at most 32 of [A-Za-z0-9._~-]; with another one the same logs are
+    /// replayed a second time
+    #[arg(long, value_name = "TEXT", default_value = "irc-", value_parser = prefix)]
+    prefix: String,
+
+    /// Conversations sent, and users created or read, at once: 1 to 256
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: u16,
+
+    /// Messages per second in each conversation, at most; 0 means as fast as possible
+    #[arg(long, value_name = "N", default_value = "0", value_parser = speed)]
+    speed: f64,
+
+    /// Messages read back at once: 1 to 200
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=200))]
+    page_size: i32,
+
+    /// Longest time to wait for one answer, e.g. 800ms or 5s; then the call is repeated
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::duration)]
+    timeout: Duration,
+
+    /// Longest time that one call may go on failing before the replay ends with exit code 3
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = cli::duration)]
+    patience: Duration,
+
+    /// Where the user service is, HOST:PORT or http://HOST:PORT
+    #[arg(long, value_name = "ADDRESS", env = address::USER_VARIABLE, default_value = address::USER_ADDRESS)]
+    user_addr: Address,
+
+    /// Where the history service is, HOST:PORT or http://HOST:PORT
+    #[arg(long, value_name = "ADDRESS", env = address::HISTORY_VARIABLE, default_value = address::HISTORY_ADDRESS)]
+    history_addr: Address,
+
+    /// How to print the summary
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+
+    /// Print no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn prefix(text: &str) -> Result<String, &'static str> {
+    names::legal_prefix(text).then(|| text.to_owned()).ok_or("expected at most 32 of [A-Za-z0-9._~-]")
+}
+
+fn speed(text: &str) -> Result<f64, &'static str> {
+    /// Nobody can send faster; it keeps the pause between two messages above nothing.
+    const MOST: f64 = 1e6;
+    match text.parse() {
+        Ok(speed) if (0.0..=MOST).contains(&speed) => Ok(speed),
+        _ => Err("expected messages per second, 0 to 1000000"),
+    }
+}
+
+/// Why a replay does not end with everything equal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The logs cannot be read.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// A service did not do its part.
+    #[error(transparent)]
+    Service(#[from] retry::Error),
+    /// What was read is not what was sent.
+    #[error("{count} differences, the first in {first}")]
+    Different {
+        /// How many there are.
+        count: usize,
+        /// The first.
+        first: Box<Difference>,
+    },
+}
+
+impl Error {
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Files(_) => error::USAGE,
+            Self::Service(_) => error::SERVICE,
+            Self::Different { .. } => error::NO,
+        }
+    }
+}
+
+/// Reads, sends, reads back, sums up.
+pub(crate) async fn run(args: Args) -> Result<(), Error> {
+    let begin = Instant::now();
+    let plan = plan(&args.files, &args.prefix)?;
+    let retry = Retry::new(args.timeout, args.patience);
+    let services = Services::new(args.user_addr.clone(), args.history_addr.clone(), retry);
+    let work = Work { progress: Progress::new(args.quiet), plan: &plan, services: &services, args: &args };
+    let (findings, sending, checking) = work.run().await?;
+
+    let report = Report {
+        conversations: plan.conversations.len(),
+        users: plan.users.len(),
+        input: plan.input,
+        findings: &findings,
+        retries: services.repeats(),
+        sending,
+        checking,
+        total: begin.elapsed(),
+    };
+    out::result(report.render(args.output));
+    match findings.first {
+        None => Ok(()),
+        Some(first) => Err(Error::Different { count: findings.differences, first: Box::new(first) }),
+    }
+}
+
+/// Reads all logs, and tells which of their lines are nothing.
+fn plan(files: &[PathBuf], prefix: &str) -> Result<Plan, files::Error> {
+    let mut plan = Plan::default();
+    for source in files::find(files, prefix)? {
+        let log = log::parse(&files::read(&source.path)?);
+        tell(&source.path, &log.malformed);
+        let path = source.path.with_extension("replies");
+        let replies = replies::parse(&files::read_if_there(&path)?);
+        tell(&path, &replies.malformed);
+        plan.add(source, log, &replies);
+    }
+    Ok(plan)
+}
+
+fn tell(path: &Path, malformed: &Malformed) {
+    for (line, fault) in &malformed.first {
+        out::note(format_args!("{}: line {line} is skipped: {fault}", path.display()));
+    }
+    match malformed.count - malformed.first.len() {
+        0 => {}
+        more => out::note(format_args!("{}: {more} more lines are skipped", path.display())),
+    }
+}
+
+/// The work on the services, stretch by stretch.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    args: &'a Args,
+    plan: &'a Plan,
+    services: &'a Services,
+    progress: Progress,
+}
+
+impl<'a> Work<'a> {
+    /// Does all of it. Returns what was found, and how long sending and reading back took.
+    async fn run(self) -> Result<(Findings, Duration, Duration), retry::Error> {
+        let Self { args, plan, services, progress } = self;
+        let (parallel, repeats) = (usize::from(args.parallel), || services.repeats());
+        let job = async |done: &_| import::users(services, &plan.users, parallel, done).await;
+        let (users, mut findings) = progress.during("users", plan.users.len(), repeats, job).await?;
+
+        let begin = Instant::now();
+        let (sent, sending) = self.send().await?;
+        findings.add(sending);
+        let sending = begin.elapsed();
+
+        let begin = Instant::now();
+        findings.add(self.check_conversations(&sent).await?);
+        findings.add(self.check_authors(&sent).await?);
+        let checking = begin.elapsed();
+
+        let job = async |done: &_| check::users::check(services, &users, parallel, done).await;
+        findings.add(progress.during("users read", 3 * users.len(), repeats, job).await?);
+        Ok((findings, sending, checking))
+    }
+
+    /// Sends the conversations side by side.
+    async fn send(self) -> Result<(Vec<Sent<'a>>, Findings), retry::Error> {
+        let Self { args, plan, services, progress } = self;
+        let total = plan.conversations.iter().map(|conversation| conversation.messages.len()).sum();
+        let pace = (args.speed > 0.0).then(|| Duration::from_secs_f64(1.0 / args.speed));
+        let outcomes = progress.during("messages sent", total, || services.repeats(), async |done| {
+            let job = async |conversation| import::conversation(services, conversation, pace, done).await;
+            side_by_side(&plan.conversations, args.parallel.into(), job).await
+        });
+        let mut all = Findings::default();
+        let mut sent = Vec::new();
+        for (one, findings) in outcomes.await? {
+            sent.extend(one);
+            all.add(findings);
+        }
+        Ok((sent, all))
+    }
+
+    async fn check_conversations(self, sent: &[Sent<'a>]) -> Result<Findings, retry::Error> {
+        let Self { args, services, progress, .. } = self;
+        let total = 2 * sent.iter().map(|sent| sent.messages.len()).sum::<usize>();
+        let outcomes = progress.during("messages read", total, || services.repeats(), async |done| {
+            let job = async |sent: &Sent<'_>| check::conversations::check(services, *sent, args.page_size, done).await;
+            side_by_side(sent, args.parallel.into(), job).await
+        });
+        Ok(sum(outcomes.await?))
+    }
+
+    async fn check_authors(self, sent: &[Sent<'a>]) -> Result<Findings, retry::Error> {
+        let Self { args, services, progress, .. } = self;
+        let conversations: HashMap<_, _> =
+            sent.iter().map(|sent| (sent.conversation.id.as_str(), sent.conversation)).collect();
+        let total = sent.iter().map(|sent| sent.messages.len()).sum();
+        let outcomes = progress.during("by author", total, || services.repeats(), async |done| {
+            let job = async |(user, authored)| {
+                check::authors::check(services, &conversations, user, authored, args.page_size, done).await
+            };
+            side_by_side(check::authors::authors(sent), args.parallel.into(), job).await
+        });
+        Ok(sum(outcomes.await?))
+    }
+}
+
+fn sum(outcomes: Vec<Findings>) -> Findings {
+    let mut all = Findings::default();
+    for findings in outcomes {
+        all.add(findings);
+    }
+    all
+}

@@ -1,0 +1,133 @@
+//! Sends what is planned: the users, then each conversation, line after line.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidings_proto::history::{self, conversation};
+use tidings_proto::user::User;
+use tokio::time::{self, MissedTickBehavior};
+
+use super::difference::Difference;
+use super::findings::Findings;
+use super::plan::{self, Conversation, Message};
+use super::progress::Done;
+use super::retry::Error;
+use super::services::Services;
+use super::side_by_side::side_by_side;
+
+const DURING: &str = "while sending";
+
+/// What was acknowledged of a conversation, and must be there from then on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent<'a> {
+    /// The conversation.
+    pub(super) conversation: &'a Conversation,
+    /// Its first messages; all, unless the service refused one.
+    pub(super) messages: &'a [Message],
+}
+
+/// Creates the users, `parallel` at once. Returns their names as the service has them.
+pub(super) async fn users(
+    services: &Services,
+    users: &BTreeMap<String, String>,
+    parallel: usize,
+    done: &Done,
+) -> Result<(BTreeMap<String, String>, Findings), Error> {
+    let outcomes = side_by_side(users, parallel, async |(id, name)| {
+        let mut findings = Findings::default();
+        let stored = create_user(services, id, name, &mut findings).await?;
+        done.add(1);
+        Ok((id.clone(), stored, findings))
+    });
+    let mut stored = BTreeMap::new();
+    let mut all = Findings::default();
+    for (id, name, findings) in outcomes.await? {
+        stored.extend(name.map(|name| (id, name)));
+        all.add(findings);
+    }
+    Ok((stored, all))
+}
+
+/// Creates a user, or accepts the one of an earlier replay of other logs, where the nick was spelled in another way.
+async fn create_user(
+    services: &Services,
+    id: &str,
+    name: &str,
+    findings: &mut Findings,
+) -> Result<Option<String>, Error> {
+    let wanted = User { id: id.to_owned(), display_name: name.to_owned(), ..Default::default() };
+    let stored = match services.create_user(wanted).await {
+        Ok(answer) => {
+            findings.tally.users_deduplicated += usize::from(answer.deduplicated);
+            Ok(answer.user.unwrap_or_default())
+        }
+        Err(error) if error.contradiction().is_some_and(|failure| failure.reason == "USER_ID_TAKEN") => {
+            findings.tally.users_deduplicated += 1;
+            services.user(id).await
+        }
+        Err(error) => Err(error),
+    };
+    let difference = match stored {
+        Ok(user) if user.id != id => Difference::user(id, "id", id, &user.id),
+        Ok(user) if plan::same_user(&user.display_name, name) => return Ok(Some(user.display_name)),
+        Ok(user) => Difference::user(id, "display_name", name, &user.display_name),
+        Err(error) => match error.contradiction() {
+            Some(failure) => Difference::user(id, "user", name, &failure.to_string()),
+            None => return Err(error),
+        },
+    };
+    findings.differ(Some(difference.during(DURING)));
+    Ok(None)
+}
+
+/// Creates a conversation and sends its messages, each after the acknowledgement of the one before, no faster than one
+/// every `pace`. Ends early with a difference if the service refuses because of what it stores.
+///
+/// Returns nothing sent if the id belongs to another conversation.
+pub(super) async fn conversation<'a>(
+    services: &Services,
+    conversation: &'a Conversation,
+    pace: Option<Duration>,
+    done: &Done,
+) -> Result<(Option<Sent<'a>>, Findings), Error> {
+    let mut findings = Findings::default();
+    let wanted = history::Conversation {
+        id: conversation.id.clone(),
+        kind: conversation::Kind::Open.into(),
+        title: conversation.title.clone(),
+        ..Default::default()
+    };
+    if let Err(error) = services.create_conversation(wanted).await {
+        let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
+        let difference = Difference::conversation(conversation, "conversation", &conversation.title, failure);
+        findings.differ(Some(difference.during(DURING)));
+        return Ok((None, findings));
+    }
+    let mut ticks = pace.map(time::interval);
+    if let Some(ticks) = &mut ticks {
+        // A pause of the service is not made up for: the pace is a promise to whoever else uses it.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    for message in &conversation.messages {
+        if let Some(ticks) = &mut ticks {
+            ticks.tick().await;
+        }
+        let answer = match services.append(&message.request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let difference = Difference::contradicted(conversation, message, &error).ok_or(error)?;
+                findings.differ(Some(difference.during(DURING)));
+                break;
+            }
+        };
+        findings.tally.acknowledged += 1;
+        findings.tally.deduplicated += usize::from(answer.deduplicated);
+        done.add(1);
+        if findings.first.is_none() {
+            let difference = Difference::find(conversation, Some(message), answer.message.as_ref());
+            findings.differ(difference.map(|difference| difference.during("as acknowledged")));
+        }
+    }
+    let messages = &conversation.messages[..findings.tally.acknowledged];
+    Ok((Some(Sent { conversation, messages }), findings))
+}

@@ -1,0 +1,206 @@
+//! Redis: cached profiles under leases.
+//!
+//! `u:{id}` holds the value (see [`value`]), `l:{id}` the token of the one reader that may fill it. Losing either at any
+//! time costs a miss and nothing else.
+
+mod value;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rand::RngExt as _;
+use tidings_redis::{Call, Cmd, Lane, Redis, Script, cmd};
+
+pub use tidings_redis::Error;
+pub use value::Cached;
+
+use crate::model::{Record, UserId};
+
+/// How much a life in the cache is shortened or lengthened at random, in percent, so that values that were stored
+/// together do not expire together.
+const JITTER_PERCENT: u64 = 15;
+
+/// How long things stay in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// A profile.
+    pub present: Duration,
+    /// The knowledge that there is no user.
+    pub absent: Duration,
+    /// The right to fill.
+    pub lease: Duration,
+}
+
+/// The cached profiles.
+#[derive(Clone)]
+pub struct Cache {
+    redis: Redis,
+    lives: Lives,
+    lease: Script,
+    fill: Script,
+    apply: Script,
+}
+
+/// The right of one reader to fill one value.
+#[derive(Clone, Copy, Debug)]
+pub struct Token([u8; 16]);
+
+/// What became of the wish to fill a value.
+#[derive(Debug)]
+pub enum Leased {
+    /// Read Postgres and fill.
+    Granted(Token),
+    /// Another reader is about to.
+    Taken,
+    /// It is there by now.
+    Present(Cached),
+}
+
+/// What became of a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Stored.
+    Stored,
+    /// The lease had expired, been evicted, or been killed by a write.
+    LeaseGone,
+    /// A newer version is there.
+    Newer,
+}
+
+impl Cache {
+    /// The cached profiles in one Redis.
+    pub fn new(redis: Redis, lives: Lives) -> Self {
+        Self {
+            redis,
+            lives,
+            lease: Script::new(include_str!("cache/lease.lua")),
+            fill: Script::new(include_str!("cache/fill.lua")),
+            apply: Script::new(include_str!("cache/apply.lua")),
+        }
+    }
+
+    /// The value of one id. One round trip.
+    pub async fn get(&self, id: &UserId) -> Result<Option<Cached>, Error> {
+        let mut lane = self.redis.reader().await?;
+        let value: Option<Vec<u8>> = lane.send(&Cmd::get(value_key(&lane, id))).await?;
+        Ok(value.and_then(|bytes| value::decode(id, &bytes)))
+    }
+
+    /// The values of many ids, in their order. One round trip.
+    pub async fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Cached>>, Error> {
+        let mut lane = self.redis.reader().await?;
+        let mut command = cmd("MGET");
+        for id in ids {
+            command.arg(value_key(&lane, id));
+        }
+        let values: Vec<Option<Vec<u8>>> = lane.send(&command).await?;
+        Ok(ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, &bytes))).collect())
+    }
+
+    /// Asks for the right to fill one value. One round trip.
+    pub async fn lease(&self, id: &UserId) -> Result<Leased, Error> {
+        let mut lane = self.redis.writer(id.as_str()).await?;
+        let token = Token(rand::random());
+        let answer = lane.run(&self.lease_call(&lane, id, token)).await?;
+        Ok(leased(id, token, answer))
+    }
+
+    /// Asks for the right to fill many values, in their order. One round trip.
+    pub async fn lease_many(&self, ids: &[UserId]) -> Result<Vec<Leased>, Error> {
+        let mut lane = self.redis.reader().await?;
+        let tokens: Vec<Token> = ids.iter().map(|_| Token(rand::random())).collect();
+        let calls: Vec<_> = ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token)).collect();
+        let answers = lane.run_all(&calls).await?;
+        Ok(ids.iter().zip(tokens).zip(answers).map(|((id, token), answer)| leased(id, token, answer)).collect())
+    }
+
+    /// Fills one value with what was read from Postgres under its lease. One round trip.
+    pub async fn fill(&self, id: &UserId, token: Token, record: &Record) -> Result<Filled, Error> {
+        let mut lane = self.redis.writer(id.as_str()).await?;
+        let outcome: u8 = lane.run(&self.fill_call(&lane, id, token, record)).await?;
+        Ok(match outcome {
+            1 => Filled::Stored,
+            2 => Filled::Newer,
+            _ => Filled::LeaseGone,
+        })
+    }
+
+    /// Fills many values. One round trip.
+    pub async fn fill_many(&self, fills: &[(UserId, Token, Record)]) -> Result<(), Error> {
+        let mut lane = self.redis.reader().await?;
+        let calls: Vec<_> = fills.iter().map(|(id, token, record)| self.fill_call(&lane, id, *token, record)).collect();
+        let _outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        Ok(())
+    }
+
+    /// Makes a committed write known. One round trip. Safe to repeat, and safe in any order.
+    pub async fn apply(&self, id: &UserId, record: &Record) -> Result<(), Error> {
+        let mut lane = self.redis.writer(id.as_str()).await?;
+        let _outcome: u8 = lane.run(&self.apply_call(&lane, id, record)).await?;
+        Ok(())
+    }
+
+    /// Makes many committed writes known. One round trip.
+    pub async fn apply_many<'a>(&self, writes: impl Iterator<Item = (&'a UserId, &'a Record)>) -> Result<(), Error> {
+        let mut lane = self.redis.reader().await?;
+        let calls: Vec<_> = writes.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
+        let _outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        Ok(())
+    }
+
+    fn lease_call(&self, lane: &Lane, id: &UserId, token: Token) -> Call<'_> {
+        let mut call = self.lease.prepare_invoke();
+        call.key(value_key(lane, id)).key(lease_key(lane, id)).arg(&token.0[..]).arg(millis(self.lives.lease));
+        call
+    }
+
+    fn fill_call(&self, lane: &Lane, id: &UserId, token: Token, record: &Record) -> Call<'_> {
+        let mut call = self.fill.prepare_invoke();
+        call.key(value_key(lane, id)).key(lease_key(lane, id)).arg(&token.0[..]);
+        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record));
+        call
+    }
+
+    fn apply_call(&self, lane: &Lane, id: &UserId, record: &Record) -> Call<'_> {
+        let mut call = self.apply.prepare_invoke();
+        call.key(value_key(lane, id)).key(lease_key(lane, id));
+        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record));
+        call
+    }
+
+    /// How long a record stays, in milliseconds.
+    fn life(&self, record: &Record) -> u64 {
+        let life = match record {
+            Record::Present(_) => millis(self.lives.present),
+            Record::Absent { .. } => millis(self.lives.absent),
+        };
+        let percent = rand::rng().random_range(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
+        (life * percent / 100).max(1)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("redis", &self.redis).field("lives", &self.lives).finish_non_exhaustive()
+    }
+}
+
+fn value_key(lane: &Lane, id: &UserId) -> String {
+    lane.key(format_args!("u:{{{id}}}"))
+}
+
+fn lease_key(lane: &Lane, id: &UserId) -> String {
+    lane.key(format_args!("l:{{{id}}}"))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn leased(id: &UserId, token: Token, (outcome, found): (u8, Option<Vec<u8>>)) -> Leased {
+    match (outcome, found.and_then(|bytes| value::decode(id, &bytes))) {
+        (0, _) => Leased::Granted(token),
+        (2, Some(cached)) => Leased::Present(cached),
+        _ => Leased::Taken,
+    }
+}

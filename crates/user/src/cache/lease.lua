@@ -1,0 +1,16 @@
+-- Gives a reader that found nothing the right to fill the value, if nobody else has it.
+-- Returns {0} if granted, {1} if another reader has it, {2, value} if the value is there by now.
+
+local value = KEYS[1] -- string: kind byte, version, time read, protobuf; 24 h, absent 15 s
+local lease = KEYS[2] -- string: 16-byte token of the reader; 3 s
+local token = ARGV[1] -- [bytes] the reader's token
+local ttl   = ARGV[2] -- [int]   ms the lease lasts
+
+local found = redis.call('GET', value)
+if found then
+  return {2, found}
+end
+if redis.call('SET', lease, token, 'NX', 'PX', ttl) then
+  return {0}
+end
+return {1}

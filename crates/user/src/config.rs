@@ -1,0 +1,79 @@
+//! The settings: what all services share, and a few of our own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::cache::Lives;
+
+/// What a user service needs to run.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct Config {
+    /// Address to serve gRPC on.
+    #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:7401", value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
+
+    /// Apply pending migrations before serving; without it a pending migration refuses to start.
+    #[arg(long, env = "TIDINGS_MIGRATE")]
+    pub migrate: bool,
+
+    /// Where Postgres is.
+    #[command(flatten)]
+    pub postgres: tidings_postgres::Args,
+
+    /// Where Redis is.
+    #[command(flatten)]
+    pub redis: tidings_redis::Args,
+
+    /// Limits of the server.
+    #[command(flatten, next_help_heading = "Server")]
+    pub server: tidings_server::Args,
+
+    /// How the cache behaves.
+    #[command(flatten, next_help_heading = "User cache")]
+    pub cache: CacheArgs,
+}
+
+/// How the cache behaves.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct CacheArgs {
+    /// Life of a cached profile, +-15 % at random, e.g. `24h`.
+    #[arg(long, env = "TIDINGS_USER_CACHE_TTL", default_value_t = Self::default().user_cache_ttl)]
+    pub user_cache_ttl: humantime::Duration,
+
+    /// Life of the knowledge that there is no user, +-15 % at random, e.g. `15s`.
+    #[arg(long, env = "TIDINGS_USER_ABSENT_TTL", default_value_t = Self::default().user_absent_ttl)]
+    pub user_absent_ttl: humantime::Duration,
+
+    /// Longest time between a reader's miss and its fill, e.g. `3s`; a later fill is refused.
+    #[arg(long, env = "TIDINGS_USER_LEASE_TTL", default_value_t = Self::default().user_lease_ttl)]
+    pub user_lease_ttl: humantime::Duration,
+
+    /// Longest wait of a reader for another reader's fill before it reads Postgres itself, e.g. `200ms`.
+    #[arg(long, env = "TIDINGS_USER_FILL_WAIT", default_value_t = Self::default().user_fill_wait)]
+    pub user_fill_wait: humantime::Duration,
+
+    /// Time between two looks of the relay at what the cache has yet to hear, e.g. `250ms`.
+    #[arg(long, env = "TIDINGS_USER_RELAY_TICK", default_value_t = Self::default().user_relay_tick)]
+    pub user_relay_tick: humantime::Duration,
+}
+
+impl Default for CacheArgs {
+    fn default() -> Self {
+        Self {
+            user_cache_ttl: Duration::from_hours(24).into(),
+            user_absent_ttl: Duration::from_secs(15).into(),
+            user_lease_ttl: Duration::from_secs(3).into(),
+            user_fill_wait: Duration::from_millis(200).into(),
+            user_relay_tick: Duration::from_millis(250).into(),
+        }
+    }
+}
+
+impl CacheArgs {
+    /// How long things stay in the cache.
+    pub fn lives(&self) -> Lives {
+        Lives { present: *self.user_cache_ttl, absent: *self.user_absent_ttl, lease: *self.user_lease_ttl }
+    }
+}

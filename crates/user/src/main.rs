@@ -1,0 +1,27 @@
+//! `tidings-user`: the user service as a program of its own, for images.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidings_server::signal;
+use tidings_user::{Config, ServeError};
+
+/// The user service of Tidings: profiles, few writes, very many reads.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve(Box<Config>),
+    /// Applies pending migrations and exits.
+    Migrate(tidings_postgres::Args),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    tidings_server::run("tidings-user", async {
+        match command {
+            Command::Serve(config) => tidings_user::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,
+            Command::Migrate(args) => tidings_user::migrate(&args).await,
+        }
+    })
+}

@@ -1,0 +1,79 @@
+//! The handlers: check, call, answer.
+
+mod status;
+
+use tidings_proto::user as pb;
+use tidings_proto::user::user_service_server::UserService;
+use tonic::{Request, Response, Status};
+
+use crate::domain::{Error, Users};
+use crate::model::Record;
+use crate::wire;
+
+/// The contract over the use cases.
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    users: Users,
+}
+
+impl Rpc {
+    /// The contract over these users.
+    pub fn new(users: Users) -> Self {
+        Self { users }
+    }
+}
+
+#[tonic::async_trait]
+impl UserService for Rpc {
+    async fn create_user(
+        &self,
+        request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::CreateUserResponse>, Status> {
+        let new = wire::create(request.into_inner())?;
+        let (user, deduplicated) = self.users.create(new).await?;
+        Ok(Response::new(pb::CreateUserResponse { user: Some(wire::user(&user)), deduplicated }))
+    }
+
+    async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::GetUserResponse>, Status> {
+        let wire::Get { id, min_version, strong } = wire::get(request.into_inner())?;
+        let read = match strong {
+            true => self.users.get_strong(&id, min_version).await?,
+            false => self.users.get(&id, min_version).await?,
+        };
+        match &read.record {
+            Record::Present(user) => Ok(Response::new(pb::GetUserResponse {
+                user: Some(wire::user(user)),
+                read_info: Some(wire::read_info(&read)),
+            })),
+            Record::Absent { .. } => Err(Error::NotFound { id }.into()),
+        }
+    }
+
+    async fn batch_get_users(
+        &self,
+        request: Request<pb::BatchGetUsersRequest>,
+    ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
+        let (ids, strong) = wire::batch_get(request.into_inner())?;
+        let reads = self.users.get_many(&ids, strong).await?;
+        let results = ids.iter().map(|id| wire::batch_result(id, reads.get(id))).collect();
+        Ok(Response::new(pb::BatchGetUsersResponse { results }))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<pb::UpdateUserRequest>,
+    ) -> Result<Response<pb::UpdateUserResponse>, Status> {
+        let change = wire::update(request.into_inner())?;
+        let user = self.users.update(change).await?;
+        Ok(Response::new(pb::UpdateUserResponse { user: Some(wire::user(&user)) }))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<pb::DeleteUserRequest>,
+    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        let (id, expected_version) = wire::delete(request.into_inner())?;
+        let (version, time) = self.users.delete(id, expected_version).await?;
+        Ok(Response::new(pb::DeleteUserResponse { version, delete_time: Some(time.into()) }))
+    }
+}

@@ -1,0 +1,35 @@
+//! Postgres, one file per table.
+
+mod accounts;
+mod outbox;
+
+pub use accounts::{Accounts, Created, Deleted, Updated};
+pub use outbox::Outbox;
+pub use tidings_postgres::Fault as Error;
+
+/// The tables of the service.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The profiles.
+    pub accounts: Accounts,
+    /// What the cache has yet to hear.
+    pub outbox: Outbox,
+    postgres: tidings_postgres::Postgres,
+}
+
+impl Store {
+    /// The tables in one database.
+    pub fn new(postgres: tidings_postgres::Postgres) -> Self {
+        Self { accounts: Accounts::new(postgres.clone()), outbox: Outbox::new(postgres.clone()), postgres }
+    }
+
+    /// Whether Postgres answered when it was asked last.
+    pub fn answers(&self) -> bool {
+        self.postgres.answers()
+    }
+
+    /// Closes all connections, after the work on them.
+    pub async fn close(&self) {
+        self.postgres.close().await;
+    }
+}

@@ -1,0 +1,69 @@
+//! `cache_outbox`: users whose cached profile may be older than their row.
+//!
+//! Rows are read without locks: several instances may relay one row at once, and applying a profile as it is now is safe
+//! however often it is done. Ids become visible out of order, so nobody remembers "the last id seen".
+
+use tidings_postgres::{Fault, Postgres};
+
+use crate::model::UserId;
+
+/// The outbox.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    postgres: Postgres,
+}
+
+/// One row.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// The row.
+    pub id: i64,
+    /// Whose profile.
+    pub user: UserId,
+}
+
+impl Outbox {
+    pub(super) fn new(postgres: Postgres) -> Self {
+        Self { postgres }
+    }
+
+    /// The oldest rows, at most `limit`.
+    pub async fn pending(&self, limit: i64) -> Result<Vec<Pending>, Fault> {
+        let rows = self
+            .postgres
+            .run_background(async |connection| {
+                sqlx::query!(
+                    r#"
+                    SELECT id,
+                           user_id
+                    FROM cache_outbox
+                    ORDER BY id
+                    LIMIT $1
+                    "#,
+                    limit,
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| Pending { id: row.id, user: UserId::new(row.user_id) }).collect())
+    }
+
+    /// Deletes rows whose profile the cache has now.
+    pub async fn done(&self, ids: &[i64]) -> Result<(), Fault> {
+        self.postgres
+            .run_background(async |connection| {
+                sqlx::query!(
+                    r#"
+                    DELETE FROM cache_outbox
+                    WHERE id = ANY($1)
+                    "#,
+                    ids,
+                )
+                .execute(connection)
+                .await
+            })
+            .await?;
+        Ok(())
+    }
+}

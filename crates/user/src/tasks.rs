@@ -1,0 +1,3 @@
+//! What runs without being called; started with the service and ended with it.
+
+pub mod relay;
