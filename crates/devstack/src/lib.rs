@@ -55,6 +55,8 @@ pub enum Dir {
 pub struct Options {
     /// Where the data lie.
     pub dir: Dir,
+    /// Whether to forget the data of earlier starts.
+    pub fresh: bool,
     /// Whether committed rows survive a crash of the machine (`fsync`). They survive a kill of the server anyway.
     pub durable: bool,
     /// Where the servers' programs are looked for.
@@ -64,12 +66,12 @@ pub struct Options {
 impl Options {
     /// A durable stack whose data stay in `dir`.
     pub fn kept(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: Dir::Kept(dir.into()), durable: true, search: Search::default() }
+        Self { dir: Dir::Kept(dir.into()), fresh: false, durable: true, search: Search::default() }
     }
 
     /// A stack that leaves nothing behind and does not wait for the disk.
     pub fn temporary() -> Self {
-        Self { dir: Dir::Temporary, durable: false, search: Search::default() }
+        Self { dir: Dir::Temporary, fresh: false, durable: false, search: Search::default() }
     }
 }
 
@@ -90,6 +92,9 @@ impl Devstack {
     pub async fn start(options: Options) -> Result<Self, Error> {
         let binaries = Binaries::find(&options.search)?;
         let place = Arc::new(Place::take(&options.dir).await?);
+        if options.fresh {
+            place.forget()?;
+        }
         let (postgres, redis) = tokio::try_join!(
             Postgres::launch(Arc::clone(&place), &binaries, options.durable),
             Redis::launch(Arc::clone(&place), &binaries),

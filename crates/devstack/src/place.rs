@@ -17,6 +17,9 @@ use crate::{Dir, Error, guard};
 /// Where the data lie when the servers' user may not search the directory.
 const ELSEWHERE: &str = "/var/lib/tidings";
 
+/// Whose data lie in a directory, each in one of its own.
+const SERVERS: [&str; 2] = ["postgres", "redis"];
+
 /// How long the servers of an earlier owner may take to end; their guards kill them after 20 s.
 const LINGER: Duration = Duration::from_secs(25);
 
@@ -98,6 +101,11 @@ impl Place {
         Ok(path)
     }
 
+    /// Removes the data of earlier starts.
+    pub(crate) fn forget(&self) -> Result<(), Error> {
+        SERVERS.iter().try_for_each(|server| remove(&self.data(server)))
+    }
+
     /// Where `server` writes its log.
     pub(crate) fn log(&self, server: &str) -> PathBuf {
         self.dir.join(format!("{server}.log"))
@@ -167,7 +175,7 @@ fn move_out(dir: &Path, account: &Account) -> Result<PathBuf, Error> {
     let home = Path::new(ELSEWHERE).join(format!("{name:012x}"));
     fs::create_dir_all(&home).map_err(Error::system("create", &home))?;
     account.own(&home).map_err(Error::system("give away", &home))?;
-    for server in ["postgres", "redis"] {
+    for server in SERVERS {
         let (link, data) = (dir.join(server), home.join(server));
         if fs::read_link(&link).is_ok_and(|target| target == data) {
             continue;

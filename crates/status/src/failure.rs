@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn what_a_reply_says_is_what_a_failure_reads() {
         let status = Reply::new(Code::Unavailable, Away, "the store does not answer")
-            .with("version", 7)
+            .with("version", &7)
             .retry_after(Duration::from_millis(250))
             .into_status();
 

@@ -42,7 +42,7 @@ impl Reply {
 
     /// Adds a value that a program can act on, e.g. the current version.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub fn with(mut self, name: &'static str, value: &impl ToString) -> Self {
         self.metadata.insert(name.to_owned(), value.to_string());
         self
     }

@@ -1,0 +1,33 @@
+# Everything a newcomer needs is `make up` and `make test`; each target calls something readable.
+
+# A directory with real logs for `make demo`: *.log, and *.replies beside them.
+DATA ?= demo
+
+# The command as cargo builds it.
+TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
+
+.PHONY: help install up test demo lint sqlx
+.DEFAULT_GOAL := help
+
+help: ## Say what there is.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+up: install ## Start Postgres, Redis and the services on this machine; stop with Ctrl-C.
+	@cargo build --package tidings
+	@exec $(TIDINGS) up
+
+test: install ## Run every test.
+	@cargo test --workspace --all-features
+
+demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
+	@cargo build --package tidings
+	@exec $(TIDINGS) up --temporary -- $(TIDINGS) replay "$(DATA)"
+
+lint: ## Check format, lints, contracts and the committed SQL, as CI does.
+	@.ci/lint
+
+sqlx: install ## Refresh the committed descriptions of the SQL (crates/*/.sqlx).
+	@.ci/sqlx refresh
+
+install: ## Install Postgres and Redis if they are missing.
+	@crates/devstack/install.sh

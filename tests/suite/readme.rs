@@ -1,0 +1,94 @@
+//! The README does what it says: its blocks marked `console run` are executed in order and their output compared.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{TIDINGS, Up, finish, root, stderr};
+
+/// A command of the README with the output it promises.
+struct Example {
+    command: String,
+    output: String,
+}
+
+/// The commands (`$ ...`, continued by a final `\`) of all blocks that are marked, each with the lines that follow it.
+fn examples(text: &str) -> Vec<Example> {
+    let mut examples: Vec<Example> = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let continued = examples.last().is_some_and(|last| last.output.is_empty() && last.command.ends_with('\\'));
+        match line {
+            "```console run" => inside = true,
+            "```" => inside = false,
+            _ if !inside => {}
+            _ if continued => {
+                if let Some(last) = examples.last_mut() {
+                    last.command.push('\n');
+                    last.command.push_str(line);
+                }
+            }
+            _ => match (line.strip_prefix("$ "), examples.last_mut()) {
+                (Some(command), _) => examples.push(Example { command: command.to_owned(), output: String::new() }),
+                (None, Some(last)) => {
+                    last.output.push_str(line);
+                    last.output.push('\n');
+                }
+                (None, None) => panic!("output without a command: {line}"),
+            },
+        }
+    }
+    examples
+}
+
+/// Whether an output is as promised, where `...` stands for anything.
+fn matches(promised: &str, output: &str) -> bool {
+    let mut parts = promised.trim_end().split("...");
+    let Some(mut rest) = parts.next().and_then(|first| output.trim_end().strip_prefix(first)) else {
+        return false;
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty() || promised.trim_end().ends_with("...")
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let examples = examples(&readme);
+    assert!(examples.len() >= 5, "the README has examples");
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(dir.path());
+    // `tidings` is the program under test, whatever else of that name is installed.
+    let bin = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(TIDINGS, bin.path().join("tidings")).unwrap();
+
+    for example in examples {
+        let output = finish(
+            Command::new("sh")
+                .args(["-c", &example.command])
+                .current_dir(root())
+                .env("PATH", path_with(bin.path()))
+                .env("TIDINGS_USER_ADDR", up.address("user"))
+                .env("TIDINGS_HISTORY_ADDR", up.address("history")),
+        );
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+        assert!(matches(&example.output, &said), "$ {}\npromised:\n{}\nsaid:\n{said}", example.command, example.output);
+    }
+}
+
+fn path_with(first: &Path) -> String {
+    format!("{}:{}", first.display(), std::env::var("PATH").unwrap_or_default())
+}
+
+#[test]
+fn three_dots_stand_for_anything() {
+    assert!(matches("{\n  \"id\": ...\n}", "{\n  \"id\": \"x\"\n}\n"));
+    assert!(matches("a...", "abc"));
+    assert!(!matches("a...d", "abc"));
+    assert!(!matches("ab", "abc"));
+}

@@ -1,0 +1,168 @@
+//! A running installation, and the means to hurt it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The command under test.
+pub(crate) const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings-node");
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ports of installations in this process: each gets its own.
+static OFFSETS: Mutex<u16> = Mutex::new(0);
+
+/// Ports that nobody else in this process uses, away from those of an installation that may run on this machine.
+pub(crate) fn port_offset() -> u16 {
+    let mut last = OFFSETS.lock().unwrap();
+    *last += 10;
+    // Test processes that run side by side keep out of each other's way, too.
+    1_000 + u16::try_from(std::process::id() % 20).unwrap() * 500 + *last
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// A running `tidings up`. Stopped when dropped.
+pub(crate) struct Up {
+    process: Child,
+    offset: u16,
+}
+
+impl Up {
+    /// Starts it in a directory and waits until it says that it is up.
+    pub(crate) fn start(dir: &Path) -> Self {
+        let offset = port_offset();
+        let mut process = Command::new(TIDINGS)
+            .args(["up", "--dir"])
+            .arg(dir)
+            .args(["--port-offset", &offset.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut card = BufReader::new(process.stdout.take().unwrap()).lines();
+        assert!(card.any(|line| line.unwrap().contains("Tidings is up")), "tidings up ended before it was up");
+        // Whoever closes the pipe would make its writer fail: the rest is read and forgotten.
+        thread::spawn(move || card.for_each(drop));
+        Self { process, offset }
+    }
+
+    /// Where a service listens.
+    pub(crate) fn address(&self, service: &str) -> String {
+        let port = if service == "user" { 7401 } else { 7402 };
+        format!("127.0.0.1:{}", port + self.offset)
+    }
+
+    /// A command of `tidings` against this installation.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(TIDINGS);
+        command.args(arguments).current_dir(root());
+        command.env("TIDINGS_USER_ADDR", self.address("user"));
+        command.env("TIDINGS_HISTORY_ADDR", self.address("history"));
+        command
+    }
+
+    /// Calls a method and returns its answer.
+    pub(crate) fn call(&self, method: &str, request: &str) -> serde_json::Value {
+        let output = self.command(&["call", method, request]).output().unwrap();
+        assert!(output.status.success(), "{method}: {}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The process of a server or service, as the child of `tidings up` that it is.
+    pub(crate) fn pid(&self, what: &str) -> Option<Pid> {
+        let serves = format!("\0serve\0{what}\0");
+        let found = children(self.process.id()).into_iter().find(|pid| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            name.trim_end() == what || String::from_utf8_lossy(&line).contains(&serves)
+        });
+        Pid::from_raw(i32::try_from(found?).ok()?)
+    }
+
+    /// Sends a signal to a server or service, once it runs.
+    pub(crate) fn signal(&self, what: &str, signal: Signal) {
+        let pid = eventually(&format!("{what} runs"), || self.pid(what));
+        let _ = kill_process(pid, signal);
+    }
+
+    /// The process of `tidings up` itself.
+    pub(crate) fn process(&mut self) -> &mut Child {
+        &mut self.process
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(i32::try_from(self.process.id()).unwrap_or(0)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+/// The pids of the children of a process.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let parent = parent.to_string();
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, then the parent.
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)) == Some(&parent)
+    })
+    .collect()
+}
+
+/// What a command said to people.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits for something to be there.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a command to its end, giving up when it takes too long.
+pub(crate) fn finish(command: &mut Command) -> Output {
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut out, mut err) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
+    let reading = thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = out.read_to_end(&mut text);
+        text
+    });
+    let mut stderr = Vec::new();
+    let _ = err.read_to_end(&mut stderr);
+    let stdout = reading.join().unwrap();
+    Output { status: process.wait().unwrap(), stdout, stderr }
+}
+
+/// Real conversations, if there are any on this machine: `TIDINGS_IRC_DIR` names them.
+pub(crate) fn real_logs(test: &str) -> Option<Vec<PathBuf>> {
+    let dir = std::env::var_os("TIDINGS_IRC_DIR").map(PathBuf::from).filter(|dir| dir.is_dir());
+    let Some(dir) = dir else {
+        eprintln!("{test}: skipped, TIDINGS_IRC_DIR names no directory with logs");
+        return None;
+    };
+    let mut logs: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
+    logs.sort();
+    Some(logs)
+}
