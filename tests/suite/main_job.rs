@@ -74,6 +74,8 @@ fn a_replay_survives_the_death_of_everything_it_stands_on() {
     further("the start");
     up.signal("history", Signal::KILL);
     further("history was killed");
+    up.flush_redis();
+    further("redis was flushed");
     up.signal("redis-server", Signal::KILL);
     further("redis was killed");
     up.signal("user", Signal::KILL);

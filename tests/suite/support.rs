@@ -36,6 +36,7 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) struct Up {
     process: Child,
     offset: u16,
+    redis: String,
 }
 
 impl Up {
@@ -50,10 +51,13 @@ impl Up {
             .spawn()
             .unwrap();
         let mut card = BufReader::new(process.stdout.take().unwrap()).lines();
-        assert!(card.any(|line| line.unwrap().contains("Tidings is up")), "tidings up ended before it was up");
+        let redis = card.find_map(|line| {
+            let line = line.unwrap();
+            line.split(' ').find(|word| word.starts_with("redis://")).map(str::to_owned)
+        });
         // Whoever closes the pipe would make its writer fail: the rest is read and forgotten.
         thread::spawn(move || card.for_each(drop));
-        Self { process, offset }
+        Self { process, offset, redis: redis.expect("tidings up says where everything is") }
     }
 
     /// Where a service listens.
@@ -93,6 +97,12 @@ impl Up {
     pub(crate) fn signal(&self, what: &str, signal: Signal) {
         let pid = eventually(&format!("{what} runs"), || self.pid(what));
         let _ = kill_process(pid, signal);
+    }
+
+    /// Lets Redis forget everything.
+    pub(crate) fn flush_redis(&self) {
+        let mut redis = redis::Client::open(self.redis.as_str()).unwrap().get_connection().unwrap();
+        redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
     }
 
     /// The process of `tidings up` itself.

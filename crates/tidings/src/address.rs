@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Authority;
 use tonic::transport::{Channel, Endpoint};
 
 /// How long a connection may take to be made: a service on the way up answers later calls.
@@ -57,8 +58,7 @@ impl Service {
 /// The address of a service: `HOST:PORT`, also written `http://HOST:PORT`.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    authority: String,
-    endpoint: Endpoint,
+    uri: Uri,
 }
 
 /// What was given is no address.
@@ -73,24 +73,21 @@ impl FromStr for Address {
         let malformed = || Malformed(text.to_owned());
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let uri: Uri = format!("http://{authority}").parse().map_err(|_| malformed())?;
-        let (Some(_), Some(_), "/") = (uri.host(), uri.port_u16(), uri.path()) else {
-            return Err(malformed());
-        };
-        Ok(Self { authority: authority.to_owned(), endpoint: Endpoint::from(uri) })
+        let complete = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16().is_some() && uri.path() == "/";
+        if complete { Ok(Self { uri }) } else { Err(malformed()) }
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.authority)
+        f.write_str(self.uri.authority().map_or_else(Default::default, Authority::as_str))
     }
 }
 
 impl Address {
     /// A channel that connects with its first call, and again whenever the connection was lost.
     pub(crate) fn channel(&self) -> Channel {
-        self.endpoint
-            .clone()
+        Endpoint::from(self.uri.clone())
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)

@@ -23,14 +23,17 @@ use crate::out;
 use crate::refusal::{self, Refusal};
 
 const EXAMPLES: &str = r#"Examples:
-  tidings call user.v1.UserService/CreateUser '{"user": {"id": "ada", "displayName": "Ada Lovelace"}}'
-  tidings call GetUser '{"id": "ada"}' --output jsonl
-  echo '{"conversation_id": "lobby", "page_size": 10}' | tidings call ListMessages -
+  tidings call user.v1.UserService/GetUser '{"id": "ada"}'
+  tidings call CreateUser '{"user": {"id": "ada", "displayName": "Ada"}}'
+  echo '{"conversation_id": "lobby"}' | tidings call ListMessages -
   tidings call --describe AppendMessage
   tidings call --list
 
-The address is that of the method's service: TIDINGS_USER_ADDR or 127.0.0.1:7401, TIDINGS_HISTORY_ADDR or
-127.0.0.1:7402, TIDINGS_LOCK_ADDR or 127.0.0.1:7403, TIDINGS_BROADCAST_ADDR or 127.0.0.1:7404."#;
+Without --addr the address is that of the method's service:
+  user       TIDINGS_USER_ADDR       127.0.0.1:7401
+  history    TIDINGS_HISTORY_ADDR    127.0.0.1:7402
+  lock       TIDINGS_LOCK_ADDR       127.0.0.1:7403
+  broadcast  TIDINGS_BROADCAST_ADDR  127.0.0.1:7404"#;
 
 /// Call one method of a service with a request in JSON, and print the answer.
 ///
@@ -230,7 +233,9 @@ mod tests {
 
     #[test]
     fn field_names_are_read_as_in_the_contract_and_in_camel_case() {
-        assert_eq!(get_user(r#"{"min_version": 3}"#).unwrap(), get_user(r#"{"minVersion": "3"}"#).unwrap());
+        let [one, other] = [r#"{"min_version": 3}"#, r#"{"minVersion": "3"}"#].map(|json| get_user(json).unwrap());
+
+        assert_eq!(json(&one, Output::Jsonl).unwrap(), json(&other, Output::Jsonl).unwrap());
     }
 
     #[test]

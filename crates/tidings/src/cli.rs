@@ -1,11 +1,14 @@
 //! The grammar: every verb, and the values that several verbs understand.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::runtime::Builder;
 
 use crate::error::Error;
-use crate::{call, replay};
+use crate::out;
+use crate::{call, replay, serve, up};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
                           Results go to standard output, everything else to standard error.";
@@ -20,19 +23,38 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(up::Args),
+    Serve(serve::Args),
     Call(call::Args),
     Replay(replay::Args),
 }
 
 impl Cli {
-    /// Runs the verb.
-    pub(crate) async fn run(self) -> Result<(), Error> {
-        match self.command {
-            Command::Call(args) => call::run(args).await?,
-            Command::Replay(args) => replay::run(args).await?,
+    /// Runs the verb to its end and says how it ended.
+    pub(crate) fn run(self) -> ExitCode {
+        let ended = match self.command {
+            Command::Serve(args) => return serve::run(args), // a service has its own runtime, log and exit codes
+            Command::Up(args) => wait(up::run(args)),
+            Command::Call(args) => wait(call::run(args)),
+            Command::Replay(args) => wait(replay::run(args)),
+        };
+        match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                out::note(format_args!("tidings: {error}"));
+                error.exit_code().into()
+            }
         }
-        Ok(())
     }
+}
+
+/// Runs a verb on a runtime of its own.
+fn wait<E>(verb: impl Future<Output = Result<(), E>>) -> Result<(), Error>
+where
+    Error: From<E>,
+{
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
+    Ok(runtime.block_on(verb)?)
 }
 
 /// How a result is written.

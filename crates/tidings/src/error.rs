@@ -1,6 +1,8 @@
 //! How a command ends when it does not end well.
 
-use crate::{call, replay};
+use std::io;
+
+use crate::{call, replay, up};
 
 /// The question was understood, and the answer is no.
 pub(crate) const NO: u8 = 1;
@@ -12,6 +14,12 @@ pub(crate) const SERVICE: u8 = 3;
 /// Why a verb did not end with "done".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// The operating system gave no threads.
+    #[error("can not start: {0}")]
+    Runtime(io::Error),
+    /// `tidings up`.
+    #[error(transparent)]
+    Up(#[from] up::Error),
     /// `tidings call`.
     #[error(transparent)]
     Call(#[from] call::Error),
@@ -24,6 +32,8 @@ impl Error {
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Self::Runtime(_) => SERVICE,
+            Self::Up(error) => error.exit_code(),
             Self::Call(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
         }

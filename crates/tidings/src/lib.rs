@@ -11,18 +11,14 @@ mod error;
 mod out;
 mod refusal;
 mod replay;
+mod serve;
+mod up;
 
 use std::process::ExitCode;
 
 pub use cli::Cli;
 
 /// Runs one command to its end and says how it ended.
-pub async fn run(cli: Cli) -> ExitCode {
-    match cli.run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            out::note(format_args!("tidings: {error}"));
-            error.exit_code().into()
-        }
-    }
+pub fn run(cli: Cli) -> ExitCode {
+    cli.run()
 }

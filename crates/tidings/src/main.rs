@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    tidings::run(tidings::Cli::parse()).await
+fn main() -> ExitCode {
+    tidings::run(tidings::Cli::parse())
 }

@@ -16,13 +16,13 @@ pub(crate) enum Refusal {
     #[error("{address}: connection refused; is it running? try: tidings up")]
     NotRunning {
         /// Where the service should be.
-        address: Address,
+        address: String,
     },
     /// The connection could not be made, or was lost.
     #[error("{address}: {reason}")]
     Unreachable {
         /// Where the service should be.
-        address: Address,
+        address: String,
         /// The last words of whatever failed.
         reason: String,
     },
@@ -40,12 +40,12 @@ impl Refusal {
         };
         while let Some(error) = cause {
             if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-                return Self::NotRunning { address: address.clone() };
+                return Self::NotRunning { address: address.to_string() };
             }
             last = error;
             cause = error.source();
         }
-        Self::Unreachable { address: address.clone(), reason: last.to_string() }
+        Self::Unreachable { address: address.to_string(), reason: last.to_string() }
     }
 }
 

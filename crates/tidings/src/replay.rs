@@ -24,9 +24,8 @@ use std::time::{Duration, Instant};
 
 use self::difference::Difference;
 use self::findings::Findings;
-use self::import::Sent;
 use self::log::Malformed;
-use self::plan::Plan;
+use self::plan::{Conversation, Plan};
 use self::progress::Progress;
 use self::report::Report;
 use self::retry::Retry;
@@ -38,21 +37,26 @@ use crate::{error, out};
 
 const FORMAT: &str = "\
 What is sent:
-  A log has lines `[HH:MM] <nick> text`, `[HH:MM]  * nick action` and `=== ...`, counted from 0. Each line but `===` is
-  a message of the conversation PREFIX + file name without its ending. A nick folded to lower case is a user: `irc-` +
-  nick, bytes outside [a-z0-9._-] as ~hh. A message has the attributes line, nick, time (as written) and kind
-  (text or action), and `l` + line number as client_message_id: it is sent once, however often the replay is run.
-  In the file with the ending .replies beside a log, `A B -` says that line B answers line A; of several lines answered
-  the last that was sent before it is taken. Bytes that are not UTF-8 are replaced; a \\r before the end of a line
-  belongs to the end. Lines that cannot be sent are told by their numbers and skipped.
+  A log has lines `[HH:MM] <nick> text`, `[HH:MM]  * nick action` and `=== ...`,
+  counted from 0. Each file is a conversation: its id is PREFIX + file name
+  without ending, its title the file name. Each line but `===` is a message. A
+  nick folded to lower case is a user: its id is `irc-` + nick. Bytes outside
+  [A-Za-z0-9._-] ([a-z0-9._-] in nicks) are written as ~hh in ids. A message has
+  the attributes line, nick, time (as written) and kind (text or action), and
+  `l` + line number as client_message_id: it is stored once, however often it is
+  sent. In the file with the ending .replies beside a log, `A B -` says that
+  line B answers line A; the last answered line that was sent is taken. Bytes
+  that are not UTF-8 are replaced; a carriage return before the end of a line
+  belongs to the end. Lines that cannot be sent are told by number and skipped.
 
 What is checked:
-  Every conversation is read back in pages from both ends, every author's messages are listed, every user is read
-  three times; all must equal what was sent. Services may be killed and started again meanwhile.
+  Each conversation is read back in pages from both ends, each author's messages
+  are listed, each user is read three times; all must equal what was sent.
+  Services may be killed and started again meanwhile.
 
 Examples:
   tidings replay demo
-  tidings replay monday.log tuesday.log --prefix again- --speed 20 --output json";
+  tidings replay monday.log tuesday.log --prefix again- --speed 20";
 
 /// Send conversations from log files through the services, then check that they are read back equal.
 #[derive(Debug, clap::Args)]
@@ -127,9 +131,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     Service(#[from] retry::Error),
     /// What was read is not what was sent.
-    #[error("{count} differences, the first in {first}")]
+    #[error("not equal ({count} found); the first: {first}")]
     Different {
-        /// How many there are.
+        /// How many differences there are.
         count: usize,
         /// The first.
         first: Box<Difference>,
@@ -229,45 +233,61 @@ impl<'a> Work<'a> {
         Ok((findings, sending, checking))
     }
 
-    /// Sends the conversations side by side.
-    async fn send(self) -> Result<(Vec<Sent<'a>>, Findings), retry::Error> {
+    /// Sends the conversations side by side. Returns those that were acknowledged to their end.
+    async fn send(self) -> Result<(Vec<&'a Conversation>, Findings), retry::Error> {
         let Self { args, plan, services, progress } = self;
         let total = plan.conversations.iter().map(|conversation| conversation.messages.len()).sum();
         let pace = (args.speed > 0.0).then(|| Duration::from_secs_f64(1.0 / args.speed));
-        let outcomes = progress.during("messages sent", total, || services.repeats(), async |done| {
-            let job = async |conversation| import::conversation(services, conversation, pace, done).await;
-            side_by_side(&plan.conversations, args.parallel.into(), job).await
-        });
+        let outcomes = progress.during(
+            "messages sent",
+            total,
+            || services.repeats(),
+            async |done| {
+                let job = async |conversation| import::conversation(services, conversation, pace, done).await;
+                side_by_side(&plan.conversations, args.parallel.into(), job).await
+            },
+        );
         let mut all = Findings::default();
         let mut sent = Vec::new();
-        for (one, findings) in outcomes.await? {
-            sent.extend(one);
+        for (conversation, (complete, findings)) in plan.conversations.iter().zip(outcomes.await?) {
+            sent.extend(complete.then_some(conversation));
             all.add(findings);
         }
         Ok((sent, all))
     }
 
-    async fn check_conversations(self, sent: &[Sent<'a>]) -> Result<Findings, retry::Error> {
+    async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, retry::Error> {
         let Self { args, services, progress, .. } = self;
         let total = 2 * sent.iter().map(|sent| sent.messages.len()).sum::<usize>();
-        let outcomes = progress.during("messages read", total, || services.repeats(), async |done| {
-            let job = async |sent: &Sent<'_>| check::conversations::check(services, *sent, args.page_size, done).await;
-            side_by_side(sent, args.parallel.into(), job).await
-        });
+        let outcomes = progress.during(
+            "messages read",
+            total,
+            || services.repeats(),
+            async |done| {
+                let job = async |sent: &&Conversation| {
+                    check::conversations::check(services, sent, args.page_size, done).await
+                };
+                side_by_side(sent, args.parallel.into(), job).await
+            },
+        );
         Ok(sum(outcomes.await?))
     }
 
-    async fn check_authors(self, sent: &[Sent<'a>]) -> Result<Findings, retry::Error> {
+    async fn check_authors(self, sent: &[&'a Conversation]) -> Result<Findings, retry::Error> {
         let Self { args, services, progress, .. } = self;
-        let conversations: HashMap<_, _> =
-            sent.iter().map(|sent| (sent.conversation.id.as_str(), sent.conversation)).collect();
+        let conversations: HashMap<_, _> = sent.iter().map(|sent| (sent.id.as_str(), *sent)).collect();
         let total = sent.iter().map(|sent| sent.messages.len()).sum();
-        let outcomes = progress.during("by author", total, || services.repeats(), async |done| {
-            let job = async |(user, authored)| {
-                check::authors::check(services, &conversations, user, authored, args.page_size, done).await
-            };
-            side_by_side(check::authors::authors(sent), args.parallel.into(), job).await
-        });
+        let outcomes = progress.during(
+            "by author",
+            total,
+            || services.repeats(),
+            async |done| {
+                let job = async |(user, authored)| {
+                    check::authors::check(services, &conversations, user, authored, args.page_size, done).await
+                };
+                side_by_side(check::authors::authors(sent), args.parallel.into(), job).await
+            },
+        );
         Ok(sum(outcomes.await?))
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Contracts {
 
 /// A name that means nothing, or several things.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unknown {
+pub(crate) enum Unknown {
     /// Nothing is called like this.
     #[error("there is no {kind} {name}{}", propose("; did you mean", near))]
     Absent {
@@ -81,14 +81,14 @@ impl Contracts {
 
 /// Picks the one thing whose full name is `name`, or ends with it after a `.` or a `/`.
 fn pick<T>(kind: &'static str, name: &str, things: Vec<(String, T)>) -> Result<T, Unknown> {
-    let named = |full: &str| {
+    let is_meant = |full: &str| {
         full.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with(['.', '/']))
             && !name.is_empty()
     };
     let mut names = Vec::new();
     let mut picked = Vec::new();
     for (full, thing) in things {
-        if named(&full) {
+        if is_meant(&full) {
             picked.push((full, thing));
         } else {
             names.push(full);
@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_method_is_named_as_far_as_it_is_unambiguous() {
-        for name in ["tidings.user.v1.UserService/GetUser", "user.v1.UserService/GetUser", "UserService/GetUser", "GetUser"]
+        for name in
+            ["tidings.user.v1.UserService/GetUser", "user.v1.UserService/GetUser", "UserService/GetUser", "GetUser"]
         {
             assert_eq!(method(name).unwrap(), "tidings.user.v1.UserService/GetUser");
         }

@@ -138,6 +138,8 @@ mod tests {
     use crate::replay::plan::Plan;
     use crate::replay::{log, replies};
 
+    type Alter = fn(&mut pb::Message);
+
     fn conversation() -> Conversation {
         let mut plan = Plan::default();
         let source = Source { path: PathBuf::from("a.log"), id: "irc-a".into(), title: "a.log".into() };
@@ -171,7 +173,7 @@ mod tests {
     fn every_field_is_compared_and_named_with_its_place() {
         let conversation = conversation();
         let message = &conversation.messages[0];
-        let alter: [(&str, fn(&mut pb::Message)); 7] = [
+        let alterations: [(&str, Alter); 7] = [
             ("message", |message| message.seq += 1),
             ("message", |message| message.sender_id.push('x')),
             ("message", |message| message.client_message_id.push('x')),
@@ -180,7 +182,7 @@ mod tests {
             ("attributes", |message| message.attributes.clear()),
             ("text", |message| message.body = None),
         ];
-        for (field, alter) in alter {
+        for (field, alter) in alterations {
             let mut read = stored(message);
             alter(&mut read);
 

@@ -68,7 +68,8 @@ mod tests {
     use super::*;
 
     fn legal(id: &str) -> bool {
-        (1..=ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
+        (1..=ID_MAX).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte))
     }
 
     #[test]

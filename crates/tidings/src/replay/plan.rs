@@ -55,6 +55,13 @@ pub(super) struct Conversation {
     pub(super) messages: Vec<Message>,
 }
 
+impl Conversation {
+    /// The number of its newest message; 0 if it has none.
+    pub(super) fn last_seq(&self) -> i64 {
+        self.messages.last().map_or(0, |message| message.seq)
+    }
+}
+
 /// A message that is to be there afterwards.
 #[derive(Debug)]
 pub(super) struct Message {

@@ -14,7 +14,7 @@ use crate::out;
 const BAR_EVERY: Duration = Duration::from_millis(100);
 /// How often a line is written where nobody watches.
 const LINE_EVERY: Duration = Duration::from_secs(3);
-const BAR: &str = "{prefix:>18} [{bar:32}] {human_pos}/{human_len} {per_sec} {msg}";
+const BAR: &str = "{prefix:>18} [{bar:32}] {human_pos}/{human_len} {per_sec}{msg}";
 
 /// How progress is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Progress {
                     bar.set_position(done.get());
                     bar.set_message(repeated(repeats()));
                     if self == Self::Lines {
-                        out::note(format_args!("{name}: {} of {total} {}", done.get(), repeated(repeats())));
+                        out::note(format_args!("{name}: {} of {total}{}", done.get(), repeated(repeats())));
                     }
                 }
             }
@@ -93,7 +93,7 @@ fn bar(name: &'static str, total: usize) -> ProgressBar {
 }
 
 fn repeated(repeats: u64) -> String {
-    if repeats == 0 { String::new() } else { format!("({repeats} calls repeated)") }
+    if repeats == 0 { String::new() } else { format!(" ({repeats} repeated)") }
 }
 
 #[cfg(test)]
@@ -108,11 +108,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_is_done_whoever_watches() {
         for progress in [Progress::Quiet, Progress::Lines] {
-            let outcome = progress.during("test", 2, || 1, async |done| {
-                done.add(2);
-                time::sleep(2 * LINE_EVERY).await;
-                done.get()
-            });
+            let outcome = progress.during(
+                "test",
+                2,
+                || 1,
+                async |done| {
+                    done.add(2);
+                    time::sleep(2 * LINE_EVERY).await;
+                    done.get()
+                },
+            );
             assert_eq!(outcome.await, 2);
         }
     }

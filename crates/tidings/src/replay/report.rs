@@ -80,6 +80,9 @@ impl Report<'_> {
         for (name, value) in self.rows() {
             table.add_row([name.to_owned(), value.to_string()]);
         }
+        if let Some(names) = table.column_mut(0) {
+            names.set_padding((0, 1));
+        }
         if let Some(numbers) = table.column_mut(1) {
             numbers.set_cell_alignment(CellAlignment::Right);
         }
@@ -132,7 +135,9 @@ mod tests {
 
         let line = table.lines().find(|line| line.contains("appends per second")).unwrap();
         assert_eq!(line.split_whitespace().last(), Some("20.0"));
-        assert!(table.ends_with("everything was read back as sent; second reading of the users: 0 of 0 from the cache"));
+        assert!(
+            table.ends_with("everything was read back as sent; second reading of the users: 0 of 0 from the cache")
+        );
     }
 
     #[test]

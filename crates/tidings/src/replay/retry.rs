@@ -26,10 +26,12 @@ pub(super) struct Retry {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The service refused it; a repeat would be refused too.
-    #[error("{method}: {failure}")]
+    #[error("{method} at {address}: {failure}")]
     Refused {
         /// The method.
         method: &'static str,
+        /// Where the service is.
+        address: String,
         /// What the service said.
         failure: Box<Failure>,
     },
@@ -94,7 +96,7 @@ impl Retry {
             };
             let failure = Failure::from(&status);
             if !worth_repeating(&failure) {
-                return Err(Error::Refused { method, failure: Box::new(failure) });
+                return Err(Error::Refused { method, address: address.to_string(), failure: Box::new(failure) });
             }
             // Jitter keeps conversations that failed together from coming back together.
             let pause = failure.retry_after.unwrap_or(backoff).min(self.patience).mul_f64(rand::random_range(1.0..1.5));
@@ -121,11 +123,22 @@ fn worth_repeating(failure: &Failure) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tonic_types::{ErrorDetails, StatusExt as _};
+    use tidings_status::{Reason, Reply};
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    #[derive(Clone, Copy)]
+    struct Told;
+
+    impl Reason for Told {
+        const DOMAIN: &'static str = "test.tidings";
+
+        fn name(self) -> &'static str {
+            "SOME_REASON"
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     /// Answers with `failures` in turn, then with their number.
     async fn run(retry: &Retry, failures: Vec<Status>) -> Result<usize, Error> {
@@ -140,11 +153,11 @@ mod tests {
     }
 
     fn reasoned(code: Code, delay: Option<Duration>) -> Status {
-        let mut details = ErrorDetails::with_error_info("SOME_REASON", "test.tidings", []);
-        if delay.is_some() {
-            details.set_retry_info(delay);
+        let reply = Reply::new(code, Told, "test");
+        match delay {
+            Some(delay) => reply.retry_after(delay).into_status(),
+            None => reply.into_status(),
         }
-        Status::with_error_details(code, "test", details)
     }
 
     #[tokio::test(start_paused = true)]

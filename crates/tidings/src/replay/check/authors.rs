@@ -7,7 +7,6 @@ use tidings_proto::history::list_user_messages_request::Scope;
 
 use crate::replay::difference::Difference;
 use crate::replay::findings::Findings;
-use crate::replay::import::Sent;
 use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
 use crate::replay::retry::Error;
@@ -19,12 +18,12 @@ const DURING: &str = "read by author";
 pub(in crate::replay) type Authored<'a> = BTreeMap<&'a str, Vec<&'a Message>>;
 
 /// Sorts what was sent by who sent it.
-pub(in crate::replay) fn authors<'a>(sent: &[Sent<'a>]) -> BTreeMap<&'a str, Authored<'a>> {
+pub(in crate::replay) fn authors<'a>(sent: &[&'a Conversation]) -> BTreeMap<&'a str, Authored<'a>> {
     let mut authors: BTreeMap<&str, Authored<'_>> = BTreeMap::new();
-    for sent in sent {
-        for message in sent.messages {
+    for conversation in sent {
+        for message in &conversation.messages {
             let authored = authors.entry(&message.request.sender_id).or_default();
-            authored.entry(&sent.conversation.id).or_default().push(message);
+            authored.entry(&conversation.id).or_default().push(message);
         }
     }
     authors
@@ -65,9 +64,9 @@ pub(in crate::replay) async fn check(
         request.page_token = page.next_page_token;
     }
     for (id, missing) in authored {
-        let difference = conversations.get(id).and_then(|conversation| {
-            Difference::find(conversation, missing.last().copied(), None)
-        });
+        let difference = conversations
+            .get(id)
+            .and_then(|conversation| Difference::find(conversation, missing.last().copied(), None));
         findings.differ(difference.map(|difference| difference.during(DURING)));
     }
     Ok(findings)

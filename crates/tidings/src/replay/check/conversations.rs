@@ -1,17 +1,61 @@
 //! Each conversation, read page by page from both ends, equals its file line by line.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
+use tidings_proto::history::conversation::Kind;
 use tidings_proto::history::list_messages_request::Anchor;
 use tidings_proto::history::read_info::Source;
-use tidings_proto::history::{ListMessagesRequest, ListMessagesResponse, conversation::Kind};
+use tidings_proto::history::{self as pb, ListMessagesRequest, ListMessagesResponse, ReadInfo};
 
 use crate::replay::difference::Difference;
 use crate::replay::findings::{Findings, Tally};
-use crate::replay::import::Sent;
+use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
 use crate::replay::retry::Error;
 use crate::replay::services::Services;
+
+/// Compares one conversation: as a whole, from its first message on, and from its newest back.
+pub(in crate::replay) async fn check(
+    services: &Services,
+    sent: &Conversation,
+    page_size: i32,
+    done: &Done,
+) -> Result<Findings, Error> {
+    let mut findings = Findings::default();
+    let last_seq = whole(services, sent, &mut findings).await?;
+    // A cache may lag behind what was acknowledged elsewhere; `min_seq` makes the reading exact. Asking for more than
+    // is there would be refused, and would hide which message is missing.
+    let min_seq = last_seq.min(sent.last_seq());
+    for direction in [Direction::Forwards, Direction::Backwards] {
+        let request = ListMessagesRequest {
+            conversation_id: sent.id.clone(),
+            anchor: (direction == Direction::Forwards).then_some(Anchor::AfterSeq(0)),
+            page_size,
+            min_seq,
+            ..Default::default()
+        };
+        let reading = Reading::new(sent, direction);
+        findings.add(reading.run(services, request, done).await?);
+    }
+    Ok(findings)
+}
+
+/// Compares what a conversation says of itself. Returns the number of its newest message.
+async fn whole(services: &Services, sent: &Conversation, findings: &mut Findings) -> Result<i64, Error> {
+    let shown =
+        |kind: Kind, title: &str, last_seq: i64| format!("{} {title:?} with last_seq {last_seq}", kind.as_str_name());
+    let expected = shown(Kind::Open, &sent.title, sent.last_seq());
+    let (read, last_seq) = match services.conversation(&sent.id).await {
+        Ok(read) => (shown(read.kind(), &read.title, read.last_seq), read.last_seq),
+        Err(error) => (error.contradiction().map(ToString::to_string).ok_or(error)?, 0),
+    };
+    if read != expected {
+        let difference = Difference::conversation(sent, "conversation", expected, read);
+        findings.differ(Some(difference.during("read as a whole")));
+    }
+    Ok(last_seq)
+}
 
 /// From which end a conversation is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,133 +64,118 @@ enum Direction {
     Backwards,
 }
 
-impl Direction {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Forwards => "read forwards",
-            Self::Backwards => "read backwards",
-        }
-    }
-}
-
-/// Compares one conversation.
-pub(in crate::replay) async fn check(
-    services: &Services,
-    sent: Sent<'_>,
-    page_size: i32,
-    done: &Done,
-) -> Result<Findings, Error> {
-    let mut findings = Findings::default();
-    let Sent { conversation, messages } = sent;
-    let last_seq = match services.conversation(&conversation.id).await {
-        Ok(read) => {
-            let expected = (Kind::Open, conversation.title.as_str(), messages.len() as i64);
-            let read = (read.kind(), read.title.as_str(), read.last_seq);
-            if expected != read {
-                let [expected, read] = [expected, read].map(|(kind, title, seq)| {
-                    format!("{} {title:?} with last_seq {seq}", kind.as_str_name())
-                });
-                let difference = Difference::conversation(conversation, "conversation", expected, read);
-                findings.differ(Some(difference.during("read as a whole")));
-            }
-            read.2
-        }
-        Err(error) => {
-            let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
-            let difference = Difference::conversation(conversation, "conversation", &conversation.title, failure);
-            findings.differ(Some(difference.during("read as a whole")));
-            0
-        }
-    };
-    // A cache may lag behind what was acknowledged elsewhere; `min_seq` makes the reading exact. Asking for more than
-    // is there would be refused, and would hide which message is missing.
-    let min_seq = last_seq.min(messages.len() as i64);
-    for direction in [Direction::Forwards, Direction::Backwards] {
-        let first = ListMessagesRequest {
-            conversation_id: conversation.id.clone(),
-            anchor: (direction == Direction::Forwards).then_some(Anchor::AfterSeq(0)),
-            page_size,
-            min_seq,
-            ..Default::default()
-        };
-        findings.add(read(services, sent, direction, first, done).await?);
-    }
-    Ok(findings)
-}
-
-/// Reads from one end to the other, beginning with the page `request`.
-async fn read(
-    services: &Services,
-    sent: Sent<'_>,
+/// One reading of a conversation from one end to the other.
+#[derive(Debug)]
+struct Reading<'a> {
+    sent: &'a Conversation,
     direction: Direction,
-    mut request: ListMessagesRequest,
-    done: &Done,
-) -> Result<Findings, Error> {
-    let Sent { conversation, messages } = sent;
-    let mut findings = Findings::default();
-    let mut read = 0;
-    let mut seen = HashSet::new();
-    let mut first = None;
-    // A service that never comes to an end is stopped a page after its end should have come.
-    while read <= messages.len() {
-        let page = match services.messages(&request).await {
-            Ok(page) => page,
-            Err(error) => {
-                let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
-                first.get_or_insert(Difference::conversation(conversation, "page", "messages", failure));
+    read: usize,
+    names: HashSet<(String, String)>,
+    tally: Tally,
+    first: Option<Difference>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(sent: &'a Conversation, direction: Direction) -> Self {
+        Self { sent, direction, read: 0, names: HashSet::new(), tally: Tally::default(), first: None }
+    }
+
+    /// Reads page by page, beginning with the one that `request` asks for, and goes on after a difference to count what
+    /// is lost and doubled. A service that never comes to an end is left a page after its end should have come.
+    async fn run(
+        mut self,
+        services: &Services,
+        mut request: ListMessagesRequest,
+        done: &Done,
+    ) -> Result<Findings, Error> {
+        while self.read <= self.sent.messages.len() {
+            let page = match services.messages(&request).await {
+                Ok(page) => page,
+                Err(error) => {
+                    let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
+                    self.differ("page", "messages", failure);
+                    break;
+                }
+            };
+            done.add(page.messages.len());
+            let empty = page.messages.is_empty();
+            if empty && !request.page_token.is_empty() {
+                self.differ("page", "messages, as the token of the page before says", "none");
+            }
+            request.anchor = None;
+            request.page_token = self.page(page);
+            if empty || request.page_token.is_empty() {
                 break;
             }
-        };
-        count(&page, &mut findings.tally);
-        done.add(page.messages.len());
-        let token = if direction == Direction::Forwards { page.newer_page_token } else { page.older_page_token };
-        if page.last_seq != messages.len() as i64 && first.is_none() {
-            first = Some(Difference::conversation(conversation, "last_seq", messages.len(), page.last_seq));
         }
-        if page.messages.is_empty() && !request.page_token.is_empty() && first.is_none() {
-            first = Some(Difference::conversation(conversation, "page", "messages, as the token says", "none"));
-        }
-        let mut page = page.messages;
-        let empty = page.is_empty();
-        if direction == Direction::Backwards {
-            page.reverse();
-        }
-        for message in page {
-            let expected = match direction {
-                Direction::Forwards => messages.get(read),
-                Direction::Backwards => messages.len().checked_sub(read + 1).map(|place| &messages[place]),
-            };
-            first = first.or_else(|| Difference::find(conversation, expected, Some(&message)));
-            read += 1;
-            seen.insert((message.sender_id, message.client_message_id));
-        }
-        if token.is_empty() || empty {
-            break;
-        }
-        request.anchor = None;
-        request.page_token = token;
+        Ok(self.finish())
     }
-    if read < messages.len() && first.is_none() {
-        let missing = if direction == Direction::Forwards { read } else { messages.len() - read - 1 };
-        first = Difference::find(conversation, Some(&messages[missing]), None);
-    }
-    if direction == Direction::Forwards {
-        let key = |request: &tidings_proto::history::AppendMessageRequest| {
-            (request.sender_id.clone(), request.client_message_id.clone())
-        };
-        let present = messages.iter().filter(|message| seen.contains(&key(&message.request))).count();
-        findings.tally.lost = messages.len() - present;
-        findings.tally.doubled = read - present;
-    }
-    findings.differ(first.map(|difference| difference.during(direction.name())));
-    Ok(findings)
-}
 
-fn count(page: &ListMessagesResponse, tally: &mut Tally) {
-    tally.read_back += page.messages.len();
-    match page.read_info.as_ref().map_or(Source::Unspecified, |info| info.source()) {
-        Source::Near | Source::Redis => tally.pages_redis += 1,
-        Source::Postgres => tally.pages_postgres += 1,
-        Source::Unspecified => {}
+    /// Compares a page. Returns the token of the next one.
+    fn page(&mut self, page: ListMessagesResponse) -> String {
+        self.tally.read_back += page.messages.len();
+        match page.read_info.as_ref().map(ReadInfo::source) {
+            Some(Source::Near | Source::Redis) => self.tally.pages_redis += 1,
+            Some(Source::Postgres) => self.tally.pages_postgres += 1,
+            Some(Source::Unspecified) | None => {}
+        }
+        let mut messages = page.messages;
+        let token = match self.direction {
+            Direction::Forwards => page.newer_page_token,
+            Direction::Backwards => {
+                messages.reverse();
+                page.older_page_token
+            }
+        };
+        for message in messages {
+            self.compare(Some(&message));
+            self.read += 1;
+            self.names.insert((message.sender_id, message.client_message_id));
+        }
+        if page.last_seq != self.sent.last_seq() {
+            self.differ("last_seq", self.sent.last_seq(), page.last_seq);
+        }
+        token
+    }
+
+    /// The message that must be read next.
+    fn expected(&self) -> Option<&'a Message> {
+        let messages = &self.sent.messages;
+        match self.direction {
+            Direction::Forwards => messages.get(self.read),
+            Direction::Backwards => messages.get(messages.len().checked_sub(self.read + 1)?),
+        }
+    }
+
+    fn compare(&mut self, read: Option<&pb::Message>) {
+        if self.first.is_none() {
+            self.first = Difference::find(self.sent, self.expected(), read);
+        }
+    }
+
+    fn differ(&mut self, field: &'static str, expected: impl Display, read: impl Display) {
+        if self.first.is_none() {
+            self.first = Some(Difference::conversation(self.sent, field, expected, read));
+        }
+    }
+
+    /// Compares the end and counts.
+    fn finish(mut self) -> Findings {
+        self.compare(None);
+        let Self { sent, direction, read, names, mut tally, first } = self;
+        let during = match direction {
+            Direction::Forwards => "read forwards",
+            Direction::Backwards => "read backwards",
+        };
+        if direction == Direction::Forwards {
+            let name =
+                |message: &Message| (message.request.sender_id.clone(), message.request.client_message_id.clone());
+            let present = sent.messages.iter().filter(|message| names.contains(&name(message))).count();
+            tally.lost = sent.messages.len() - present;
+            tally.doubled = read - present;
+        }
+        let mut findings = Findings { tally, ..Findings::default() };
+        findings.differ(first.map(|difference| difference.during(during)));
+        findings
     }
 }

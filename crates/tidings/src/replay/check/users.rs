@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidings_proto::user::ReadInfo;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
 
@@ -55,7 +56,7 @@ async fn batch(services: &Services, users: &[(&str, &str)], done: &Done) -> Resu
         let user = result.and_then(|result| result.user.as_ref());
         let difference = differ(id, name, user.map(|user| (user.id.as_str(), user.display_name.as_str())));
         findings.differ(difference.map(|difference| difference.during("read by BatchGetUsers")));
-        let source = result.and_then(|result| result.read_info.as_ref()).map(|info| info.source());
+        let source = result.and_then(|result| result.read_info.as_ref()).map(ReadInfo::source);
         findings.tally.users_from_cache += usize::from(matches!(source, Some(Source::Near | Source::Redis)));
     }
     findings.tally.users_read_again += users.len();

@@ -1,0 +1,70 @@
+//! `tidings serve`: one service, in this process; the same as the program `tidings-<service>` of the images.
+
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+
+use tidings_server::signal;
+use tokio_util::sync::CancellationToken;
+
+/// Serve one service until SIGTERM or SIGINT.
+///
+/// Needs Postgres and Redis; `tidings up` starts these too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which service
+    #[command(subcommand)]
+    service: Service,
+
+    /// Stop when standard input ends: what `tidings up` holds its services by
+    #[arg(long, hide = true, global = true)]
+    stop_with_stdin: bool,
+}
+
+/// The services.
+#[derive(Debug, clap::Subcommand)]
+enum Service {
+    /// Profiles: few writes, very many reads
+    User(Box<tidings_user::Config>),
+    /// Every message of every conversation, in order
+    History(Box<tidings_history::Config>),
+}
+
+/// Why a service could not serve.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    User(#[from] tidings_user::ServeError),
+    #[error(transparent)]
+    History(#[from] tidings_history::ServeError),
+    #[error("can not listen for signals")]
+    Signal(#[source] io::Error),
+}
+
+/// Serves to the end; has a runtime of its own.
+pub(crate) fn run(args: Args) -> ExitCode {
+    let name = match &args.service {
+        Service::User(_) => "tidings-user",
+        Service::History(_) => "tidings-history",
+    };
+    tidings_server::run(name, async {
+        let shutdown = signal::shutdown().map_err(Error::Signal)?;
+        if args.stop_with_stdin {
+            stop_with_stdin(shutdown.clone());
+        }
+        match args.service {
+            Service::User(config) => tidings_user::run(*config, shutdown).await?,
+            Service::History(config) => tidings_history::run(*config, shutdown).await?,
+        }
+        Ok::<(), Error>(())
+    })
+}
+
+/// However the owner of the pipe ends, also by `kill -9`, the pipe ends with it.
+fn stop_with_stdin(shutdown: CancellationToken) {
+    // A thread, because reading standard input can not be cancelled; it ends with the process.
+    thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        shutdown.cancel();
+    });
+}

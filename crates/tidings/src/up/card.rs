@@ -1,0 +1,72 @@
+//! What `tidings up` says when everything runs: where it is, and five calls to begin with.
+
+use std::env;
+use std::fmt::Write as _;
+
+use tidings_devstack::Devstack;
+
+use super::Place;
+
+/// A call that works as it stands: service, contract and method, request.
+const CALLS: [(&str, &str, &str); 5] = [
+    ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "ada", "display_name": "Ada Lovelace", "age": 36}}"#),
+    ("user", "user.v1.UserService/GetUser", r#"{"id": "ada"}"#),
+    (
+        "history",
+        "history.v1.ConversationService/CreateConversation",
+        r#"{"conversation": {"id": "lobby", "kind": "KIND_OPEN"}}"#,
+    ),
+    (
+        "history",
+        "history.v1.HistoryService/AppendMessage",
+        r#"{"conversation_id": "lobby", "sender_id": "ada", "client_message_id": "1", "body": {"text": "hello"}}"#,
+    ),
+    ("history", "history.v1.HistoryService/ListMessages", r#"{"conversation_id": "lobby"}"#),
+];
+
+/// The whole text.
+pub(super) fn card(places: &[Place], stack: &Devstack) -> String {
+    let tidings = program();
+    let mut lines: Vec<String> = vec!["Tidings is up.".to_owned(), String::new()];
+    lines.extend(places.iter().map(|(name, address)| format!("{name:<9} {address}")));
+    lines.push(format!("{:<9} {}", "postgres", stack.postgres().url("tidings_user")));
+    lines.push(format!("{:<9} {}", "redis", stack.redis().url()));
+    lines.push(format!("{:<9} {}", "logs", stack.dir().display()));
+    let mut text = framed(&lines);
+    let _ = writeln!(text, "\nFive calls to begin with:");
+    for (service, method, request) in CALLS {
+        if let Some((_, address)) = places.iter().find(|(name, _)| *name == service) {
+            let _ = writeln!(text, "  {tidings} call --addr {address} {method} '{request}'");
+        }
+    }
+    let _ = writeln!(text, "\nThe same with grpcurl:");
+    for (service, method, request) in CALLS {
+        if let Some((_, address)) = places.iter().find(|(name, _)| *name == service) {
+            let _ = writeln!(text, "  grpcurl -plaintext -d '{request}' {address} tidings.{method}");
+        }
+    }
+    text.push_str("\nCtrl-C stops everything.");
+    text
+}
+
+/// How this program is called from here.
+fn program() -> String {
+    let Ok(path) = env::current_exe() else {
+        return "tidings".to_owned();
+    };
+    let here = env::current_dir().ok();
+    let near = here.as_ref().and_then(|here| path.strip_prefix(here).ok());
+    near.unwrap_or(&path).display().to_string()
+}
+
+/// Lines in a box.
+fn framed(lines: &[String]) -> String {
+    let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let edge = "─".repeat(width + 2);
+    let mut text = format!("╭{edge}╮\n");
+    for line in lines {
+        let _ = writeln!(text, "│ {line:<width$} │");
+    }
+    let _ = writeln!(text, "╰{edge}╯");
+    text
+}

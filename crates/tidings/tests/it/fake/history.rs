@@ -1,0 +1,193 @@
+//! The history service in memory.
+
+use tidings_proto::history::conversation_service_server::ConversationService;
+use tidings_proto::history::history_service_server::HistoryService;
+use tidings_proto::history::list_messages_request::Anchor;
+use tidings_proto::history::read_info::Source;
+use tidings_proto::history::{self as pb, Body, Conversation, Message, ReadInfo, body};
+use tonic::{Code, Request, Response, Status};
+
+use super::{Damage, Shared, Store, away, refusal};
+
+impl Shared {
+    /// The messages of a conversation as they are read.
+    fn read(&self, store: &Store, id: &str, author: Option<&str>) -> Result<Vec<Message>, Status> {
+        let (_, stored) = store.conversations.get(id).ok_or_else(absent)?;
+        let is_asked_for = |message: &&Message| author.is_none_or(|author| message.sender_id == author);
+        if let Some(damage) = self.faults.damage
+            && store.conversations.keys().nth(1).is_some_and(|second| second == id)
+        {
+            let mut harmed = stored.clone();
+            harm(&mut harmed, damage, author.is_some());
+            return Ok(harmed.iter().filter(is_asked_for).cloned().collect());
+        }
+        Ok(stored.iter().filter(is_asked_for).cloned().collect())
+    }
+}
+
+fn absent() -> Status {
+    refusal(Code::NotFound, "CONVERSATION_NOT_FOUND", "there is no such conversation")
+}
+
+fn harm(messages: &mut Vec<Message>, damage: Damage, by_author: bool) {
+    let (Damage::Lose(seq) | Damage::Double(seq) | Damage::Swap(seq) | Damage::Alter(seq) | Damage::LoseOfAuthor(seq)) =
+        damage;
+    let place = usize::try_from(seq - 1).unwrap();
+    match damage {
+        Damage::Lose(_) => drop(messages.remove(place)),
+        Damage::LoseOfAuthor(_) if by_author => drop(messages.remove(place)),
+        Damage::LoseOfAuthor(_) => {}
+        Damage::Double(_) => {
+            messages.insert(place, messages[place].clone());
+            messages[place + 1..].iter_mut().for_each(|message| message.seq += 1);
+        }
+        Damage::Swap(_) => {
+            messages.swap(place, place + 1);
+            messages[place].seq -= 1;
+            messages[place + 1].seq += 1;
+        }
+        Damage::Alter(_) => {
+            messages[place].body = Some(Body { content: Some(body::Content::Text("something else".into())) });
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ConversationService for Shared {
+    async fn create_conversation(
+        &self,
+        request: Request<pb::CreateConversationRequest>,
+    ) -> Result<Response<pb::CreateConversationResponse>, Status> {
+        self.enter().await?;
+        let wanted = request.into_inner().conversation.unwrap_or_default();
+        let mut store = self.store();
+        let known = store.conversations.get(&wanted.id);
+        let deduplicated = known.is_some();
+        if known.is_some_and(|(known, _)| known.title != wanted.title) {
+            return Err(refusal(Code::AlreadyExists, "CONVERSATION_ID_TAKEN", "the id is taken"));
+        }
+        store.conversations.entry(wanted.id.clone()).or_insert((wanted.clone(), Vec::new()));
+        Ok(Response::new(pb::CreateConversationResponse { conversation: Some(wanted), deduplicated }))
+    }
+
+    async fn get_conversation(
+        &self,
+        request: Request<pb::GetConversationRequest>,
+    ) -> Result<Response<pb::GetConversationResponse>, Status> {
+        self.enter().await?;
+        let store = self.store();
+        let id = request.into_inner().id;
+        let (conversation, _) = store.conversations.get(&id).ok_or_else(absent)?;
+        let last_seq = self.read(&store, &id, None)?.last().map_or(0, |message| message.seq);
+        let conversation = Conversation { last_seq, ..conversation.clone() };
+        Ok(Response::new(pb::GetConversationResponse { conversation: Some(conversation) }))
+    }
+}
+
+#[tonic::async_trait]
+impl HistoryService for Shared {
+    async fn append_message(
+        &self,
+        request: Request<pb::AppendMessageRequest>,
+    ) -> Result<Response<pb::AppendMessageResponse>, Status> {
+        self.enter().await?;
+        let request = request.into_inner();
+        let mut store = self.store();
+        store.appends += 1;
+        let every = self.faults.drop_answer_every;
+        let dropped = every > 0 && store.appends.is_multiple_of(every);
+        let (_, messages) = store.conversations.get_mut(&request.conversation_id).ok_or_else(absent)?;
+        let known = messages
+            .iter()
+            .find(|known| known.sender_id == request.sender_id && known.client_message_id == request.client_message_id);
+        let deduplicated = known.is_some();
+        let message = match known {
+            Some(known) if known.body != request.body => {
+                return Err(refusal(Code::AlreadyExists, "CLIENT_MESSAGE_ID_REUSED", "the name was used before"));
+            }
+            Some(known) => known.clone(),
+            None => {
+                let message = Message {
+                    conversation_id: request.conversation_id,
+                    seq: i64::try_from(messages.len()).unwrap() + 1,
+                    sender_id: request.sender_id,
+                    client_message_id: request.client_message_id,
+                    body: request.body,
+                    reply_to_seq: request.reply_to_seq,
+                    attributes: request.attributes,
+                    ..Default::default()
+                };
+                if message.reply_to_seq >= message.seq {
+                    return Err(refusal(Code::FailedPrecondition, "REPLY_TARGET_NOT_FOUND", "not there yet"));
+                }
+                messages.push(message.clone());
+                message
+            }
+        };
+        if dropped {
+            return Err(away());
+        }
+        Ok(Response::new(pb::AppendMessageResponse { message: Some(message), deduplicated }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<pb::ListMessagesRequest>,
+    ) -> Result<Response<pb::ListMessagesResponse>, Status> {
+        self.enter().await?;
+        let request = request.into_inner();
+        let all = self.read(&self.store(), &request.conversation_id, None)?;
+        let last_seq = all.last().map_or(0, |message| message.seq);
+        if request.min_seq > last_seq {
+            return Err(refusal(Code::FailedPrecondition, "SEQ_AHEAD", "not there yet"));
+        }
+        let size = usize::try_from(request.page_size).unwrap();
+        let number = |prefix| request.page_token.strip_prefix(prefix).map(|place| place.parse::<usize>().unwrap());
+        let (begin, end) = match (number("after "), number("before "), request.anchor) {
+            (Some(begin), ..) => (begin, all.len().min(begin + size)),
+            (_, Some(end), _) => (end.saturating_sub(size), end),
+            (.., Some(Anchor::AfterSeq(0))) => (0, all.len().min(size)),
+            (.., None) => (all.len().saturating_sub(size), all.len()),
+            _ => return Err(Status::unimplemented("not needed here")),
+        };
+        let token = |more: bool, token: String| if more { token } else { String::new() };
+        Ok(Response::new(pb::ListMessagesResponse {
+            messages: all[begin..end].to_vec(),
+            older_page_token: token(begin > 0, format!("before {begin}")),
+            newer_page_token: token(end < all.len(), format!("after {end}")),
+            last_seq,
+            read_info: Some(ReadInfo {
+                source: if end == all.len() { Source::Redis } else { Source::Postgres }.into(),
+                ..Default::default()
+            }),
+        }))
+    }
+
+    async fn list_user_messages(
+        &self,
+        request: Request<pb::ListUserMessagesRequest>,
+    ) -> Result<Response<pb::ListUserMessagesResponse>, Status> {
+        self.enter().await?;
+        let request = request.into_inner();
+        let store = self.store();
+        let mut all = Vec::new();
+        for id in store.conversations.keys() {
+            all.extend(self.read(&store, id, Some(&request.user_id))?.into_iter().rev());
+        }
+        let begin: usize = request.page_token.parse().unwrap_or(0);
+        let end = all.len().min(begin + usize::try_from(request.page_size).unwrap());
+        let next_page_token = if end < all.len() { end.to_string() } else { String::new() };
+        Ok(Response::new(pb::ListUserMessagesResponse { messages: all[begin..end].to_vec(), next_page_token }))
+    }
+
+    async fn get_message(&self, _: Request<pb::GetMessageRequest>) -> Result<Response<pb::GetMessageResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn batch_append_messages(
+        &self,
+        _: Request<pb::BatchAppendMessagesRequest>,
+    ) -> Result<Response<pb::BatchAppendMessagesResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+}

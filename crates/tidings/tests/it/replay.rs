@@ -1,0 +1,250 @@
+//! `tidings replay`: what is equal passes, what is not is found, and a service may come and go.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::fake::{Damage, Fake, Faults};
+use crate::{Run, command, ended, tidings};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo");
+
+/// Replays `files` against `fake` with a summary for programs.
+fn replay(fake: &Fake, files: &[&Path], more: &[&str]) -> Run {
+    let mut arguments: Vec<_> = ["replay", "--output", "jsonl", "--quiet"].map(str::to_owned).into();
+    arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
+    arguments.extend(["--user-addr", "--history-addr"].into_iter().flat_map(|flag| [flag.to_owned(), fake.address()]));
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    tidings(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn demo(fake: &Fake, more: &[&str]) -> Run {
+    replay(fake, &[Path::new(DEMO)], more)
+}
+
+/// The count of this name in a summary.
+#[track_caller]
+fn count(run: &Run, name: &str) -> u64 {
+    let summary: Value = serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    summary[name].as_u64().unwrap_or_else(|| panic!("{name} in {summary}"))
+}
+
+/// Three logs of ten lines, the second of which will be harmed.
+fn three_logs() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        let lines = (0..10).map(|line| format!("[10:0{line}] <nick{}> {name}{line}\n", line % 3));
+        let log: Vec<_> = ["=== in\n".to_owned()].into_iter().chain(lines).collect();
+        fs::write(dir.path().join(format!("{name}.log")), log.concat()).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn the_demo_is_read_back_equal() {
+    let fake = Fake::start(Faults::default());
+
+    let run = demo(&fake, &["--page-size", "7"]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    let sent = count(&run, "messages_sent");
+    assert!(sent > 70, "{run:?}");
+    assert_eq!((count(&run, "conversations"), count(&run, "messages_read_back")), (2, 3 * sent));
+    for odd in ["system_lines_skipped", "malformed_lines", "bytes_replaced", "replies_linked"] {
+        assert!(count(&run, odd) > 0, "{odd}: {run:?}");
+    }
+    for odd in ["replies_to_further_lines", "replies_from_or_to_unsent_lines", "pages_from_redis"] {
+        assert!(count(&run, odd) > 0, "{odd}: {run:?}");
+    }
+    for bad in ["lost", "doubled", "differences", "retries", "messages_deduplicated"] {
+        assert_eq!(count(&run, bad), 0, "{bad}: {run:?}");
+    }
+    assert_eq!(count(&run, "users_from_the_cache"), count(&run, "users"));
+    assert!(run.err.contains("is skipped: "), "{run:?}");
+}
+
+#[test]
+fn a_second_replay_sends_nothing_anew_and_another_prefix_does() {
+    let fake = Fake::start(Faults::default());
+    demo(&fake, &[]);
+
+    let again = demo(&fake, &[]);
+    let other = demo(&fake, &["--prefix", "again-"]);
+
+    assert_eq!((again.code, other.code), (0, 0), "{again:?} {other:?}");
+    assert_eq!(count(&again, "messages_deduplicated"), count(&again, "messages_sent"));
+    assert_eq!((count(&other, "messages_deduplicated"), count(&other, "lost")), (0, 0));
+    assert_eq!(fake.store().conversations.len(), 4);
+}
+
+#[test]
+fn a_user_of_earlier_logs_is_accepted_in_another_spelling_and_no_other_user_is() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::start(Faults::default()));
+    let (one, other) = (dir.path().join("one.log"), dir.path().join("other.log"));
+    fs::write(&one, "[00:00] <ADA> a\n").unwrap();
+    fs::write(&other, "[00:00] <Ada> b\n").unwrap();
+    assert_eq!(replay(&fake, &[&one], &[]).code, 0);
+    assert_eq!(replay(&fake, &[&other], &[]).code, 0);
+
+    fake.store().users.get_mut("irc-ada").unwrap().display_name = "Bo".into();
+    let run = replay(&fake, &[&other], &[]);
+
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.err.contains("user irc-ada: display_name"), "{run:?}");
+}
+
+#[test]
+fn every_damage_is_found_with_its_line() {
+    let cases = [
+        (Damage::Lose(4), "line 4, seq 4: message, read forwards", 1, 0),
+        (Damage::Lose(10), "conversation irc-b", 1, 0),
+        (Damage::Double(4), "conversation irc-b", 0, 1),
+        (Damage::Swap(4), "line 4, seq 4: message, read forwards", 0, 0),
+        (Damage::Alter(4), "line 4, seq 4: text, read forwards", 0, 0),
+        (Damage::LoseOfAuthor(4), "line 4, seq 4: message, read by author", 0, 0),
+    ];
+    let logs = three_logs();
+    for (damage, place, lost, doubled) in cases {
+        let fake = Fake::start(Faults { damage: Some(damage), ..Faults::default() });
+
+        let run = replay(&fake, &[logs.path()], &["--page-size", "3"]);
+
+        assert_eq!(run.code, 1, "{damage:?}: {run:?}");
+        assert!(run.err.contains("b.log)") && run.err.contains(place), "{damage:?}: {run:?}");
+        assert_eq!((count(&run, "lost"), count(&run, "doubled")), (lost, doubled), "{damage:?}: {run:?}");
+        assert!(count(&run, "differences") > 0);
+    }
+}
+
+#[test]
+fn a_log_that_changed_since_it_was_sent_is_a_difference() {
+    let (logs, fake) = (three_logs(), Fake::start(Faults::default()));
+    let file = logs.path().join("a.log");
+    assert_eq!(replay(&fake, &[&file], &[]).code, 0);
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("a7", "x7")).unwrap();
+
+    let run = replay(&fake, &[&file], &[]);
+
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.err.contains("line 8, seq 8") && run.err.contains("CLIENT_MESSAGE_ID_REUSED"), "{run:?}");
+    assert_eq!((count(&run, "differences"), count(&run, "lost"), count(&run, "doubled")), (1, 0, 0), "{run:?}");
+}
+
+#[test]
+fn calls_that_fail_are_repeated_and_counted() {
+    let fake = Fake::start(Faults { unavailable_first: 12, ..Faults::default() });
+
+    let run = demo(&fake, &[]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(count(&run, "retries"), 12);
+}
+
+#[test]
+fn answers_lost_after_the_commit_double_nothing() {
+    let fake = Fake::start(Faults { drop_answer_every: 5, ..Faults::default() });
+
+    let run = demo(&fake, &[]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(count(&run, "retries") > 10, "{run:?}");
+    assert!(count(&run, "messages_deduplicated") > 10, "{run:?}");
+    assert_eq!((count(&run, "lost"), count(&run, "doubled")), (0, 0));
+}
+
+#[test]
+fn a_call_that_hangs_is_repeated_after_its_timeout() {
+    let fake = Fake::start(Faults { hang_first: 2, ..Faults::default() });
+
+    let run = demo(&fake, &["--timeout", "200ms"]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(count(&run, "retries"), 2);
+}
+
+#[test]
+fn services_that_die_and_come_back_are_waited_for() {
+    let (logs, mut fake) = (three_logs(), Fake::start(Faults::default()));
+    let address = fake.address();
+    let arguments = ["replay", logs.path().to_str().unwrap(), "--user-addr", &address, "--history-addr", &address];
+    let child = command(&arguments)
+        .args(["--speed", "10", "--output", "jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while fake.store().appends < 9 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    fake.kill();
+    thread::sleep(Duration::from_millis(1500)); // connections are refused meanwhile
+    fake.restart();
+
+    let run = ended(&child.wait_with_output().unwrap());
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(count(&run, "retries") > 0, "{run:?}");
+    assert_eq!((count(&run, "messages_sent"), count(&run, "lost"), count(&run, "doubled")), (30, 0, 0));
+}
+
+#[test]
+fn patience_ends_with_a_word_about_the_address() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+
+    let run = tidings(&["replay", DEMO, "--quiet", "--user-addr", &free, "--patience", "300ms"]);
+
+    assert_eq!(run.code, 3, "{run:?}");
+    assert!(run.err.contains(&format!("{free}: connection refused; is it running?")), "{run:?}");
+}
+
+#[test]
+fn a_missing_file_and_two_files_of_one_name_are_wrong_usage() {
+    let logs = three_logs();
+    let file = logs.path().join("a.log");
+
+    let missing = tidings(&["replay", "no/such.log"]);
+    let twice = tidings(&["replay", file.to_str().unwrap(), logs.path().to_str().unwrap()]);
+    let prefix = tidings(&["replay", DEMO, "--prefix", "a b"]);
+
+    assert_eq!((missing.code, twice.code, prefix.code), (2, 2, 2));
+    assert!(missing.err.contains("no/such.log: "), "{missing:?}");
+    assert!(twice.err.contains("a.log") && twice.err.contains("irc-a"), "{twice:?}");
+}
+
+#[test]
+fn a_log_without_messages_is_fine() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Fake::start(Faults::default()));
+    let file = dir.path().join("quiet.log");
+    fs::write(&file, "=== nobody is here\n").unwrap();
+
+    let run = replay(&fake, &[&file], &[]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!((count(&run, "conversations"), count(&run, "messages_sent")), (1, 0));
+}
+
+/// Real logs, where they are: in the directory that `TIDINGS_IRC_DIR` names, or beside the workspace.
+#[test]
+fn real_conversations_are_read_back_equal() {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/irc");
+    let logs = PathBuf::from(std::env::var("TIDINGS_IRC_DIR").unwrap_or_else(|_| beside.to_owned()));
+    if !logs.is_dir() {
+        let skipped = format!("skipped: there are no real logs in {}\n", logs.display());
+        std::io::Write::write_all(&mut std::io::stderr(), skipped.as_bytes()).unwrap();
+        return;
+    }
+    let fake = Fake::start(Faults { drop_answer_every: 100, ..Faults::default() });
+
+    let run = replay(&fake, &[&logs], &[]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    let sent = count(&run, "messages_sent");
+    assert_eq!(sent + count(&run, "system_lines_skipped") + count(&run, "malformed_lines"), count(&run, "lines"));
+    assert_eq!((count(&run, "malformed_lines"), count(&run, "bytes_replaced")), (0, 0), "{run:?}");
+    assert!(sent > 500 && count(&run, "messages_deduplicated") > 0, "{run:?}");
+}
