@@ -1,5 +1,8 @@
 //! The suite together: the command as a user runs it, with its services, Postgres and Redis as real processes.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::print_stderr, reason = "a test that skips says so")]
+
 mod interop;
 mod main_job;
 mod readme;

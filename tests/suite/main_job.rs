@@ -53,14 +53,10 @@ fn a_replay_survives_the_death_of_everything_it_stands_on() {
     let up = Up::start(dir.path());
     let logs = real_logs("a_replay_survives_the_death_of_everything_it_stands_on");
     // Without real logs the bundled ones do, only slower.
-    let (logs, conversation, speed) = match logs {
-        Some(logs) => (logs[2..5].to_vec(), "irc-2005-08-08_01".to_owned(), "80"),
-        None => {
-            let log = root().join("demo").read_dir().unwrap().map(|entry| entry.unwrap().path());
-            let log = log.filter(|path| path.extension().is_some_and(|ending| ending == "log")).min().unwrap();
-            let name = log.file_stem().unwrap().to_string_lossy().into_owned();
-            (vec![log], format!("irc-{name}"), "5")
-        }
+    let (logs, conversation, speed) = if let Some(logs) = logs {
+        (logs[2..5].to_vec(), "irc-2005-08-08_01".to_owned(), "80")
+    } else {
+        (vec![root().join("demo/ops-night.log")], "irc-ops-night".to_owned(), "4")
     };
     let replay = replay(&up, &logs, speed);
     let mut seen = 0;

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(crate) const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings-node");
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ports of installations in this process: each gets its own.
 static OFFSETS: Mutex<u16> = Mutex::new(0);

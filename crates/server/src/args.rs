@@ -24,11 +24,11 @@ pub struct Args {
     pub keepalive_interval: humantime::Duration,
 
     /// Longest wait for the answer to a ping before the connection is closed, e.g. `10s`.
-    #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout)]
+    #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout, value_parser = duration)]
     pub keepalive_timeout: humantime::Duration,
 
     /// Longest wait for the HTTP/2 preface on a new connection before it is closed, e.g. `3s`.
-    #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout)]
+    #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout, value_parser = duration)]
     pub preface_timeout: humantime::Duration,
 
     /// Time between reporting NOT_SERVING and refusing connections at shutdown, e.g. `3s`.
@@ -36,8 +36,19 @@ pub struct Args {
     pub lame_duck: humantime::Duration,
 
     /// Longest time calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
-    #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain)]
+    #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain, value_parser = duration)]
     pub drain: humantime::Duration,
+}
+
+/// Reads a length of time that is more than nothing.
+///
+/// # Errors
+/// What is expected instead.
+pub fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
+    match text.parse::<humantime::Duration>() {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a duration like 800ms or 5s"),
+    }
 }
 
 impl Default for Args {

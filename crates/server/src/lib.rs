@@ -29,13 +29,17 @@ mod args;
 mod call;
 mod connection;
 pub mod health;
+mod repeat;
 mod run;
 mod server;
 pub mod signal;
 pub mod telemetry;
+mod usage;
 
-pub use args::Args;
+pub use args::{Args, duration};
 pub use call::RequestId;
 pub use health::Health;
+pub use repeat::repeat;
 pub use run::run;
 pub use server::{Drained, Error, Server};
+pub use usage::parse;

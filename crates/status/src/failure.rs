@@ -152,6 +152,24 @@ mod tests {
     }
 
     #[test]
+    fn however_much_is_malformed_the_status_fits_the_headers_that_clients_accept() {
+        let mut fields = Fields::new("test.tidings");
+        for item in 0..500 {
+            fields.within(format_args!("requests[{item}]"), |fields| {
+                fields.id("id", "no spaces");
+                fields.refuse(format_args!("path{item}"), format!("got {}", Fields::quoted(&"x".repeat(100_000))));
+            });
+        }
+        let status = Status::from(fields.finish().unwrap_err());
+
+        assert!(status.message().len() < 1024, "{}", status.message().len());
+        assert!(status.details().len() < 6 * 1024, "{}", status.details().len());
+        let violations = Failure::from(&status).violations;
+        assert_eq!(violations[0].field, "requests[0-499].id");
+        assert!(violations.last().unwrap().description.contains("more fields"));
+    }
+
+    #[test]
     fn a_status_without_details_is_read_as_it_is() {
         let failure = Failure::from(&Status::unknown("transport error"));
 

@@ -1,5 +1,7 @@
 //! Checks the fields of a request, the rules that all contracts share included.
 
+mod fold;
+
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
@@ -15,6 +17,12 @@ const ATTRIBUTES_MAX: usize = 32;
 const ATTRIBUTES_BYTES_MAX: usize = 4096;
 /// The longest name of an attribute, in bytes.
 const ATTRIBUTE_NAME_MAX: usize = 64;
+
+/// The most bytes of fields and descriptions in the details of a status. They travel base64-encoded in a header, of which
+/// some clients accept 8 KiB in all.
+const DETAILS_MAX: usize = 4096;
+/// The most of them that the sentence for people repeats.
+const MESSAGE_MAX: usize = 512;
 
 /// One malformed field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +54,23 @@ impl Invalid {
 }
 
 impl From<Invalid> for Status {
+    /// Items of a list that are malformed in the same way are named together, `ids[0,3,7-499]`. What is longer than
+    /// clients accept in headers ends with how many more there are.
     fn from(invalid: Invalid) -> Self {
-        let mut message = String::from("malformed request");
+        let violations = fold::fold(invalid.violations);
         let mut details = ErrorDetails::new();
-        for (place, violation) in invalid.violations.into_iter().enumerate() {
-            let _ = write!(message, "{} {violation}", if place == 0 { ":" } else { ";" });
-            details.add_bad_request_violation(violation.field, violation.description);
+        let mut message = String::from("malformed request");
+        let mut bytes = 0;
+        for (place, violation) in violations.iter().enumerate() {
+            bytes += violation.field.len() + violation.description.len();
+            if bytes > DETAILS_MAX {
+                details.add_bad_request_violation("", format!("and {} more fields", violations.len() - place));
+                break;
+            }
+            if bytes <= MESSAGE_MAX {
+                let _ = write!(message, "{} {violation}", if place == 0 { ":" } else { ";" });
+            }
+            details.add_bad_request_violation(&violation.field, &violation.description);
         }
         details.set_error_info("INVALID_FIELDS", invalid.domain, []);
         Status::with_error_details(Code::InvalidArgument, message, details)
@@ -90,6 +109,15 @@ impl Fields {
         let checked = check(self);
         self.prefix.truncate(outer);
         checked
+    }
+
+    /// A caller's value as a description can repeat it: quoted, and cut if it is long.
+    pub fn quoted(value: &str) -> String {
+        const QUOTED_MAX: usize = 64;
+        match value.char_indices().nth(QUOTED_MAX) {
+            Some((end, _)) => format!("{:?}...", &value[..end]),
+            None => format!("{value:?}"),
+        }
     }
 
     /// Refuses a field, saying what is expected of it.

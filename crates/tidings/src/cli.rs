@@ -16,7 +16,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage,
 /// Tidings: the data plane of an instant-messaging product.
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, after_help = EXIT_CODES, propagate_version = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }

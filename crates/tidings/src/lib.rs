@@ -16,9 +16,7 @@ mod up;
 
 use std::process::ExitCode;
 
-pub use cli::Cli;
-
-/// Runs one command to its end and says how it ended.
-pub fn run(cli: Cli) -> ExitCode {
-    cli.run()
+/// Reads the command line, runs the command to its end and says how it ended.
+pub fn run() -> ExitCode {
+    tidings_server::parse::<cli::Cli>().run()
 }

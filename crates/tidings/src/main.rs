@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    tidings::run(tidings::Cli::parse())
+    tidings::run()
 }

@@ -30,6 +30,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How a shell says that a command ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
 /// A service and where it listens.
 type Place = (&'static str, SocketAddr);
 
@@ -80,6 +83,9 @@ pub(crate) enum Error {
     /// The operating system refused.
     #[error("can not {action}: {cause}")]
     System { action: &'static str, cause: io::Error },
+    /// We were told to stop while the command ran.
+    #[error("stopped before the command ended")]
+    Interrupted,
     /// The command that was to be run did not end well.
     #[error("{command} ended: {status}")]
     Command { command: String, status: ExitStatus },
@@ -92,6 +98,7 @@ impl Error {
             Self::Command { status, .. } => {
                 status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(error::SERVICE)
             }
+            Self::Interrupted => INTERRUPTED,
             _ => error::SERVICE,
         }
     }
@@ -149,7 +156,7 @@ async fn keep_up(stack: &Devstack, places: &[Place], command: &[OsString], stop:
     };
     let ended = tokio::select! {
         ended = served => ended,
-        () = stop.asked() => Ok(()),
+        () = stop.asked() => if command.is_empty() { Ok(()) } else { Err(Error::Interrupted) },
     };
     out::note("stopping ...");
     services.stop(stop).await;

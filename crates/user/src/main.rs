@@ -13,11 +13,11 @@ enum Command {
     /// Serves until SIGTERM or SIGINT.
     Serve(Box<Config>),
     /// Applies pending migrations and exits.
-    Migrate(tidings_postgres::Args),
+    Migrate(Box<tidings_postgres::Args>),
 }
 
 fn main() -> ExitCode {
-    let command = Command::parse();
+    let command: Command = tidings_server::parse();
     tidings_server::run("tidings-user", async {
         match command {
             Command::Serve(config) => tidings_user::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,

@@ -9,7 +9,7 @@ use super::Place;
 
 /// A call that works as it stands: service, contract and method, request.
 const CALLS: [(&str, &str, &str); 5] = [
-    ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "ada", "display_name": "Ada Lovelace", "age": 36}}"#),
+    ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "ada", "display_name": "Ada Lovelace"}}"#),
     ("user", "user.v1.UserService/GetUser", r#"{"id": "ada"}"#),
     (
         "history",

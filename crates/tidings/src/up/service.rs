@@ -134,7 +134,7 @@ impl Service {
         let deadline = Instant::now() + START;
         loop {
             if self.ended().is_some() {
-                return Err(self.failed(last_line(&self.log)));
+                return Err(self.failed(last_words(&self.log)));
             }
             if serves(self.address).await {
                 return Ok(());
@@ -180,8 +180,8 @@ async fn serves(address: SocketAddr) -> bool {
     timeout(Duration::from_secs(1), asked).await.ok().flatten().unwrap_or(false)
 }
 
-/// The last line of a log, if it can be read.
-fn last_line(path: &Path) -> String {
+/// The reason that the last line of a log gives: of our JSON the error, of anything else all of it.
+fn last_words(path: &Path) -> String {
     const TAIL: u64 = 4096;
     let read = || {
         let mut file = File::open(path)?;
@@ -191,5 +191,8 @@ fn last_line(path: &Path) -> String {
         file.read_to_end(&mut tail)?;
         io::Result::Ok(String::from_utf8_lossy(&tail).lines().next_back().unwrap_or("no word").to_owned())
     };
-    read().unwrap_or_else(|error| format!("no log: {error}"))
+    let line = read().unwrap_or_else(|error| format!("no log: {error}"));
+    let logged: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+    let error = logged.as_ref().and_then(|line| line["error"].as_str());
+    error.map_or(line.clone(), str::to_owned)
 }

@@ -1,0 +1,29 @@
+//! `tidings-history`: the history service as a program of its own, for images.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidings_history::{Config, ServeError};
+use tidings_server::signal;
+
+/// The history service of Tidings: every message of every conversation, in order.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve(Box<Config>),
+    /// Applies pending migrations and exits.
+    Migrate(Box<tidings_postgres::Args>),
+}
+
+fn main() -> ExitCode {
+    let command: Command = tidings_server::parse();
+    tidings_server::run("tidings-history", async {
+        match command {
+            Command::Serve(config) => {
+                tidings_history::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await
+            }
+            Command::Migrate(args) => tidings_history::migrate(&args).await,
+        }
+    })
+}

@@ -1,0 +1,67 @@
+//! Work that a service does again and again without being called.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Runs a step of work every `tick` until `stop`, and again at once for as long as the step says that there is more.
+///
+/// A step that fails is tried again at the next tick. That it fails is said once, and so is that it works again: four
+/// times a second nobody would read it.
+pub async fn repeat<E: Error>(
+    what: &'static str,
+    tick: Duration,
+    stop: CancellationToken,
+    mut work: impl AsyncFnMut() -> Result<bool, E>,
+) {
+    let mut ticks = interval(tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let outcome = loop {
+            match work().await {
+                Ok(true) if !stop.is_cancelled() => {}
+                Ok(_) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        match &outcome {
+            Err(error) if !failing => tracing::warn!(what, error = crate::run::chain(error), "failing"),
+            Ok(()) if failing => tracing::info!(what, "works again"),
+            _ => {}
+        }
+        failing = outcome.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_repeated_at_once_while_there_is_more_and_after_a_failure_at_the_next_tick() {
+        let stop = CancellationToken::new();
+        let start = tokio::time::Instant::now();
+        let mut times = Vec::new();
+
+        repeat("test", Duration::from_millis(250), stop.clone(), async || {
+            times.push(start.elapsed().as_millis());
+            match times.len() {
+                1 => Ok(true),
+                2 => Err(io::Error::other("away")),
+                3 => Ok(false),
+                _ => {
+                    stop.cancel();
+                    Ok(true)
+                }
+            }
+        })
+        .await;
+
+        assert_eq!(times, [0, 0, 250, 500]);
+    }
+}
