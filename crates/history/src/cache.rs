@@ -26,6 +26,8 @@ pub const TAIL_MESSAGES: usize = 200;
 const TAIL_BYTES: usize = 512 * 1024;
 /// The longest message a tail keeps; conversations of longer ones are read from Postgres.
 const ELEMENT_BYTES: usize = 16 * 1024;
+/// What scripts answer that met another reign than that of their keys.
+const OTHER_REIGN: u8 = 3;
 /// Above every number: numbers stay below 2^53, which scripts can still count in.
 const NO_BOUND: i64 = 1 << 53;
 
@@ -122,12 +124,18 @@ impl Tails {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let mut call = self.append.key(tail_key(&lane, id));
         call.key(lease_key(&lane, id)).arg(self.life());
-        call.arg(TAIL_MESSAGES).arg(TAIL_BYTES).arg(ELEMENT_BYTES).arg(first.seq).arg(last.seq);
-        for message in messages {
-            call.arg(message.edit_version).arg(element::body(message));
+        call.arg(TAIL_MESSAGES).arg(TAIL_BYTES).arg(ELEMENT_BYTES).arg(first.seq).arg(last.seq).arg(lane.reign());
+        let bodies: Vec<Vec<u8>> = messages.iter().map(element::body).collect();
+        // One that is too long to be kept drops the tail: then none need travel.
+        if bodies.iter().all(|body| body.len() <= ELEMENT_BYTES) {
+            for (message, body) in messages.iter().zip(bodies) {
+                call.arg(message.edit_version).arg(body);
+            }
         }
-        let _outcome: u8 = lane.run(&call).await?;
-        Ok(())
+        match lane.run(&call).await? {
+            OTHER_REIGN => Err(lane.outlived()),
+            _ => Ok(()),
+        }
     }
 
     /// For each conversation, whether its tail reaches the number, or there is no tail. One round trip.
@@ -137,11 +145,15 @@ impl Tails {
             .iter()
             .map(|(id, last)| {
                 let mut call = self.settle.key(tail_key(&lane, id));
-                call.key(lease_key(&lane, id)).arg(*last);
+                call.key(lease_key(&lane, id)).arg(*last).arg(lane.reign());
                 call
             })
             .collect();
-        lane.run_all(&calls).await
+        let outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        if outcomes.contains(&OTHER_REIGN) {
+            return Err(lane.outlived());
+        }
+        Ok(outcomes.into_iter().map(|outcome| outcome == 1).collect())
     }
 
     /// Asks for the right to load a tail; `None` if another reader has it. One round trip.
@@ -156,19 +168,22 @@ impl Tails {
 
     /// Loads a tail from the newest messages of a conversation, which end with `last_seq`. One round trip.
     ///
-    /// Of messages that are too many or too long, the newest are kept.
+    /// Of messages that are too many or too long, the newest are kept. A loader that is behind keeps its lease if it will
+    /// come `again`, and else gives it back.
     pub async fn load(
         &self,
         id: &ConversationId,
         token: Token,
         messages: &[Message],
         last_seq: i64,
+        again: bool,
     ) -> Result<Loaded, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let kept = kept(messages);
         let first = last_seq - i64::try_from(kept.len()).unwrap_or_default() + 1;
+        let lease = if again { self.lives.lease } else { Duration::ZERO };
         let mut call = self.load.key(tail_key(&lane, id));
-        call.key(lease_key(&lane, id)).arg(&token.0[..]).arg(millis(self.lives.lease)).arg(self.life()).arg(first);
+        call.key(lease_key(&lane, id)).arg(&token.0[..]).arg(millis(lease)).arg(self.life()).arg(first);
         for (edit_version, body) in kept {
             call.arg(edit_version).arg(body);
         }

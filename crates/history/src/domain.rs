@@ -18,12 +18,15 @@ mod pages;
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 
 use crate::cache::{self, Tails};
-use crate::model::{Appended, AuthoredCursor, Conversation, ConversationId, Message, NewConversation, NewMessage, UserId};
+use crate::model::{
+    Appended, AuthoredCursor, Conversation, ConversationId, Message, NewConversation, NewMessage, UserId,
+};
 use crate::store::{Created, Pending, Store};
 
 /// Rows of the outbox that one step of the relay takes.
@@ -68,19 +71,24 @@ impl Histories {
             let outcomes = histories.store.messages.append(&messages, number::number).await?;
             fail::fail_point!("history::before_apply");
             histories.tell(&outcomes).await;
-            Ok(messages.into_iter().zip(outcomes).map(|(message, outcome)| said(message.conversation, outcome)).collect())
+            Ok(messages
+                .into_iter()
+                .zip(outcomes)
+                .map(|(message, outcome)| said(message.conversation, outcome))
+                .collect())
         })
         .await
     }
 
+    /// Appends one message. The boolean says whether an earlier call had.
+    pub async fn append_one(&self, message: NewMessage) -> Result<(Message, bool), Error> {
+        self.append(vec![message]).await?.pop().unwrap_or(Err(Error::Aborted))
+    }
+
     /// Reads one message.
     pub async fn get(&self, id: &ConversationId, seq: i64) -> Result<Message, Error> {
-        let (last_seq, message) = self
-            .store
-            .messages
-            .read(id, seq)
-            .await?
-            .ok_or_else(|| Error::NoConversation { id: id.clone() })?;
+        let (last_seq, message) =
+            self.store.messages.read(id, seq).await?.ok_or_else(|| Error::NoConversation { id: id.clone() })?;
         message.ok_or(Error::NoMessage { seq, last_seq })
     }
 
@@ -102,12 +110,16 @@ impl Histories {
         }
         let lasts: Vec<_> = pending.iter().map(|row| (row.conversation.clone(), row.last_seq)).collect();
         let reached = self.tails.reach(&lasts).await?;
-        for (row, _) in pending.iter().zip(reached).filter(|(_, reached)| !reached) {
-            self.repair(row).await?;
+        let (mut done, mut failed) = (Vec::with_capacity(pending.len()), None);
+        for (row, reached) in pending.iter().zip(reached) {
+            let repaired = if reached { Ok(()) } else { self.repair(row).await };
+            match repaired {
+                Ok(()) => done.push(row.id),
+                Err(error) => failed = Some(error), // holds up no other conversation
+            }
         }
-        let rows: Vec<i64> = pending.iter().map(|row| row.id).collect();
-        self.store.outbox.done(&rows).await?;
-        Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS))
+        self.store.outbox.done(&done).await?;
+        failed.map_or(Ok(i64::try_from(done.len()).is_ok_and(|rows| rows == RELAY_ROWS)), Err)
     }
 
     /// Waits for appends whose callers have gone, then closes all connections.
@@ -133,11 +145,10 @@ impl Histories {
             })
             .collect();
         new.sort_by(|one, other| (&one.conversation, one.seq).cmp(&(&other.conversation, other.seq)));
-        for messages in new.chunk_by(|one, other| one.conversation == other.conversation) {
-            if let Err(error) = self.tails.append(&messages[0].conversation, messages).await {
-                self.missed(&error);
-                return;
-            }
+        let tails = new.chunk_by(|one, other| one.conversation == other.conversation);
+        let told = join_all(tails.map(|messages| self.tails.append(&messages[0].conversation, messages))).await;
+        if let Some(error) = told.into_iter().find_map(Result::err) {
+            self.missed(&error);
         }
     }
 
@@ -151,9 +162,13 @@ impl Histories {
         write.await.map_err(|_| Error::Aborted)?
     }
 
+    /// Says that we go on without Redis: loudly if it answered that it would not, because that is no outage.
     #[expect(clippy::unused_self, reason = "this is where misses will be counted")]
     fn missed(&self, error: &cache::Error) {
-        tracing::debug!(error = %error, "going on without redis");
+        match error {
+            cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
+            cache::Error::Away | cache::Error::Unanswered(_) => tracing::debug!(%error, "going on without redis"),
+        }
     }
 }
 

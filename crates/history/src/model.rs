@@ -185,6 +185,7 @@ pub struct Message {
 
 /// What became of one append.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every outcome is the large one")]
 pub enum Appended {
     /// It has a number.
     Done {

@@ -6,6 +6,7 @@
 
 mod args;
 mod fault;
+mod lent;
 mod migrate;
 mod pool;
 

@@ -1,11 +1,18 @@
 //! Migrations: forward only, one instance at a time, and never by surprise.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::migrate::{Migrate as _, Migration, Migrator};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::time::timeout;
 
 use crate::{Args, Fault};
+
+/// How long a Postgres may take to let us in: one that is stopped accepts connections and never answers.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The answer of Postgres to a query of a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
 
 /// Why the schema is not as the service needs it.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +52,8 @@ impl Migrations {
         let mut connection = connect(args).await?;
         let mut migrator = Migrator::with_migrations(self.0.iter().cloned().collect());
         migrator.set_ignore_missing(true);
-        migrator.run(&mut connection).await.map_err(MigrateError::Failed)?;
+        // Not `run`: no compiler can see that a future with the driver's `Acquire` in it is `Send`.
+        migrator.run_direct(None, &mut connection, false).await.map_err(MigrateError::Failed)?;
         let _ = connection.close().await;
         Ok(())
     }
@@ -53,12 +61,13 @@ impl Migrations {
     /// Checks that nothing is pending.
     ///
     /// # Errors
-    /// [`MigrateError::Connect`] or [`MigrateError::Pending`].
+    /// [`MigrateError`]; `Failed` if what was applied can not be read.
     pub async fn check(self, args: &Args) -> Result<(), MigrateError> {
         let mut connection = connect(args).await?;
         let applied: HashSet<i64> = match connection.list_applied_migrations(&self.0.table_name).await {
             Ok(applied) => applied.into_iter().map(|migration| migration.version).collect(),
-            Err(_) => HashSet::new(), // no table yet: nothing was ever applied
+            Err(error) if no_table(&error) => HashSet::new(), // nothing was ever applied
+            Err(error) => return Err(MigrateError::Failed(error)),
         };
         let _ = connection.close().await;
         let pending: Vec<&Migration> = self.0.iter().filter(|known| !applied.contains(&known.version)).collect();
@@ -71,13 +80,18 @@ impl Migrations {
     }
 }
 
+fn no_table(error: &sqlx::migrate::MigrateError) -> bool {
+    let sqlx::migrate::MigrateError::Execute(sqlx::Error::Database(refusal)) = error else { return false };
+    refusal.code().as_deref() == Some(UNDEFINED_TABLE)
+}
+
 /// A connection without the limits of the pools: a migration may wait for another instance and take its time.
 async fn connect(args: &Args) -> Result<PgConnection, MigrateError> {
-    args.postgres_url
-        .options()
-        .clone()
-        .application_name("tidings-migrate")
-        .connect()
-        .await
-        .map_err(|error| MigrateError::Connect(args.postgres_url.to_string(), Fault::from(error)))
+    let options = args.postgres_url.options().clone().application_name("tidings-migrate");
+    let fault = match timeout(CONNECT, options.connect()).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => Fault::from(error),
+        Err(_) => Fault::Away(None),
+    };
+    Err(MigrateError::Connect(args.postgres_url.to_string(), fault))
 }

@@ -1,13 +1,14 @@
 //! Two pools with their limits, and the one way through which all work goes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::time::timeout;
 
+use crate::lent::Lent;
 use crate::{Args, Fault};
 
 /// Connections for relays and sweeps.
@@ -41,7 +42,27 @@ pub struct Postgres {
     callers: PgPool,
     background: PgPool,
     work_limit: Duration,
-    answers: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What is known of the server, by both pools.
+#[derive(Debug)]
+struct State {
+    answers: AtomicBool,
+    /// When it was last found to be away.
+    away: Mutex<Option<Instant>>,
+}
+
+impl State {
+    fn found_away(&self) {
+        self.answers.store(false, Ordering::Relaxed);
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the server was away since `age` ago.
+    fn was_away_within(&self, age: Duration) -> bool {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|away| away.elapsed() <= age)
+    }
 }
 
 impl Postgres {
@@ -57,19 +78,26 @@ impl Postgres {
             ("lock_timeout", (statement / 2).as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "5000".to_owned()),
         ]);
+        let state = Arc::new(State { answers: AtomicBool::new(true), away: Mutex::new(None) });
         let pool = |connections| {
+            let state = Arc::clone(&state);
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(acquire)
                 .max_lifetime(LIFETIME)
-                .test_before_acquire(false) // a round trip for each statement; a dead connection is an error like others
+                .test_before_acquire(false) // a round trip for each statement
+                // Instead, what was there before an outage is not used after it: most of it is dead.
+                .before_acquire(move |_, about| {
+                    let usable = !state.was_away_within(about.age);
+                    Box::pin(async move { Ok(usable) })
+                })
                 .connect_lazy_with(options.clone())
         };
         let postgres = Self {
             callers: pool(args.postgres_connections),
             background: pool(BACKGROUND_CONNECTIONS),
             work_limit: acquire + statement + GRACE,
-            answers: Arc::new(AtomicBool::new(true)),
+            state,
         };
         postgres.check_version(&args.postgres_url.to_string()).await?;
         Ok(postgres)
@@ -77,8 +105,9 @@ impl Postgres {
 
     /// Runs work that a caller waits for, on a connection of its own for as long.
     ///
-    /// If the future is dropped, or the work takes longer than the limits, its connection is closed: nothing that was
-    /// not committed stays.
+    /// If the work takes longer than the limits, its connection is closed: nothing that was not committed stays. If the
+    /// future is dropped, the statement under way may still be done; its connection is used again after the answer to
+    /// it, or closed if none comes.
     ///
     /// # Errors
     /// [`Fault`]. After [`Fault::Away`] a commit may or may not have been done.
@@ -106,7 +135,7 @@ impl Postgres {
 
     /// Whether the last work that anybody sent to Postgres was answered.
     pub fn answers(&self) -> bool {
-        self.answers.load(Ordering::Relaxed)
+        self.state.answers.load(Ordering::Relaxed)
     }
 
     /// Closes all connections, after the work on them.
@@ -120,16 +149,16 @@ impl Postgres {
         pool: &PgPool,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let mut connection = pool.acquire().await.map_err(|error| self.judge(Fault::from(error)))?;
-        let answer = timeout(self.work_limit, work(&mut connection)).await;
-        match answer {
+        let connection = pool.acquire().await.map_err(|error| self.judge(Fault::from(error)))?;
+        let mut lent = Lent::new(connection, self.work_limit);
+        match timeout(self.work_limit, work(lent.connection())).await {
             Ok(Ok(done)) => {
-                self.answers.store(true, Ordering::Relaxed);
+                self.state.answers.store(true, Ordering::Relaxed);
                 Ok(done)
             }
             Ok(Err(error)) => Err(self.judge(Fault::from(error))),
             Err(_) => {
-                connection.close_on_drop();
+                lent.close();
                 Err(self.judge(Fault::Away(None)))
             }
         }
@@ -141,8 +170,14 @@ impl Postgres {
     fn judge(&self, fault: Fault) -> Fault {
         match fault {
             Fault::Exhausted if !self.answers() => Fault::Away(None),
-            Fault::Away(_) => {
-                self.answers.store(false, Ordering::Relaxed);
+            Fault::Away(Some(_)) => {
+                self.state.found_away();
+                fault
+            }
+            // Concluded from a wait, which says nothing of the other connections: it may be this one work that takes too
+            // long, or the machine that is busy.
+            Fault::Away(None) => {
+                self.state.answers.store(false, Ordering::Relaxed);
                 fault
             }
             other => other,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::{Manager, Pool};
+use redis::aio::ConnectionLike;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,7 +16,11 @@ use crate::{Error, Lane};
 /// The first pause after an attempt to connect failed; it doubles with each.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause: a Redis that is back is used again within so long.
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How often a server is asked whether it is still the one it was, and still takes writes.
+const PROBE: Duration = Duration::from_millis(500);
+/// How long, in ms, the key stays that a probe writes.
+const PROOF_LIFE: u64 = 1000;
 /// The oldest Redis we know to work; Valkey begins at 7.2 and says 7.2 here, too.
 const MIN_VERSION: (u32, u32) = (7, 0);
 
@@ -28,11 +33,12 @@ pub(crate) struct Slot {
 impl Slot {
     /// The lane, if it is connected or becomes so within `patience`.
     pub(crate) async fn lane(&self, patience: Duration) -> Result<Lane, Error> {
-        if let Some(live) = &*self.live.borrow() {
+        let usable = |live: &Option<Arc<Live>>| live.as_ref().is_some_and(|live| !live.is_broken());
+        if let Some(live) = self.live.borrow().as_ref().filter(|live| !live.is_broken()) {
             return Ok(Lane::new(live));
         }
         let mut live = self.live.clone();
-        match timeout(patience, live.wait_for(Option::is_some)).await {
+        match timeout(patience, live.wait_for(usable)).await {
             Ok(Ok(connected)) => connected.as_ref().map(Lane::new).ok_or(Error::Away),
             Ok(Err(_)) | Err(_) => Err(Error::Away),
         }
@@ -51,19 +57,27 @@ pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -
     let (slot, live) = watch::channel(None);
     let keeper = tokio::spawn(async move {
         let mut pause = PAUSE_MIN;
+        let mut said = false;
         loop {
             match connect(&pool, &prefix, limit).await {
                 Ok(lane) => {
-                    pause = PAUSE_MIN;
                     tracing::info!(lane = number, reign = lane.reign(), "redis connected");
+                    (pause, said) = (PAUSE_MIN, false);
                     let lane = Arc::new(lane);
                     slot.send_replace(Some(Arc::clone(&lane)));
-                    lane.broken().await;
+                    let why = tokio::select! {
+                        () = lane.broken() => "connection lost or of no use".to_owned(),
+                        why = disproved(&lane, &prefix) => why,
+                    };
+                    lane.give_up();
                     slot.send_replace(None);
-                    tracing::warn!(lane = number, "redis connection lost");
+                    tracing::warn!(lane = number, why, "redis given up");
                 }
                 Err(reason) => {
-                    tracing::warn!(lane = number, reason, "redis is away");
+                    if !said {
+                        tracing::warn!(lane = number, reason, "redis is away");
+                    }
+                    said = true; // once, not as often as we try
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -77,17 +91,51 @@ pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -
 async fn connect(pool: &Pool, prefix: &str, limit: Duration) -> Result<Live, String> {
     let attempt = async {
         let mut pooled = pool.get().await.map_err(|error| error.to_string())?;
-        let info: String = redis::cmd("INFO")
-            .arg("server")
-            .arg("replication")
-            .query_async(&mut pooled)
-            .await
-            .map_err(|error| error.to_string())?;
+        let info = prove(&mut *pooled, prefix).await.map_err(|error| error.to_string())?;
         check_version(&info)?;
-        let reign = field(&info, "master_replid").and_then(|id| id.get(..10)).ok_or("INFO names no master_replid")?;
-        Ok(Live::new(pooled, format!("{prefix}:{reign}:").into()))
+        Ok(Live::new(pooled, format!("{prefix}:{}:", reign(&info)?).into()))
     };
     timeout(limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
+}
+
+/// Asks a server what it is, and lets it prove that it takes writes.
+///
+/// One that answers reads and refuses writes (out of memory, a snapshot that failed, a replica) would serve what nobody
+/// can correct: it counts as away.
+async fn prove(connection: &mut impl ConnectionLike, prefix: &str) -> Result<String, RedisError> {
+    let (info,): (String,) = redis::pipe()
+        .cmd("INFO")
+        .arg("server")
+        .arg("replication")
+        .cmd("SET")
+        .arg(format!("{prefix}:proof"))
+        .arg("")
+        .arg("PX")
+        .arg(PROOF_LIFE)
+        .ignore()
+        .query_async(connection)
+        .await?;
+    Ok(info)
+}
+
+/// Returns why a lane is not to be used any more, as soon as a probe shows it: another reign began while the connection
+/// stayed, as when a replica is attached or promoted, or writes are refused.
+async fn disproved(lane: &Live, prefix: &str) -> String {
+    loop {
+        sleep(PROBE).await;
+        match prove(&mut lane.connection(), prefix).await {
+            Ok(info) if reign(&info).is_ok_and(|now| now == lane.reign()) => {}
+            Ok(_) => return "another reign".to_owned(),
+            Err(error) if error.is_timeout() => {} // the calls that get no answer are counted, not the probes
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+/// What names a reign: it changes when a server restarts, with or without its data, and when it is promoted.
+fn reign(info: &str) -> Result<&str, String> {
+    let id = field(info, "master_replid").and_then(|id| id.get(..10));
+    id.ok_or_else(|| "INFO names no master_replid".to_owned())
 }
 
 fn check_version(info: &str) -> Result<(), String> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use deadpool_redis::Connection;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use crate::Error;
@@ -14,41 +14,46 @@ use crate::Error;
 /// After so many unanswered calls in a row a connection is given up: the driver itself never does.
 const UNANSWERED_MAX: u32 = 20;
 
+/// The answers of a server that takes no writes; it would go on answering reads with what nobody can correct.
+const REFUSES_WRITES: [&str; 4] = ["READONLY", "OOM", "MISCONF", "NOREPLICAS"];
+
 /// A connected lane.
 pub(crate) struct Live {
     connection: MultiplexedConnection,
-    /// What the pool lent us; dropped with the lane.
-    _pooled: Discarded,
     keys: Arc<str>,
     unanswered: AtomicU32,
     broken: watch::Sender<bool>,
 }
 
-/// A connection of the pool that does not go back to it: it is broken when its lane ends.
-struct Discarded(Option<Connection>);
-
-impl Drop for Discarded {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(Connection::take(connection));
-        }
-    }
-}
-
 impl Live {
     pub(crate) fn new(pooled: Connection, keys: Arc<str>) -> Self {
         Self {
-            connection: MultiplexedConnection::clone(&*pooled),
-            _pooled: Discarded(Some(pooled)),
+            // Out of the pool for good: it is broken when its lane ends, and calls under way must not keep its place.
+            connection: Connection::take(pooled),
             keys,
             unanswered: AtomicU32::new(0),
             broken: watch::Sender::new(false),
         }
     }
 
+    /// The connection, for a call of its own.
+    pub(crate) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
     /// The reign of the server, the last part of every key's prefix.
     pub(crate) fn reign(&self) -> &str {
         self.keys.trim_end_matches(':').rsplit(':').next().unwrap_or_default()
+    }
+
+    /// Whether the connection is of no use any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        *self.broken.borrow()
+    }
+
+    /// Says that the connection is of no use any more.
+    pub(crate) fn give_up(&self) {
+        self.broken.send_replace(true);
     }
 
     /// Waits until the connection is of no use any more.
@@ -67,14 +72,20 @@ impl Live {
             Err(error) => {
                 let silent =
                     error.is_timeout() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED_MAX;
-                let read_only = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+                let unwritable = error.code().is_some_and(|code| REFUSES_WRITES.contains(&code));
                 let closed = error.is_unrecoverable_error() || error.is_connection_dropped();
-                if silent || read_only || (closed && !error.is_timeout()) {
-                    self.broken.send_replace(true);
+                if silent || unwritable || (closed && !error.is_timeout()) {
+                    self.give_up();
                 }
                 Err(Error::from_redis(error))
             }
         }
+    }
+
+    /// Like [`Live::judge`], and reads the answer. That it is of another shape than the caller expects is no fault of
+    /// the connection: the driver would call it one.
+    fn read<T: FromRedisValue>(&self, answer: Result<Value, RedisError>) -> Result<T, Error> {
+        T::from_redis_value(self.judge(answer)?).map_err(|error| Error::Refused(error.into()))
     }
 }
 
@@ -93,12 +104,23 @@ pub struct Lane {
 
 impl Lane {
     pub(crate) fn new(live: &Arc<Live>) -> Self {
-        Self { live: Arc::clone(live), connection: live.connection.clone() }
+        Self { live: Arc::clone(live), connection: live.connection() }
     }
 
     /// A key of the service in the reign of this lane: `<prefix>:<service>:<reign>:<name>`.
     pub fn key(&self, name: fmt::Arguments<'_>) -> String {
         format!("{}{name}", self.live.keys)
+    }
+
+    /// The reign of this lane, for scripts that make sure of it: a server may begin another while the connection stays.
+    pub fn reign(&self) -> &str {
+        self.live.reign()
+    }
+
+    /// Says that a script met another reign than this lane's, so that nobody uses the lane any more.
+    pub fn outlived(&self) -> Error {
+        self.live.give_up();
+        Error::Away
     }
 
     /// Sends one command.
@@ -107,7 +129,7 @@ impl Lane {
     /// [`Error`]; after `Unanswered` it may have been done.
     pub async fn send<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
         let answer = command.query_async(&mut self.connection).await;
-        self.live.judge(answer)
+        self.live.read(answer)
     }
 
     /// Runs one script.
@@ -116,7 +138,7 @@ impl Lane {
     /// Like [`Lane::send`].
     pub async fn run<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Result<T, Error> {
         let answer = call.invoke_async(&mut self.connection).await;
-        self.live.judge(answer)
+        self.live.read(answer)
     }
 
     /// Runs many calls of scripts in one round trip and returns their answers in order. Not atomic; if any fails, all
@@ -133,14 +155,16 @@ impl Lane {
             pipeline.invoke_script(call);
         }
         let mut answer = pipeline.query_async(&mut self.connection).await;
-        if let Err(error) = &answer
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            for call in calls {
-                self.live.judge(call.load_async(&mut self.connection).await)?;
+        // One load is enough for calls of one script, as most lists are.
+        for call in calls {
+            let Err(error) = &answer else { break };
+            if error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) {
+                break;
             }
+            let loaded = call.load_async(&mut self.connection).await;
+            self.live.judge(loaded)?;
             answer = pipeline.query_async(&mut self.connection).await;
         }
-        self.live.judge(answer)
+        self.live.read(answer)
     }
 }

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 ///
 /// A step that fails is tried again at the next tick. That it fails is said once, and so is that it works again: four
 /// times a second nobody would read it.
-pub async fn repeat<E: Error>(
+pub async fn repeat<E: Error, F: Future<Output = Result<bool, E>>>(
     what: &'static str,
     tick: Duration,
     stop: CancellationToken,
-    mut work: impl AsyncFnMut() -> Result<bool, E>,
+    mut work: impl FnMut() -> F,
 ) {
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,6 +38,7 @@ pub async fn repeat<E: Error>(
 
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
     use std::io;
 
     use super::*;
@@ -48,9 +49,9 @@ mod tests {
         let start = tokio::time::Instant::now();
         let mut times = Vec::new();
 
-        repeat("test", Duration::from_millis(250), stop.clone(), async || {
+        repeat("test", Duration::from_millis(250), stop.clone(), || {
             times.push(start.elapsed().as_millis());
-            match times.len() {
+            ready(match times.len() {
                 1 => Ok(true),
                 2 => Err(io::Error::other("away")),
                 3 => Ok(false),
@@ -58,7 +59,7 @@ mod tests {
                     stop.cancel();
                     Ok(true)
                 }
-            }
+            })
         })
         .await;
 

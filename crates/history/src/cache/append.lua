@@ -1,7 +1,8 @@
 -- Appends committed messages, which follow each other, to the tail of their conversation.
 -- Skips what is there, pushes what is next. A gap drops the tail, and so does a message too long to be kept here. An
 -- absent tail is not created, but a load in flight is told how far it must reach.
--- Returns 1 if the tail has them now, 0 if there is no tail, 2 if it was dropped.
+-- Returns 1 if the tail has them now, 0 if there is no tail, 2 if it was dropped, 3 if this is another reign. Without
+-- messages, which are then too long to be kept, it drops the tail.
 
 local tail        = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
 local lease       = KEYS[2] -- hash: token of a loader, floor it must reach; 3 s
@@ -11,10 +12,16 @@ local max_bytes   = tonumber(ARGV[3]) -- most bytes of messages
 local max_element = tonumber(ARGV[4]) -- most bytes of one message
 local first       = tonumber(ARGV[5]) -- seq of the first message given, below 2^53
 local last        = ARGV[6]           -- seq of the last message given
--- ARGV[7], ARGV[8], ...: edit version and protobuf of each message
+local reign       = ARGV[7]           -- first 10 hex digits of the reign that the keys are of
+-- ARGV[8], ARGV[9], ...: edit version and protobuf of each message
 
 local HEADER = '>I8I4I8'
 local HEADER_BYTES = 20
+
+-- A server may begin another reign while its connections stay: what is told to the old one, nobody would read.
+if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. reign, 1, true) then
+  return 3
+end
 
 local floor = redis.call('HGET', lease, 'floor')
 if floor and tonumber(floor) < tonumber(last) then
@@ -26,8 +33,8 @@ if not tip then
   return 0
 end
 local seq, _, total = struct.unpack(HEADER, tip)
-local drop = first > seq + 1
-for i = 8, #ARGV, 2 do
+local drop = first > seq + 1 or #ARGV < 8
+for i = 9, #ARGV, 2 do
   drop = drop or #ARGV[i] > max_element
 end
 if drop then
@@ -35,8 +42,8 @@ if drop then
   return 2
 end
 
-for i = 7, #ARGV, 2 do
-  local number = first + (i - 7) / 2
+for i = 8, #ARGV, 2 do
+  local number = first + (i - 8) / 2
   if number > seq then
     total = total + #ARGV[i + 1]
     redis.call('RPUSH', tail, struct.pack(HEADER, number, tonumber(ARGV[i]), total) .. ARGV[i + 1])

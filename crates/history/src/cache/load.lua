@@ -5,7 +5,7 @@
 local tail  = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
 local lease = KEYS[2] -- hash: token of the loader, floor it must reach; 3 s
 local token = ARGV[1] -- [bytes] the loader's token
-local life  = ARGV[2] -- [int]   ms the lease lasts, if it is needed again
+local life  = ARGV[2] -- [int]   ms the lease lasts, if it is needed again; 0: it is not
 local ttl   = ARGV[3] -- [int]   ms the tail stays
 local first = tonumber(ARGV[4]) -- seq of the first message given, below 2^53
 -- ARGV[5], ARGV[6], ...: edit version and protobuf of each message

@@ -31,10 +31,11 @@ else
     return {}
   end
 end
-local answer = {last}
-if from <= to then
-  for _, element in ipairs(redis.call('LRANGE', tail, from - first, to - first)) do
-    answer[#answer + 1] = element
-  end
+if from > to then
+  return {last}
 end
-return answer
+local elements = redis.call('LRANGE', tail, from - first, to - first)
+if struct.unpack('>I8', elements[1]) ~= from then
+  return {}
+end
+return {last, unpack(elements)}

@@ -1,16 +1,29 @@
 -- Asks whether a tail knows of a committed message, and tells a load in flight how far it must reach.
--- Returns 1 if the tail reaches it or there is no tail, 0 if the tail is behind.
+-- Returns 1 if the tail reaches it or there is no tail, 0 if the tail is behind, 3 if this is another reign. What is no
+-- tail of ours is dropped: it must not hold up the relay.
 
 local tail  = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
 local lease = KEYS[2] -- hash: token of a loader, floor it must reach; 3 s
 local last  = ARGV[1] -- [int] seq of the message, below 2^53
+local reign = ARGV[2] -- first 10 hex digits of the reign that the keys are of
+
+local HEADER_BYTES = 20
+
+-- A server may begin another reign while its connections stay: what is told to the old one, nobody would read.
+if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. reign, 1, true) then
+  return 3
+end
 
 local floor = redis.call('HGET', lease, 'floor')
 if floor and tonumber(floor) < tonumber(last) then
   redis.call('HSET', lease, 'floor', last)
 end
-local tip = redis.call('LINDEX', tail, -1)
-if tip and struct.unpack('>I8', tip) < tonumber(last) then
-  return 0
+local tip = redis.pcall('LINDEX', tail, -1)
+if not tip then
+  return 1
 end
-return 1
+if type(tip) == 'table' or #tip < HEADER_BYTES then
+  redis.call('DEL', tail)
+  return 1
+end
+return struct.unpack('>I8', tip) >= tonumber(last) and 1 or 0

@@ -10,25 +10,19 @@ const LOAD_TRIES: usize = 3;
 
 impl Histories {
     /// Reads a page of at most `limit` messages that knows of all messages up to `min_seq`.
-    pub async fn page(
-        &self,
-        id: &ConversationId,
-        anchor: Anchor,
-        limit: usize,
-        min_seq: i64,
-    ) -> Result<Page, Error> {
-        let slice = self.tails.read(id, anchor, limit, min_seq).await.unwrap_or_else(|error| {
-            self.missed(&error);
-            None
-        });
-        let page = match slice {
-            Some(slice) => {
+    pub async fn page(&self, id: &ConversationId, anchor: Anchor, limit: usize, min_seq: i64) -> Result<Page, Error> {
+        let page = match self.tails.read(id, anchor, limit, min_seq).await {
+            Ok(Some(slice)) => {
                 let stale = !self.store.answers();
                 let page = Page { messages: slice.messages, last_seq: slice.last_seq, source: Source::Redis, stale };
                 self.complete(id, anchor, limit, page).await?
             }
-            None if anchor == Anchor::Newest => self.newest(id, limit).await?,
-            None => self.page_of_store(id, anchor, limit).await?,
+            Ok(None) if anchor == Anchor::Newest => self.newest(id, limit).await?,
+            Ok(None) => self.page_of_store(id, anchor, limit).await?,
+            Err(error) => {
+                self.missed(&error);
+                self.page_of_store(id, anchor, limit).await?
+            }
         };
         if page.last_seq < min_seq {
             return Err(Error::SeqAhead { last_seq: page.last_seq });
@@ -37,13 +31,7 @@ impl Histories {
     }
 
     /// Adds to a page that goes back what is older than the tail.
-    async fn complete(
-        &self,
-        id: &ConversationId,
-        anchor: Anchor,
-        limit: usize,
-        mut page: Page,
-    ) -> Result<Page, Error> {
+    async fn complete(&self, id: &ConversationId, anchor: Anchor, limit: usize, mut page: Page) -> Result<Page, Error> {
         let goes_back = matches!(anchor, Anchor::Newest | Anchor::Before(_));
         let missing = limit.saturating_sub(page.messages.len());
         let Some(first) = page.messages.first().map(|message| message.seq) else {
@@ -65,7 +53,7 @@ impl Histories {
     }
 
     /// Reads a newest page that the tail does not have, and makes the tail if nobody else is about to.
-    async fn newest(&self, id: &ConversationId, size: PageSize) -> Result<Page, Error> {
+    async fn newest(&self, id: &ConversationId, limit: usize) -> Result<Page, Error> {
         let lease = self.tails.lease(id).await.unwrap_or_else(|error| {
             self.missed(&error);
             None
@@ -75,29 +63,27 @@ impl Histories {
         };
         let mut page = self.page_of_store(id, Anchor::Newest, TAIL_MESSAGES).await?;
         fail::fail_point!("history::before_load");
-        self.load(id, token, &mut page).await?;
+        self.load(id, token, &mut page).await;
         let surplus = page.messages.len().saturating_sub(limit);
         page.messages.drain(..surplus);
         Ok(page)
     }
 
-    /// Makes a tail of a newest page, to which it adds what is committed meanwhile.
-    async fn load(&self, id: &ConversationId, token: Token, page: &mut Page) -> Result<(), Error> {
-        for _ in 0..LOAD_TRIES {
-            match self.tails.load(id, token, &page.messages, page.last_seq).await {
+    /// Makes a tail of a newest page, to which it adds what is committed meanwhile. If that fails, the page is an answer
+    /// all the same.
+    async fn load(&self, id: &ConversationId, token: Token, page: &mut Page) {
+        for left in (0..LOAD_TRIES).rev() {
+            match self.tails.load(id, token, &page.messages, page.last_seq, left > 0).await {
                 Ok(Loaded::Behind { .. }) => {
-                    let mut newer = self.page_of_store(id, Anchor::After(page.last_seq), TAIL_MESSAGES).await?;
+                    let newer = self.page_of_store(id, Anchor::After(page.last_seq), TAIL_MESSAGES).await;
+                    let Ok(mut newer) = newer else { return };
                     page.messages.append(&mut newer.messages);
                     page.last_seq = page.messages.last().map_or(page.last_seq, |message| message.seq);
                 }
-                Ok(Loaded::Done | Loaded::LeaseGone) => return Ok(()),
-                Err(error) => {
-                    self.missed(&error);
-                    return Ok(());
-                }
+                Ok(Loaded::Done | Loaded::LeaseGone) => return,
+                Err(error) => return self.missed(&error),
             }
         }
-        Ok(())
     }
 
     /// Reads a page from Postgres.
@@ -108,9 +94,10 @@ impl Histories {
             Anchor::Before(seq) => messages.before(id, seq, limit).await?,
             Anchor::After(seq) => messages.after(id, seq, limit).await?,
             Anchor::Around(seq) => {
-                let older = messages.before(id, seq, limit / 2).await?;
+                // Newer first: if there is anything newer, the older part is whole already when it is read.
                 let newer = messages.after(id, seq - 1, limit - limit / 2).await?;
-                older.zip(newer).map(|((_, mut older), (last_seq, newer))| {
+                let older = messages.before(id, seq, limit / 2).await?;
+                newer.zip(older).map(|((_, newer), (last_seq, mut older))| {
                     older.extend(newer);
                     (last_seq, older)
                 })

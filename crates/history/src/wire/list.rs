@@ -58,12 +58,7 @@ pub fn list(request: pb::ListMessagesRequest) -> Result<List, Invalid> {
     let size = page_size(&mut fields, request.page_size, request.max_bytes);
     let anchor = anchor(&mut fields, &request);
     fields.finish()?;
-    Ok(List {
-        conversation: ConversationId::new(request.conversation_id),
-        anchor,
-        size,
-        min_seq: request.min_seq,
-    })
+    Ok(List { conversation: ConversationId::new(request.conversation_id), anchor, size, min_seq: request.min_seq })
 }
 
 /// Checks ListUserMessages.
@@ -93,7 +88,8 @@ fn anchor(fields: &mut Fields, request: &pb::ListMessagesRequest) -> Anchor {
     let list = &request.conversation_id;
     if !request.page_token.is_empty() {
         fields.expect("page_token", request.anchor.is_none(), "expected no anchor besides");
-        let older = token::decode(OLDER, list, &request.page_token).map(|[seq]| Anchor::Before(seq));
+        let older = token::decode(OLDER, list, &request.page_token);
+        let older = older.filter(|[seq]| *seq >= 1).map(|[seq]| Anchor::Before(seq));
         let newer = token::decode(NEWER, list, &request.page_token).map(|[seq]| Anchor::After(seq));
         fields.expect("page_token", older.or(newer).is_some(), "expected a token of this conversation's pages");
         return older.or(newer).unwrap_or(Anchor::Newest);
@@ -126,32 +122,40 @@ fn page_size(fields: &mut Fields, messages: i32, bytes: i32) -> PageSize {
 pub fn page(asked: &List, page: Page) -> pb::ListMessagesResponse {
     let mut messages: Vec<pb::Message> = page.messages.into_iter().map(super::message).collect();
     cut(&mut messages, asked.anchor, asked.size.bytes);
-    let list = asked.conversation.as_str();
-    let first = messages.first().map(|message| message.seq).filter(|first| *first > 1);
-    let last = messages.last().map(|message| message.seq).filter(|last| *last < page.last_seq);
+    let name = asked.conversation.as_str();
+    let nothing = place(asked.anchor).min(page.last_seq);
+    let first = messages.first().map_or(nothing + 1, |message| message.seq);
+    let last = messages.last().map_or(nothing, |message| message.seq);
+    let older = (first > 1).then(|| token::encode(OLDER, name, [first]));
+    let newer = (last < page.last_seq).then(|| token::encode(NEWER, name, [last]));
     pb::ListMessagesResponse {
         messages,
-        older_page_token: first.map(|seq| token::encode(OLDER, list, [seq])).unwrap_or_default(),
-        newer_page_token: last.map(|seq| token::encode(NEWER, list, [seq])).unwrap_or_default(),
+        older_page_token: older.unwrap_or_default(),
+        newer_page_token: newer.unwrap_or_default(),
         last_seq: page.last_seq,
         read_info: Some(super::read_info(page.source, page.stale)),
+    }
+}
+
+/// The number that a page without messages comes right after.
+fn place(anchor: Anchor) -> i64 {
+    match anchor {
+        Anchor::Newest => 0,
+        Anchor::After(seq) => seq,
+        Anchor::Before(seq) | Anchor::Around(seq) => seq - 1,
     }
 }
 
 /// A page of a user's messages as the contract has it. `found` has one message more than the page, if there is one.
 pub fn authored_page(asked: &ListAuthored, found: Vec<(Message, AuthoredCursor)>) -> pb::ListUserMessagesResponse {
     let more = found.len() > asked.size.messages;
-    let (mut messages, cursors): (Vec<_>, Vec<_>) = found
-        .into_iter()
-        .take(asked.size.messages)
-        .map(|(message, cursor)| (super::message(message), cursor))
-        .unzip();
+    let (mut messages, cursors): (Vec<_>, Vec<_>) =
+        found.into_iter().take(asked.size.messages).map(|(message, cursor)| (super::message(message), cursor)).unzip();
     let all = messages.len();
     cut(&mut messages, Anchor::After(0), asked.size.bytes);
     let next = cursors.get(messages.len().wrapping_sub(1)).filter(|_| more || messages.len() < all);
-    let token = next.map(|next| {
-        token::encode(AUTHORED, asked.user.as_str(), [next.micros, next.conversation.get(), next.seq])
-    });
+    let token =
+        next.map(|next| token::encode(AUTHORED, asked.user.as_str(), [next.micros, next.conversation.get(), next.seq]));
     pb::ListUserMessagesResponse { messages, next_page_token: token.unwrap_or_default() }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn encode<const N: usize>(kind: u8, list: &str, numbers: [i64; N]) ->
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads a token of the list called `list`; `None` if it is none.
+/// Reads a token of the list called `list`; `None` if it is none, or says a number that none of ours does.
 pub(super) fn decode<const N: usize>(kind: u8, list: &str, token: &str) -> Option<[i64; N]> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (said, given) = bytes.split_at_checked(bytes.len().checked_sub(CHECK)?)?;
@@ -30,7 +30,7 @@ pub(super) fn decode<const N: usize>(kind: u8, list: &str, token: &str) -> Optio
     for (number, bytes) in numbers.iter_mut().zip(rest.chunks_exact(8)) {
         *number = i64::from_be_bytes(bytes.try_into().ok()?);
     }
-    Some(numbers)
+    numbers.iter().all(|number| *number >= 0).then_some(numbers)
 }
 
 fn check(list: &str, said: &[u8]) -> [u8; CHECK] {
@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_gives_back_its_numbers_to_its_own_list_only(a: i64, b: i64, list in "[a-z]{1,8}") {
+        fn a_token_gives_back_its_numbers_to_its_own_list_only(a in 0..i64::MAX, b in 0..i64::MAX, list in "[a-z]{1,8}") {
             let token = encode(1, &list, [a, b]);
             prop_assert_eq!(decode(1, &list, &token), Some([a, b]));
             prop_assert_eq!(decode::<2>(1, &format!("{list}x"), &token), None);
@@ -56,7 +56,12 @@ mod tests {
         }
 
         #[test]
-        fn an_altered_token_is_refused(a: i64, place in 0_usize..22, letter in "[A-Za-z0-9_-]") {
+        fn a_token_with_a_number_below_nothing_is_refused(a in i64::MIN..0) {
+            prop_assert_eq!(decode::<1>(1, "lobby", &encode(1, "lobby", [a])), None);
+        }
+
+        #[test]
+        fn an_altered_token_is_refused(a in 0..i64::MAX, place in 0_usize..22, letter in "[A-Za-z0-9_-]") {
             let token = encode(1, "lobby", [a]);
             let mut altered = token.clone();
             altered.replace_range(place..=place, &letter);

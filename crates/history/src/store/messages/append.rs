@@ -30,7 +30,7 @@ pub struct ConversationRow {
     /// The number of its newest message.
     pub last_seq: i64,
     /// When that was committed.
-    last_time: Option<OffsetDateTime>,
+    pub last_time: Option<OffsetDateTime>,
 }
 
 /// What makes a message unique: conversation, sender and the sender's own name for it.
@@ -91,7 +91,10 @@ pub(super) async fn append(
     let conversations = lock(&mut transaction, messages).await?;
     let repeated = find(&mut transaction, messages, &conversations).await?;
     let found = Found {
-        messages: repeated.iter().map(|(key, (fingerprint, message))| (key.clone(), (fingerprint.clone(), message.seq))).collect(),
+        messages: repeated
+            .iter()
+            .map(|(key, (fingerprint, message))| (key.clone(), (fingerprint.clone(), message.seq)))
+            .collect(),
         conversations,
     };
     let verdicts = decide(messages, &found);
@@ -126,17 +129,16 @@ async fn lock(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let locked = ConversationRow {
-                no: ConversationNo::new(row.no),
-                last_seq: row.last_seq,
-                last_time: row.last_time,
-            };
+            let locked =
+                ConversationRow { no: ConversationNo::new(row.no), last_seq: row.last_seq, last_time: row.last_time };
             (ConversationId::new(row.id), locked)
         })
         .collect())
 }
 
 /// The messages that have one of the keys already.
+///
+/// No other table is joined: Postgres would then look a message up by its conversation alone, and read all of it.
 async fn find(
     connection: &mut PgConnection,
     messages: &[NewMessage],
@@ -146,30 +148,29 @@ async fn find(
         .iter()
         .filter_map(|message| Some(Key::of(conversations.get(&message.conversation)?.no, message)))
         .collect();
+    let ids: HashMap<ConversationNo, &ConversationId> = conversations.iter().map(|(id, row)| (row.no, id)).collect();
     let numbers: Vec<i64> = keys.iter().map(|key| key.0.get()).collect();
     let senders: Vec<String> = keys.iter().map(|key| key.1.clone()).collect();
     let names: Vec<String> = keys.iter().map(|key| key.2.clone()).collect();
     let rows = sqlx::query!(
         r#"
-        SELECT conversation.id AS conversation_id,
-               message.conversation_no,
+        SELECT message.conversation_no,
                seq,
-               message.id,
+               id,
                message.sender_id,
                message.client_message_id,
-               message.fingerprint,
+               fingerprint,
                body_text,
                body_data,
                content_type,
                reply_to_seq,
-               message.attributes AS "attributes: Json<BTreeMap<String, String>>",
+               attributes AS "attributes: Json<BTreeMap<String, String>>",
                state,
                edit_version,
                change_seq,
-               message.create_time
+               create_time
         FROM UNNEST($1::bigint[], $2::text[], $3::text[]) AS asked (conversation_no, sender_id, client_message_id)
         JOIN message USING (conversation_no, sender_id, client_message_id)
-        JOIN conversation ON conversation.no = message.conversation_no
         LIMIT 100
         "#,
         &numbers,
@@ -181,10 +182,10 @@ async fn find(
     Ok(rows
         .into_iter()
         .map(|row| {
-            let key =
-                Key(ConversationNo::new(row.conversation_no), row.sender_id.clone(), row.client_message_id.clone());
+            let no = ConversationNo::new(row.conversation_no);
+            let key = Key(no, row.sender_id.clone(), row.client_message_id.clone());
             let message = Row {
-                conversation_id: row.conversation_id,
+                conversation_id: ids.get(&no).map(ToString::to_string).unwrap_or_default(),
                 seq: row.seq,
                 id: row.id,
                 sender_id: row.sender_id,

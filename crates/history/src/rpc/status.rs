@@ -1,0 +1,89 @@
+//! Domain error -> status: what a caller hears, and what only the log does.
+
+use std::time::Duration;
+
+use tidings_proto::history::ErrorReason;
+use tidings_status::{Reason, Reply};
+use tonic::{Code, Status};
+
+use crate::domain::Error;
+use crate::{store, wire};
+
+/// When to try again while Postgres is away: it may be back after a restart of some seconds, callers back off besides.
+const AWAY: Duration = Duration::from_millis(500);
+/// When to try again while all connections are busy.
+const BUSY: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy)]
+struct Because(ErrorReason);
+
+impl Reason for Because {
+    const DOMAIN: &'static str = wire::DOMAIN;
+
+    fn name(self) -> &'static str {
+        self.0.as_str_name().trim_start_matches("ERROR_REASON_")
+    }
+}
+
+/// The reason of an error.
+pub(super) fn reason(error: &Error) -> ErrorReason {
+    match error {
+        Error::NoConversation { .. } => ErrorReason::ConversationNotFound,
+        Error::NoMessage { .. } => ErrorReason::MessageNotFound,
+        Error::IdTaken { .. } => ErrorReason::ConversationIdTaken,
+        Error::RequestIdReused => ErrorReason::RequestIdReused,
+        Error::KeyReused { .. } => ErrorReason::ClientMessageIdReused,
+        Error::NoReplyTarget { .. } => ErrorReason::ReplyTargetNotFound,
+        Error::SeqAhead { .. } => ErrorReason::SeqAhead,
+        Error::Store(store::Error::Away(_)) => ErrorReason::StoreAway,
+        Error::Store(store::Error::Exhausted | store::Error::Retryable(_)) => ErrorReason::Overloaded,
+        Error::Store(store::Error::Unique(_) | store::Error::Other(_)) | Error::Tail(_) | Error::Aborted => {
+            ErrorReason::Internal
+        }
+    }
+}
+
+/// The number that goes with an error of an append, 0 if none does.
+pub(super) fn seq(error: &Error) -> i64 {
+    match error {
+        Error::KeyReused { seq } => *seq,
+        Error::NoReplyTarget { last_seq } => *last_seq,
+        _ => 0,
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let reason = reason(&error);
+        let reply = |code, message: &str| Reply::new(code, Because(reason), message);
+        let said = error.to_string();
+        match &error {
+            Error::NoConversation { id } => reply(Code::NotFound, &said).resource("conversation", id.to_string()),
+            Error::NoMessage { seq, last_seq } => {
+                reply(Code::NotFound, &said).resource("message", seq.to_string()).with("last_seq", last_seq)
+            }
+            Error::IdTaken { id } => reply(Code::AlreadyExists, &said).resource("conversation", id.to_string()),
+            Error::RequestIdReused => reply(Code::AlreadyExists, &said).resource("request_id", ""),
+            Error::KeyReused { seq } => {
+                reply(Code::AlreadyExists, &said).resource("message", seq.to_string()).with("seq", seq)
+            }
+            Error::NoReplyTarget { last_seq } => {
+                reply(Code::FailedPrecondition, &said).precondition("reply_to_seq").with("last_seq", last_seq)
+            }
+            Error::SeqAhead { last_seq } => {
+                reply(Code::FailedPrecondition, &said).precondition("min_seq").with("last_seq", last_seq)
+            }
+            Error::Store(fault @ store::Error::Away(_)) => {
+                reply(Code::Unavailable, "the store does not answer").retry_after(AWAY).logged(fault)
+            }
+            Error::Store(fault @ (store::Error::Exhausted | store::Error::Retryable(_))) => {
+                reply(Code::ResourceExhausted, "the store is busy")
+                    .quota("postgres connections")
+                    .retry_after(BUSY)
+                    .logged(fault)
+            }
+            Error::Store(_) | Error::Tail(_) | Error::Aborted => reply(Code::Internal, "internal error").logged(&error),
+        }
+        .into_status()
+    }
+}

@@ -1,0 +1,44 @@
+//! A connection in the hands of one work: back in its pool only after its answer.
+
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres};
+use tokio::time::timeout;
+
+/// A lent connection. When it is dropped it goes back, with or without the answer to what was sent last.
+///
+/// The pool asks a connection that comes back for a sign of life, and waits for it without an end: a Postgres that falls
+/// silent would keep every place in the pool that is on its way back. Here the wait has a limit.
+pub(crate) struct Lent {
+    connection: Option<PoolConnection<Postgres>>,
+    patience: Duration,
+}
+
+impl Lent {
+    /// Lends a connection that has `patience` to come back.
+    pub(crate) fn new(connection: PoolConnection<Postgres>, patience: Duration) -> Self {
+        Self { connection: Some(connection), patience }
+    }
+
+    /// The connection itself.
+    #[expect(clippy::expect_used, reason = "it is taken out only by what consumes the lent connection")]
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.connection.as_mut().expect("not given back yet")
+    }
+
+    /// Closes the connection: no answer came, and none is waited for any more.
+    pub(crate) fn close(mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            connection.close_on_drop();
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            tokio::spawn(timeout(self.patience, connection.return_to_pool()));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A Postgres that answers, and limits that are reached.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Connection as _;
+use tidings_devstack::testing;
+use tidings_postgres::Fault;
+
+use super::support::{ask, backend, eventually, execute, start};
+
+#[tokio::test]
+async fn a_unique_constraint_that_stands_against_it_is_named() {
+    let postgres = start(testing::shared().await).await;
+    let insert = async |id: i64| {
+        postgres
+            .run(async |connection| {
+                sqlx::query("INSERT INTO note (id, body) VALUES ($1, 'once')").bind(id).execute(connection).await
+            })
+            .await
+    };
+
+    insert(1).await.unwrap();
+    let fault = insert(2).await.unwrap_err();
+
+    assert!(matches!(&fault, Fault::Unique(constraint) if constraint == "note_body_once"), "{fault:?}");
+    assert!(postgres.answers());
+}
+
+#[tokio::test]
+async fn a_statement_over_the_limit_is_cancelled_and_may_be_tried_again() {
+    let postgres = start(testing::shared().await).await;
+    let before = backend(&postgres).await.unwrap();
+
+    let fault = ask(&postgres, "SELECT 1 FROM pg_sleep(30)").await.unwrap_err();
+
+    assert!(matches!(fault, Fault::Retryable(_)), "{fault:?}");
+    assert!(postgres.answers());
+    eventually("the connection is used again", async || backend(&postgres).await.unwrap() == before).await;
+}
+
+#[tokio::test]
+async fn a_wait_for_a_lock_ends_before_the_statement_would() {
+    let postgres = start(testing::shared().await).await;
+    let (locked, enough) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let holder = postgres.run(async |connection| {
+        execute(connection, "BEGIN; LOCK TABLE note").await?;
+        locked.notify_one();
+        enough.notified().await;
+        execute(connection, "COMMIT").await
+    });
+    let waiter = async {
+        locked.notified().await;
+        let fault = ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap_err();
+        enough.notify_one();
+        fault
+    };
+
+    let (held, fault) = tokio::join!(holder, waiter);
+
+    held.unwrap();
+    assert!(fault_code(&fault).is_some_and(|code| code == "55P03"), "{fault:?}");
+}
+
+fn fault_code(fault: &Fault) -> Option<String> {
+    let Fault::Retryable(sqlx::Error::Database(refusal)) = fault else { return None };
+    refusal.code().map(std::borrow::Cow::into_owned)
+}
+
+#[tokio::test]
+async fn a_busy_pool_is_exhausted_and_background_work_goes_on() {
+    let postgres = start(testing::shared().await).await;
+    let slow = "SELECT 1 FROM pg_sleep(0.35)";
+
+    let (one, two, third, background) = tokio::join!(
+        ask(&postgres, slow),
+        ask(&postgres, slow),
+        async {
+            tokio::time::sleep(Duration::from_millis(20)).await; // both connections are taken or about to be
+            ask(&postgres, "SELECT 1").await
+        },
+        postgres.run_background(async |connection| execute(connection, "SELECT 1").await),
+    );
+
+    assert_eq!((one.unwrap(), two.unwrap()), (1, 1));
+    assert!(matches!(third, Err(Fault::Exhausted)), "{third:?}");
+    background.unwrap();
+    assert!(postgres.answers(), "busy is not away");
+    ask(&postgres, "SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_work_whose_caller_has_gone_gives_its_connection_back_clean() {
+    let postgres = start(testing::shared().await).await;
+    for _ in 0..4 {
+        let work = postgres.run(async |connection| {
+            let mut transaction = connection.begin().await?;
+            execute(&mut transaction, "INSERT INTO note (id, body) VALUES (1, 'half')").await?;
+            execute(&mut transaction, "SELECT pg_sleep(0.2)").await?;
+            transaction.commit().await
+        });
+        let given_up = tokio::time::timeout(Duration::from_millis(100), work).await;
+        assert!(given_up.is_err());
+    }
+
+    let begun = Instant::now();
+    eventually("no transaction is open", async || {
+        let open = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' \
+                    AND pid <> pg_backend_pid()";
+        ask(&postgres, open).await.is_ok_and(|open| open == 0)
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap(), 0, "nothing half done");
+}

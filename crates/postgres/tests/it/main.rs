@@ -1,0 +1,8 @@
+//! Pools and migrations on a real Postgres: killed, stopped, busy, slow.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod away;
+mod limits;
+mod migrations;
+mod support;

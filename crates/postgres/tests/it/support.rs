@@ -1,0 +1,65 @@
+//! Databases and pools as the tests want them.
+
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, PgConnection};
+use tidings_devstack::{Devstack, Options, testing};
+use tidings_postgres::{Args, Fault, Postgres};
+
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("tests/migrations");
+
+/// Longest wait for anything that shall happen soon.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) async fn own() -> Devstack {
+    Devstack::start(Options::temporary()).await.unwrap()
+}
+
+/// Pools with short limits on a database of the test's own.
+pub(crate) async fn start(stack: &Devstack) -> Postgres {
+    start_with(stack, Duration::from_millis(200)).await
+}
+
+/// Like [`start`], with another wait for a connection: on a busy machine it takes long to get a new one.
+pub(crate) async fn start_with(stack: &Devstack, acquire: Duration) -> Postgres {
+    let url = testing::database(stack, &MIGRATIONS, "postgres").await;
+    let args = Args {
+        postgres_connections: 2,
+        postgres_acquire_timeout: acquire.into(),
+        postgres_statement_timeout: Duration::from_millis(400).into(),
+        ..Args::new(url.parse().unwrap())
+    };
+    // The first connection of a database takes longer than others.
+    let begun = Instant::now();
+    loop {
+        match Postgres::connect(&args, "tidings-test").await {
+            Ok(postgres) => return postgres,
+            Err(error) => assert!(begun.elapsed() < SOON, "{error}"),
+        }
+    }
+}
+
+/// One number out of Postgres.
+pub(crate) async fn ask(postgres: &Postgres, query: &str) -> Result<i32, Fault> {
+    let query = AssertSqlSafe(query.to_owned());
+    postgres.run(async |connection| sqlx::query_scalar(query).fetch_one(connection).await).await
+}
+
+/// The process behind the connection of the next work.
+pub(crate) async fn backend(postgres: &Postgres) -> Result<i32, Fault> {
+    ask(postgres, "SELECT pg_backend_pid()").await
+}
+
+pub(crate) async fn execute(connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(statement).execute(connection).await.map(drop)
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,2 @@
+-- Who wrote a note.
+ALTER TABLE note ADD COLUMN author text NOT NULL DEFAULT '';

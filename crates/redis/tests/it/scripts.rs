@@ -1,0 +1,76 @@
+//! Scripts of a server that may have forgotten them.
+
+use tidings_devstack::{Devstack, testing};
+use tidings_redis::{Lane, Script, cmd};
+
+use super::support::{LONG, connected, open, own};
+
+/// A lane to a server of its own, which a test may make forget its scripts.
+async fn start() -> (Devstack, Lane) {
+    let stack = own().await;
+    let lane = connected(&open(&stack, 1, LONG)).await;
+    (stack, lane)
+}
+
+async fn forget(lane: &mut Lane) {
+    let () = lane.send(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_script_that_the_server_does_not_know_is_loaded() {
+    let (_stack, mut lane) = start().await;
+    let twice = Script::new("return ARGV[1] * 2");
+    let mut call = twice.prepare_invoke();
+    call.arg(21);
+
+    for _ in 0..2 {
+        let answer: i64 = lane.run(&call).await.unwrap();
+        assert_eq!(answer, 42);
+        forget(&mut lane).await;
+    }
+}
+
+#[tokio::test]
+async fn many_calls_are_answered_in_their_order_whatever_the_server_knows() {
+    let (_stack, mut lane) = start().await;
+    let (twice, thrice) = (Script::new("return ARGV[1] * 2"), Script::new("return ARGV[1] * 3"));
+    let calls: Vec<_> = (0..500_i64)
+        .map(|number| {
+            let mut call = if number % 7 == 6 { thrice.prepare_invoke() } else { twice.prepare_invoke() };
+            call.arg(number);
+            call
+        })
+        .collect();
+    let expected: Vec<i64> = (0..500).map(|number| number * if number % 7 == 6 { 3 } else { 2 }).collect();
+
+    for _ in 0..2 {
+        let answers: Vec<i64> = lane.run_all(&calls).await.unwrap();
+        assert_eq!(answers, expected);
+        forget(&mut lane).await;
+    }
+    let _known: i64 = lane.run(&calls[0]).await.unwrap();
+    let answers: Vec<i64> = lane.run_all(&calls).await.unwrap();
+    assert_eq!(answers, expected, "one script known, the other not");
+}
+
+#[tokio::test]
+async fn no_calls_have_no_answers_and_cost_nothing() {
+    let mut lane = connected(&open(testing::shared().await, 1, LONG)).await;
+
+    let answers: Vec<i64> = lane.run_all(&[]).await.unwrap();
+
+    assert!(answers.is_empty());
+}
+
+#[tokio::test]
+async fn a_script_that_fails_is_refused_and_the_lane_goes_on() {
+    let mut lane = connected(&open(testing::shared().await, 1, LONG)).await;
+    let (good, bad) = (Script::new("return 1"), Script::new("return redis.call('NO SUCH COMMAND')"));
+    let calls = [good.prepare_invoke(), bad.prepare_invoke(), good.prepare_invoke()];
+
+    let refusal = lane.run_all::<i64>(&calls).await.unwrap_err();
+
+    assert!(matches!(refusal, tidings_redis::Error::Refused(_)), "{refusal:?}");
+    let answers: Vec<i64> = lane.run_all(&calls[..1]).await.unwrap();
+    assert_eq!(answers, [1]);
+}
