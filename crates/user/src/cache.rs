@@ -20,6 +20,9 @@ use crate::model::{Record, UserId};
 /// together do not expire together.
 const JITTER_PERCENT: u64 = 15;
 
+/// What scripts answer that met another reign than that of their keys.
+const OTHER_REIGN: u8 = 3;
+
 /// How long things stay in the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
@@ -38,6 +41,7 @@ pub struct Cache {
     lives: Lives,
     lease: Script,
     fill: Script,
+    release: Script,
     apply: Script,
 }
 
@@ -54,6 +58,8 @@ pub enum Leased {
     Taken,
     /// It is there by now.
     Present(Cached),
+    /// Something is there that this release can not read: it is left alone.
+    Unreadable,
 }
 
 /// What became of a fill.
@@ -75,6 +81,7 @@ impl Cache {
             lives,
             lease: Script::new(include_str!("cache/lease.lua")),
             fill: Script::new(include_str!("cache/fill.lua")),
+            release: Script::new(include_str!("cache/release.lua")),
             apply: Script::new(include_str!("cache/apply.lua")),
         }
     }
@@ -125,8 +132,20 @@ impl Cache {
         })
     }
 
+    /// Gives back the right to fill one value. One round trip.
+    pub async fn release(&self, id: &UserId, token: Token) -> Result<(), Error> {
+        let mut lane = self.redis.writer(id.as_str()).await?;
+        let mut call = self.release.key(lease_key(&lane, id));
+        call.arg(&token.0[..]);
+        let _outcome: u8 = lane.run(&call).await?;
+        Ok(())
+    }
+
     /// Fills many values. One round trip.
     pub async fn fill_many(&self, fills: &[(UserId, Token, Record)]) -> Result<(), Error> {
+        if fills.is_empty() {
+            return Ok(()); // without asking for a lane, which may be a wait
+        }
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = fills.iter().map(|(id, token, record)| self.fill_call(&lane, id, *token, record)).collect();
         let _outcomes: Vec<u8> = lane.run_all(&calls).await?;
@@ -136,15 +155,20 @@ impl Cache {
     /// Makes a committed write known. One round trip. Safe to repeat, and safe in any order.
     pub async fn apply(&self, id: &UserId, record: &Record) -> Result<(), Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        let _outcome: u8 = lane.run(&self.apply_call(&lane, id, record)).await?;
-        Ok(())
+        match lane.run(&self.apply_call(&lane, id, record)).await? {
+            OTHER_REIGN => Err(lane.outlived()),
+            _ => Ok(()),
+        }
     }
 
     /// Makes many committed writes known. One round trip.
     pub async fn apply_many<'a>(&self, writes: impl Iterator<Item = (&'a UserId, &'a Record)>) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = writes.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
-        let _outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        let outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        if outcomes.contains(&OTHER_REIGN) {
+            return Err(lane.outlived());
+        }
         Ok(())
     }
 
@@ -164,7 +188,7 @@ impl Cache {
     fn apply_call(&self, lane: &Lane, id: &UserId, record: &Record) -> Call<'_> {
         let mut call = self.apply.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id));
-        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record));
+        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record)).arg(lane.reign());
         call
     }
 
@@ -201,6 +225,7 @@ fn leased(id: &UserId, token: Token, (outcome, found): (u8, Option<Vec<u8>>)) ->
     match (outcome, found.and_then(|bytes| value::decode(id, &bytes))) {
         (0, _) => Leased::Granted(token),
         (2, Some(cached)) => Leased::Present(cached),
+        (2, None) => Leased::Unreadable,
         _ => Leased::Taken,
     }
 }

@@ -19,14 +19,15 @@ use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 
-use crate::cache::{self, Cache, Cached, Leased};
+use crate::cache::{self, Cache, Cached, Leased, Token};
 use crate::model::{Change, NewUser, Read, Record, Source, User, UserId};
 use crate::store::{self, Created, Deleted, Store, Updated};
 
 /// The first pause of a reader that waits for another's fill; it doubles with each.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// Rows of the outbox that one step of the relay takes.
-const RELAY_ROWS: i64 = 500;
+/// Rows of the outbox that one step of the relay takes: few enough that their profiles, however large, are told to Redis
+/// within its time-out.
+const RELAY_ROWS: i64 = 50;
 
 /// The users. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,20 +35,19 @@ pub struct Users {
     store: Store,
     cache: Arc<Cache>,
     fill_wait: Duration,
-    writes: TaskTracker,
+    tasks: TaskTracker,
 }
 
 impl Users {
     /// The users of one store behind one cache. A reader waits at most `fill_wait` for another's fill.
     pub fn new(store: Store, cache: Cache, fill_wait: Duration) -> Self {
-        Self { store, cache: Arc::new(cache), fill_wait, writes: TaskTracker::new() }
+        Self { store, cache: Arc::new(cache), fill_wait, tasks: TaskTracker::new() }
     }
 
     /// Reads one user, at `min_version` or above.
     pub async fn get(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         match self.cache.get(id).await {
-            Ok(Some(cached)) if cached.record.version() >= min_version => Ok(self.from_cache(cached)),
-            Ok(Some(_)) => self.renew(id, min_version).await,
+            Ok(Some(cached)) => self.answer(id, cached, min_version).await,
             Ok(None) => self.load(id, min_version).await,
             Err(error) => {
                 self.missed(&error);
@@ -59,27 +59,38 @@ impl Users {
     /// Reads one user from Postgres, filling nothing.
     pub async fn get_strong(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         let record = self.store.accounts.read(id).await?;
-        from_postgres(record, min_version)
+        stored(record, min_version)
     }
 
     /// Reads a user whom the cache does not have, and fills the cache under a lease.
     async fn load(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         let token = match self.cache.lease(id).await {
             Ok(Leased::Granted(token)) => token,
-            Ok(Leased::Present(cached)) if cached.record.version() >= min_version => return Ok(self.from_cache(cached)),
-            Ok(Leased::Present(_)) => return self.renew(id, min_version).await,
+            Ok(Leased::Present(cached)) => return self.answer(id, cached, min_version).await,
             Ok(Leased::Taken) => return self.await_fill(id, min_version).await,
+            Ok(Leased::Unreadable) => return self.get_strong(id, min_version).await,
             Err(error) => {
                 self.missed(&error);
                 return self.get_strong(id, min_version).await;
             }
         };
-        let record = self.store.accounts.read(id).await?;
+        let id = id.clone();
+        let record = self.undisturbed(move |users| async move { users.read_and_fill(&id, token).await }).await?;
+        stored(record, min_version)
+    }
+
+    /// Reads Postgres under a lease, and fills the cache; gives the lease back if there is nothing to fill.
+    async fn read_and_fill(&self, id: &UserId, token: Token) -> Result<Record, Error> {
+        let read = self.store.accounts.read(id).await;
         fail::fail_point!("user::before_fill");
-        if let Err(error) = self.cache.fill(id, token, &record).await {
+        let told = match &read {
+            Ok(record) => self.cache.fill(id, token, record).await.map(drop),
+            Err(_) => self.cache.release(id, token).await,
+        };
+        if let Err(error) = told {
             self.missed(&error);
         }
-        from_postgres(record, min_version)
+        Ok(read?)
     }
 
     /// Waits for what another reader is about to fill; reads Postgres itself if that takes too long.
@@ -90,26 +101,37 @@ impl Users {
             sleep(pause).await;
             pause *= 2;
             match self.cache.get(id).await {
-                Ok(Some(cached)) if cached.record.version() >= min_version => return Ok(self.from_cache(cached)),
+                Ok(Some(cached)) => return self.answer(id, cached, min_version).await,
                 Ok(None) => {}
-                Ok(Some(_)) | Err(_) => break,
+                Err(_) => break,
             }
         }
         self.get_strong(id, min_version).await
+    }
+
+    /// Answers with what is cached, if that is enough.
+    ///
+    /// That there is no user is told only while Postgres answers: one may have been created of whom the cache has not heard.
+    async fn answer(&self, id: &UserId, cached: Cached, min_version: i64) -> Result<Read, Error> {
+        match cached.record {
+            ref record if record.version() < min_version => self.renew(id, min_version).await,
+            Record::Absent { .. } if !self.store.answers() => self.get_strong(id, min_version).await,
+            _ => Ok(self.cached(cached)),
+        }
     }
 
     /// Reads a user of whom the cache has less than was asked for, and tells the cache.
     async fn renew(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         let record = self.store.accounts.read(id).await?;
         self.apply(id, &record).await;
-        from_postgres(record, min_version)
+        stored(record, min_version)
     }
 
     /// Creates a user. The boolean says whether an earlier call had.
     pub async fn create(&self, new: NewUser) -> Result<(User, bool), Error> {
         self.undisturbed(|users| async move {
             match users.store.accounts.create(&new).await? {
-                Created::New(user) => Ok((users.tell(user).await, false)),
+                Created::New(user) => Ok((users.tell_of(user).await, false)),
                 Created::Repeated(user) => Ok((user, true)),
                 Created::IdTaken => Err(Error::IdTaken { id: new.id }),
                 Created::HandleTaken => Err(Error::HandleTaken { handle: new.profile.handle }),
@@ -123,7 +145,7 @@ impl Users {
     pub async fn update(&self, change: Change) -> Result<User, Error> {
         self.undisturbed(|users| async move {
             match users.store.accounts.update(&change).await? {
-                Updated::Done(user) => Ok(users.tell(user).await),
+                Updated::Done(user) => Ok(users.tell_of(user).await),
                 Updated::NotFound => Err(Error::NotFound { id: change.id }),
                 Updated::Mismatch { version } => Err(Error::VersionMismatch { version }),
                 Updated::HandleTaken => Err(Error::HandleTaken { handle: change.profile.handle }),
@@ -141,7 +163,7 @@ impl Users {
         self.undisturbed(move |users| async move {
             match users.store.accounts.delete(&id, expected_version).await? {
                 Deleted::Done { version, time } => {
-                    users.apply(&id, &Record::Absent { version }).await;
+                    users.tell(&id, &Record::Absent { version }).await;
                     Ok((version, time))
                 }
                 Deleted::NotFound => Err(Error::NotFound { id }),
@@ -169,29 +191,33 @@ impl Users {
         Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS))
     }
 
-    /// Waits for writes whose callers have gone, then closes all connections.
+    /// Waits for work whose callers have gone, then closes all connections.
     pub async fn close(&self) {
-        self.writes.close();
-        self.writes.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
         self.store.close().await;
     }
 
-    /// Runs a write to its end even if its caller goes away: a commit is always followed by its apply.
-    async fn undisturbed<T, F>(&self, write: impl FnOnce(Self) -> F) -> Result<T, Error>
+    /// Runs work to its end even if its caller goes away: a commit is always followed by its apply, a lease by its fill.
+    async fn undisturbed<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let write = self.writes.spawn(write(self.clone()));
-        write.await.map_err(|_| Error::Aborted)?
+        let work = self.tasks.spawn(work(self.clone()));
+        work.await.map_err(|_| Error::Aborted)?
+    }
+
+    /// Tells the cache of a user who was just committed.
+    async fn tell_of(&self, user: User) -> User {
+        self.tell(&user.id, &Record::Present(user.clone())).await;
+        user
     }
 
     /// Tells the cache of a commit.
-    async fn tell(&self, user: User) -> User {
+    async fn tell(&self, id: &UserId, record: &Record) {
         fail::fail_point!("user::before_apply");
-        let record = Record::Present(user.clone());
-        self.apply(&user.id, &record).await;
-        user
+        self.apply(id, record).await;
     }
 
     /// Applies what Postgres has; if Redis does not take it, the outbox will.
@@ -201,18 +227,22 @@ impl Users {
         }
     }
 
+    /// Says that we go on without Redis: loudly if it answered that it would not, because that is no outage.
     #[expect(clippy::unused_self, reason = "this is where misses will be counted")]
     fn missed(&self, error: &cache::Error) {
-        tracing::debug!(error = %error, "going on without redis");
+        match error {
+            cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
+            cache::Error::Away | cache::Error::Unanswered(_) => tracing::debug!(%error, "going on without redis"),
+        }
     }
 
-    fn from_cache(&self, cached: Cached) -> Read {
+    fn cached(&self, cached: Cached) -> Read {
         Read { record: cached.record, source: Source::Redis, age: cached.age, stale: !self.store.answers() }
     }
 }
 
 /// What Postgres said, if that is enough. An absent user is told as such whatever version was asked for.
-fn from_postgres(record: Record, min_version: i64) -> Result<Read, Error> {
+fn stored(record: Record, min_version: i64) -> Result<Read, Error> {
     match record {
         Record::Present(user) if user.version < min_version => Err(Error::VersionAhead { version: user.version }),
         record => Ok(Read { record, source: Source::Postgres, age: Duration::ZERO, stale: false }),

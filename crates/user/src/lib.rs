@@ -18,7 +18,6 @@ use tidings_redis::Redis;
 use tidings_server::Server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 
@@ -43,6 +42,9 @@ pub enum ServeError {
     /// The URL of Redis can not be used.
     #[error("can not use redis")]
     Redis(#[source] tidings_redis::OpenError),
+    /// The relay ended unasked.
+    #[error("the relay ended")]
+    Relay(#[source] tokio::task::JoinError),
     /// The process can not be told to stop.
     #[error("can not listen for signals")]
     Signal(#[source] std::io::Error),
@@ -58,8 +60,7 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener =
-        TcpListener::bind(config.listen).await.map_err(|error| ServeError::Listen(config.listen, error))?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| ServeError::Listen(config.listen, error))?;
     serve(config, listener, shutdown).await
 }
 
@@ -75,23 +76,24 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let cache = cache::Cache::new(redis, config.cache.lives());
     let users = domain::Users::new(store::Store::new(postgres), cache, *config.cache.user_fill_wait);
 
-    let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let _stop_with_us = stop.clone().drop_guard();
-    tasks.spawn(tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop.clone()));
-    tasks.close();
+    // A relay that panics ends the service, which is started again: without it nothing would repair the cache.
+    let end_with_relay = shutdown.clone().drop_guard();
+    let relay = tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop.clone());
+    let relay = tokio::spawn(async move {
+        let _end_with_relay = end_with_relay;
+        relay.await;
+    });
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving users");
     let service = UserServiceServer::new(rpc::Rpc::new(users.clone())).max_decoding_message_size(REQUEST_MAX);
-    let served = Server::new(&config.server)
-        .add(service)
-        .reflect(tidings_proto::DESCRIPTORS)
-        .serve(listener, shutdown)
-        .await;
+    let served =
+        Server::new(&config.server).add(service).reflect(tidings_proto::DESCRIPTORS).serve(listener, shutdown).await;
 
     stop.cancel();
-    tasks.wait().await;
+    let relayed = relay.await;
     users.close().await;
     served?;
-    Ok(())
+    relayed.map_err(ServeError::Relay)
 }

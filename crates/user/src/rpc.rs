@@ -36,9 +36,10 @@ impl UserService for Rpc {
 
     async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::GetUserResponse>, Status> {
         let wire::Get { id, min_version, strong } = wire::get(request.into_inner())?;
-        let read = match strong {
-            true => self.users.get_strong(&id, min_version).await?,
-            false => self.users.get(&id, min_version).await?,
+        let read = if strong {
+            self.users.get_strong(&id, min_version).await?
+        } else {
+            self.users.get(&id, min_version).await?
         };
         match &read.record {
             Record::Present(user) => Ok(Response::new(pb::GetUserResponse {
@@ -55,8 +56,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
         let (ids, strong) = wire::batch_get(request.into_inner())?;
         let reads = self.users.get_many(&ids, strong).await?;
-        let results = ids.iter().map(|id| wire::batch_result(id, reads.get(id))).collect();
-        Ok(Response::new(pb::BatchGetUsersResponse { results }))
+        Ok(Response::new(wire::batch(&ids, &reads)))
     }
 
     async fn update_user(

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod outbox;
+mod row;
 
 pub use accounts::{Accounts, Created, Deleted, Updated};
 pub use outbox::Outbox;

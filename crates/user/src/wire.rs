@@ -1,5 +1,6 @@
 //! Model <-> contract messages, both ways.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
@@ -15,6 +16,8 @@ pub const DOMAIN: &str = "user.tidings";
 
 /// The most ids of one BatchGetUsers.
 const BATCH_MAX: usize = 500;
+/// The most bytes of its answer: clients refuse more than 4 MiB unless told otherwise.
+const BATCH_BYTES_MAX: usize = 3_670_016;
 const HANDLE_MAX: usize = 32;
 const DISPLAY_NAME_MAX: usize = 256;
 const AVATAR_URI_MAX: usize = 2048;
@@ -129,7 +132,10 @@ fn field_set(fields: &mut Fields, mask: Option<prost_types::FieldMask>) -> Field
             "attributes" => named.attributes = true,
             _ => fields.refuse(
                 "update_mask",
-                format!("expected handle, display_name, age, avatar_uri, bio or attributes, got {path:?}"),
+                format!(
+                    "expected handle, display_name, age, avatar_uri, bio or attributes, got {}",
+                    Fields::quoted(&path)
+                ),
             ),
         }
     }
@@ -203,20 +209,26 @@ pub fn read_info(read: &Read) -> pb::ReadInfo {
     }
 }
 
-/// One result of BatchGetUsers; `None`: nobody could say.
-pub fn batch_result(id: &UserId, read: Option<&Read>) -> pb::BatchGetUsersResult {
+/// The answer of BatchGetUsers: a result for each id, in order. Of what nobody could say, or what would make the answer
+/// too large to be read, it says so.
+pub fn batch(ids: &[UserId], reads: &BTreeMap<UserId, Read>) -> pb::BatchGetUsersResponse {
+    let mut bytes = 0;
+    let results = ids.iter().map(|id| {
+        let result = batch_result(id, reads.get(id));
+        bytes += result.encoded_len();
+        if bytes > BATCH_BYTES_MAX { batch_result(id, None) } else { result }
+    });
+    pb::BatchGetUsersResponse { results: results.collect() }
+}
+
+fn batch_result(id: &UserId, read: Option<&Read>) -> pb::BatchGetUsersResult {
     use pb::batch_get_users_result::Outcome;
     let (outcome, found) = match read.map(|read| &read.record) {
         Some(Record::Present(found)) => (Outcome::Found, Some(user(found))),
         Some(Record::Absent { .. }) => (Outcome::NotFound, None),
         None => (Outcome::Unavailable, None),
     };
-    pb::BatchGetUsersResult {
-        id: id.to_string(),
-        outcome: outcome.into(),
-        user: found,
-        read_info: read.map(read_info),
-    }
+    pb::BatchGetUsersResult { id: id.to_string(), outcome: outcome.into(), user: found, read_info: read.map(read_info) }
 }
 
 fn duration(duration: Duration) -> prost_types::Duration {

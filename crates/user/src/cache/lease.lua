@@ -1,5 +1,5 @@
 -- Gives a reader that found nothing the right to fill the value, if nobody else has it.
--- Returns {0} if granted, {1} if another reader has it, {2, value} if the value is there by now.
+-- Returns {0, nil} if granted, {1, nil} if another reader has it, {2, value} if the value is there by now.
 
 local value = KEYS[1] -- string: kind byte, version, time read, protobuf; 24 h, absent 15 s
 local lease = KEYS[2] -- string: 16-byte token of the reader; 3 s
@@ -11,6 +11,6 @@ if found then
   return {2, found}
 end
 if redis.call('SET', lease, token, 'NX', 'PX', ttl) then
-  return {0}
+  return {0, false}
 end
-return {1}
+return {1, false}

@@ -67,7 +67,7 @@ mod tests {
     fn user(version: i64, bio: String, age: Option<i16>) -> User {
         User {
             id: UserId::new("ada".to_owned()),
-            profile: Profile { bio, age, ..Profile::default() },
+            profile: Profile { age, bio, ..Profile::default() },
             version,
             create_time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
             update_time: UNIX_EPOCH + Duration::from_micros(1_800_000_000_654_321),

@@ -12,28 +12,32 @@ impl Users {
     pub async fn get_many(&self, ids: &[UserId], strong: bool) -> Result<BTreeMap<UserId, Read>, Error> {
         let ids: Vec<UserId> = ids.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         if strong {
-            return Ok(self.read_postgres(&ids).await?.into_iter().map(|(id, record)| (id, postgres(record))).collect());
+            return self.without_cache(&ids).await;
         }
-        let mut known = BTreeMap::new();
-        let mut missing = Vec::new();
-        match self.cache.get_many(&ids).await {
-            Ok(values) => {
-                for (id, value) in ids.into_iter().zip(values) {
-                    match value {
-                        Some(cached) => drop(known.insert(id, self.from_cache(cached))),
-                        None => missing.push(id),
-                    }
-                }
-            }
+        let values = match self.cache.get_many(&ids).await {
+            Ok(values) => values,
             Err(error) => {
                 self.missed(&error);
-                missing = ids;
+                return self.without_cache(&ids).await;
+            }
+        };
+        let mut known = BTreeMap::new();
+        let mut missing = Vec::new();
+        for (id, value) in ids.into_iter().zip(values) {
+            match value.map(|cached| self.cached(cached)) {
+                // That there is no user is told only while Postgres answers, as for one.
+                Some(Read { record: Record::Absent { .. }, stale: true, .. }) | None => missing.push(id),
+                Some(read) => drop(known.insert(id, read)),
             }
         }
         if !missing.is_empty() {
             self.load_many(missing, &mut known).await?;
         }
         Ok(known)
+    }
+
+    async fn without_cache(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Read>, Error> {
+        Ok(self.read_postgres(ids).await?.into_iter().map(|(id, record)| (id, postgres(record))).collect())
     }
 
     /// Reads what the cache did not have, and fills what nobody else is about to fill.
@@ -47,18 +51,22 @@ impl Users {
             .zip(leases)
             .filter_map(|(id, lease)| match lease {
                 Leased::Granted(token) => Some((id.clone(), token)),
-                Leased::Taken | Leased::Present(_) => None,
+                Leased::Taken | Leased::Present(_) | Leased::Unreadable => None,
             })
             .collect();
         let records = match self.read_postgres(&missing).await {
             Ok(records) => records,
-            Err(error) if !known.is_empty() && error.is_away() => return Ok(()), // what is known is told
+            Err(error) if !known.is_empty() && error.is_away() => {
+                // What is known is told, and that it may be old.
+                for read in known.values_mut() {
+                    read.stale = true;
+                }
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
-        let fills: Vec<_> = records
-            .iter()
-            .filter_map(|(id, record)| Some((id.clone(), *tokens.get(id)?, record.clone())))
-            .collect();
+        let fills: Vec<_> =
+            records.iter().filter_map(|(id, record)| Some((id.clone(), *tokens.get(id)?, record.clone()))).collect();
         if let Err(error) = self.cache.fill_many(&fills).await {
             self.missed(&error);
         }

@@ -30,9 +30,7 @@ impl From<Error> for Status {
         let message = error.to_string();
         let reply = |code, reason| Reply::new(code, Because(reason), message);
         match error {
-            Error::NotFound { id } => {
-                reply(Code::NotFound, ErrorReason::UserNotFound).resource("user", id.to_string())
-            }
+            Error::NotFound { id } => reply(Code::NotFound, ErrorReason::UserNotFound).resource("user", id.to_string()),
             Error::IdTaken { id } => {
                 reply(Code::AlreadyExists, ErrorReason::UserIdTaken).resource("user", id.to_string())
             }
@@ -43,10 +41,10 @@ impl From<Error> for Status {
                 reply(Code::AlreadyExists, ErrorReason::RequestIdReused).resource("request_id", "")
             }
             Error::VersionMismatch { version } => {
-                reply(Code::Aborted, ErrorReason::VersionMismatch).with("version", version)
+                reply(Code::Aborted, ErrorReason::VersionMismatch).with("version", &version)
             }
             Error::VersionAhead { version } => reply(Code::FailedPrecondition, ErrorReason::VersionAhead)
-                .with("version", version)
+                .with("version", &version)
                 .precondition("min_version"),
             Error::Store(fault) => failed_store(&fault),
             Error::Cache(_) | Error::Aborted => {

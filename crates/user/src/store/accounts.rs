@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use sqlx::types::Json;
 use tidings_postgres::{Fault, Postgres};
-use time::OffsetDateTime;
 
-use crate::model::{Change, NewUser, Profile, Record, User, UserId};
+use super::row::Row;
+use crate::model::{Change, NewUser, Record, User, UserId};
 
 /// The profiles.
 #[derive(Clone, Debug)]
@@ -63,51 +63,6 @@ pub enum Deleted {
         /// The one it is at.
         version: i64,
     },
-}
-
-/// A row as it is read.
-struct Row {
-    id: String,
-    handle: String,
-    display_name: String,
-    age: Option<i16>,
-    avatar_uri: String,
-    bio: String,
-    attributes: Json<BTreeMap<String, String>>,
-    version: i64,
-    create_time: OffsetDateTime,
-    update_time: OffsetDateTime,
-    deleted: bool,
-}
-
-impl Row {
-    fn id(&self) -> UserId {
-        UserId::new(self.id.clone())
-    }
-
-    fn into_record(self) -> Record {
-        if self.deleted {
-            return Record::Absent { version: self.version };
-        }
-        Record::Present(self.into_user())
-    }
-
-    fn into_user(self) -> User {
-        User {
-            id: UserId::new(self.id),
-            profile: Profile {
-                handle: self.handle,
-                display_name: self.display_name,
-                age: self.age,
-                avatar_uri: self.avatar_uri,
-                bio: self.bio,
-                attributes: self.attributes.0,
-            },
-            version: self.version,
-            create_time: self.create_time.into(),
-            update_time: self.update_time.into(),
-        }
-    }
 }
 
 /// Under which a handle is unique.

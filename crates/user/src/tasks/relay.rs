@@ -2,31 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tidings_server::repeat;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::Users;
 
-/// Relays every `tick` until told to stop. A step that fails is tried again at the next tick.
+/// Relays every `tick` until told to stop.
 pub async fn run(users: Users, tick: Duration, stop: CancellationToken) {
-    let mut ticks = interval(tick);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let outcome = loop {
-            match users.relay().await {
-                Ok(true) if !stop.is_cancelled() => {}
-                Ok(_) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
-        match outcome {
-            Ok(()) => failing = false,
-            Err(error) if !failing => {
-                failing = true; // said once, not four times a second
-                tracing::warn!(error = %error, "the relay to the cache waits");
-            }
-            Err(_) => {}
-        }
-    }
+    repeat("the relay to the cache", tick, stop, || users.relay()).await;
 }

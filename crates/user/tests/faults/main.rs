@@ -1,1 +1,10 @@
-//! x
+//! What happens when a step of the service is held or fails: the races that a naive cache loses. One test at a time,
+//! because fail-points belong to the process.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod held;
+mod races;
+#[path = "../it/support.rs"]
+#[expect(dead_code, reason = "written for the other test binary; these tests need a part of it")]
+mod support;

@@ -1,1 +1,17 @@
-//! x
+//! The service in process, over real sockets, a real Postgres and a real Redis.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod batches;
+mod cancelled;
+mod commands;
+mod creations;
+mod freshness;
+mod malformed;
+mod postgres_away;
+mod profiles;
+mod redis_away;
+mod scripts;
+mod starting;
+mod support;
+mod updates;

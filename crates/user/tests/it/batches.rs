@@ -1,0 +1,78 @@
+//! Many users in one call.
+
+use tidings_proto::user as pb;
+use tidings_proto::user::batch_get_users_result::Outcome;
+use tidings_proto::user::read_info::Source;
+use tonic::Code;
+
+use super::support::{Users, World};
+
+#[tokio::test]
+async fn results_have_the_order_of_the_ids_with_repeats_and_unknown_ones() {
+    let users = Users::start().await;
+    for id in ["ada", "bob", "cleo"] {
+        users.create(id).await.unwrap();
+    }
+    users.cache("bob").await;
+    users.delete("cleo").await.unwrap();
+    let ids = ["bob", "nobody", "ada", "bob", "cleo", "ada"];
+
+    let results = users.batch(&ids).await.unwrap();
+
+    let told: Vec<_> = results.iter().map(|result| (result.id.as_str(), result.outcome())).collect();
+    let expected =
+        [Outcome::Found, Outcome::NotFound, Outcome::Found, Outcome::Found, Outcome::NotFound, Outcome::Found];
+    assert_eq!(told, ids.into_iter().zip(expected).collect::<Vec<_>>());
+    for result in &results {
+        let id = result.user.as_ref().map(|user| user.id.as_str());
+        assert_eq!(id, (result.outcome() == Outcome::Found).then_some(result.id.as_str()));
+        assert!(result.read_info.is_some());
+    }
+    assert_eq!(results[0].read_info.unwrap().source(), Source::Redis);
+    assert_eq!(results[2].read_info.unwrap().source(), Source::Postgres);
+}
+
+#[tokio::test]
+async fn five_hundred_ids_are_answered_and_more_or_none_are_refused() {
+    let world = World::shared().await;
+    world
+        .execute(
+            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+         SELECT 'user-' || n, '', 'number ' || n, '', '', '{}', 1 FROM generate_series(0, 499) AS n",
+        )
+        .await;
+    let users = world.serve().await;
+    let ids: Vec<String> = (0..501).map(|number| format!("user-{number}")).collect();
+
+    let cold = users.batch(&ids[..500]).await.unwrap();
+    let warm = users.batch(&ids[..500]).await.unwrap();
+    let failure = users.batch(&ids).await.unwrap_err();
+    let none = users.batch::<&str>(&[]).await.unwrap_err();
+
+    for (number, (cold, warm)) in cold.iter().zip(&warm).enumerate() {
+        let user = cold.user.as_ref().unwrap();
+        assert_eq!((user.id.as_str(), user.display_name.as_str()), (&*ids[number], &*format!("number {number}")));
+        assert_eq!(warm.user.as_ref(), Some(user));
+        assert_eq!(warm.read_info.unwrap().source(), Source::Redis);
+    }
+    for failure in [failure, none] {
+        assert_eq!(failure.code, Code::InvalidArgument);
+        assert_eq!(failure.violations[0].field, "ids");
+    }
+}
+
+#[tokio::test]
+async fn a_strong_batch_is_answered_by_postgres() {
+    let world = World::shared().await;
+    let users = world.serve_without_relay().await;
+    users.create("ada").await.unwrap();
+    users.cache("ada").await;
+    world.execute("UPDATE user_account SET version = 7").await; // which no cache can know
+
+    let ids = vec!["ada".to_owned()];
+    let request = pb::BatchGetUsersRequest { ids, consistency: pb::Consistency::Strong.into() };
+    let results = users.call_batch(request).await.unwrap();
+
+    assert_eq!(results[0].user.as_ref().unwrap().version, 7);
+    assert_eq!(users.get("ada").await.unwrap().version, 1);
+}

@@ -1,0 +1,147 @@
+//! Redis killed, stopped, emptied, and come back with yesterday's data.
+
+use std::time::Duration;
+
+use tidings_proto::user::batch_get_users_result::Outcome;
+use tidings_proto::user::read_info::Source;
+use tonic::Code;
+
+use super::support::{SOON, Users, World, eventually, named};
+
+const IDS: [&str; 6] = ["ada", "bob", "cleo", "dan", "eve", "nobody"];
+
+/// Compares every way to read with Postgres.
+async fn expect_truth(world: &World, instances: [&Users; 2]) {
+    let rows: Vec<(String, i64, String)> =
+        sqlx::query_as("SELECT id, version, display_name FROM user_account WHERE delete_time IS NULL")
+            .fetch_all(&mut world.sql().await)
+            .await
+            .unwrap();
+    let truth = |id: &str| rows.iter().find(|row| row.0 == id).map(|row| (row.1, row.2.clone()));
+    for users in instances {
+        for id in IDS {
+            match users.get(id).await {
+                Ok(read) => assert_eq!(Some((read.version, read.user.display_name)), truth(id), "{id}"),
+                Err(failure) => {
+                    assert_eq!(failure.code, Code::NotFound, "{failure}");
+                    assert_eq!(truth(id), None, "{id}");
+                }
+            }
+        }
+        for result in users.batch(&IDS).await.unwrap() {
+            assert_ne!(result.outcome(), Outcome::Unavailable);
+            assert_eq!(result.user.map(|user| (user.version, user.display_name)), truth(&result.id), "{}", result.id);
+        }
+    }
+}
+
+async fn expect_cache_used(users: &Users) {
+    for id in ["ada", "bob"] {
+        users.cache(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushall_kill_and_an_old_snapshot_of_redis_change_no_answer() {
+    let world = World::own().await;
+    let redis = world.stack().redis();
+    let (here, there) = (world.serve().await, world.serve().await);
+    for id in &IDS[..4] {
+        here.create(id).await.unwrap();
+    }
+    expect_truth(&world, [&here, &there]).await;
+    expect_cache_used(&here).await;
+
+    redis::cmd("FLUSHALL").exec(&mut world.redis()).unwrap();
+    expect_truth(&world, [&here, &there]).await;
+    there.rename("ada", "after the flush").await.unwrap();
+    expect_truth(&world, [&here, &there]).await;
+
+    redis.kill().await;
+    redis.start().await.unwrap();
+    expect_truth(&world, [&here, &there]).await;
+    expect_cache_used(&here).await;
+    expect_cache_used(&there).await;
+
+    redis::cmd("SAVE").exec(&mut world.redis()).unwrap();
+    here.rename("ada", "after the snapshot").await.unwrap();
+    there.delete("bob").await.unwrap();
+    here.create("eve").await.unwrap();
+    let outbox = "SELECT count(*) FROM cache_outbox";
+    eventually("nobody will repair the snapshot", SOON, async || world.count(outbox).await == 0).await;
+    redis.kill().await;
+    there.rename("cleo", "while it was away").await.unwrap();
+    expect_truth(&world, [&here, &there]).await;
+    redis.start().await.unwrap();
+    assert!(world.cached("bob"), "the snapshot is back");
+    expect_truth(&world, [&here, &there]).await;
+    eventually("the cache is used again", SOON, async || {
+        here.get("ada").await.unwrap().source == Source::Redis
+            && there.get("ada").await.unwrap().source == Source::Redis
+    })
+    .await;
+    expect_truth(&world, [&here, &there]).await;
+}
+
+/// Reads and writes, with right answers and all of them from Postgres.
+async fn expect_service_without_redis(users: &Users, version: i64) {
+    let read = users.get("ada").await.unwrap();
+    assert_eq!((read.version, read.source, read.stale), (version, Source::Postgres, false));
+    let results = users.batch(&["ada", "nobody"]).await.unwrap();
+    assert_eq!(results[0].user.as_ref().unwrap().version, version);
+    assert_eq!(results[0].read_info.unwrap().source(), Source::Postgres);
+    assert_eq!(results[1].outcome(), Outcome::NotFound);
+    assert_eq!(users.get("nobody").await.unwrap_err().reason, "USER_NOT_FOUND");
+
+    let changed = users.rename("ada", &format!("name {}", version + 1)).await.unwrap();
+    assert_eq!(changed.version, version + 1);
+    assert_eq!(users.get("ada").await.unwrap().user, changed);
+    let id = format!("new-{version}");
+    users.create(&id).await.unwrap();
+    assert_eq!(users.get(&id).await.unwrap().user.display_name, named("", "first").display_name);
+    users.delete(&id).await.unwrap();
+    assert_eq!(users.get(&id).await.unwrap_err().code, Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_away_is_slower_not_wrong() {
+    let world = World::own().await;
+    let redis = world.stack().redis();
+    let users = world.serve_with(|config| config.redis.redis_timeout = Duration::from_millis(100).into()).await;
+    users.create("ada").await.unwrap();
+    users.cache("ada").await;
+
+    redis.pause();
+    expect_service_without_redis(&users, 1).await;
+    redis.resume();
+    eventually("the cache is used again, and has heard of the change", SOON, async || {
+        let read = users.get("ada").await.unwrap();
+        read.source == Source::Redis && read.version == 2
+    })
+    .await;
+
+    redis.kill().await;
+    expect_service_without_redis(&users, 2).await;
+    redis.start().await.unwrap();
+    eventually("the cache is used again", SOON, async || {
+        let read = users.get("ada").await.unwrap();
+        assert_eq!(read.version, 3);
+        read.source == Source::Redis
+    })
+    .await;
+    let outbox = "SELECT count(*) FROM cache_outbox";
+    eventually("the relay is done", SOON, async || world.count(outbox).await == 0).await;
+}
+
+#[tokio::test]
+async fn a_service_starts_and_serves_while_redis_is_away() {
+    let world = World::own().await;
+    world.stack().redis().kill().await;
+    let users = world.serve().await;
+
+    users.create("ada").await.unwrap();
+    assert_eq!(users.get("ada").await.unwrap().source, Source::Postgres);
+
+    world.stack().redis().start().await.unwrap();
+    users.cache("ada").await;
+}
