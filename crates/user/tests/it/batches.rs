@@ -76,3 +76,25 @@ async fn a_strong_batch_is_answered_by_postgres() {
     assert_eq!(results[0].user.as_ref().unwrap().version, 7);
     assert_eq!(users.get("ada").await.unwrap().version, 1);
 }
+
+#[tokio::test]
+async fn a_batch_of_the_largest_users_fits_what_clients_can_read() {
+    let world = World::shared().await;
+    world
+        .execute(
+            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+         SELECT 'user-' || n, '', repeat('x', 256), repeat('x', 2048), repeat('x', 4096), \
+                jsonb_build_object('x', repeat('x', 4095)), 1 FROM generate_series(0, 499) AS n",
+        )
+        .await;
+    let users = world.serve().await;
+    let ids: Vec<String> = (0..500).map(|number| format!("user-{number}")).collect();
+
+    let results = users.batch(&ids).await.unwrap();
+
+    let found = results.iter().filter(|result| result.outcome() == Outcome::Found).count();
+    assert!((300..500).contains(&found), "{found}");
+    assert!(results[found..].iter().all(|result| result.outcome() == Outcome::Unavailable), "the rest is asked again");
+    let rest = users.batch(&ids[found..]).await.unwrap();
+    assert!(rest.iter().all(|result| result.outcome() == Outcome::Found));
+}

@@ -145,3 +145,37 @@ async fn a_service_starts_and_serves_while_redis_is_away() {
     world.stack().redis().start().await.unwrap();
     users.cache("ada").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_is_seen_though_a_replica_makes_redis_begin_another_reign() {
+    let (world, other) = (World::own().await, World::own().await);
+    let here = world.serve().await;
+    here.create("ada").await.unwrap();
+    here.cache("ada").await;
+
+    // No client is disconnected; whoever connects from now on finds another reign, and others do half a second later.
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(world.stack().redis().port()).exec(&mut other.redis()).unwrap();
+    let there = world.serve().await;
+    there.cache("ada").await;
+    here.rename("ada", "Ada King").await.unwrap();
+
+    eventually("both see it", SOON, async || {
+        let (here, there) = (here.get("ada").await.unwrap(), there.get("ada").await.unwrap());
+        [here, there].iter().all(|read| read.user.display_name == "Ada King")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_is_seen_though_redis_takes_no_writes() {
+    let world = World::own().await;
+    let (here, there) = (world.serve().await, world.serve().await);
+    here.create("ada").await.unwrap();
+    there.cache("ada").await;
+
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut world.redis()).unwrap();
+    here.rename("ada", "Ada King").await.unwrap();
+
+    eventually("the other sees it", SOON, async || there.get("ada").await.unwrap().user.display_name == "Ada King")
+        .await;
+}
