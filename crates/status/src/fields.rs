@@ -126,7 +126,7 @@ impl Fields {
     }
 
     /// Refuses the field unless `holds`.
-    pub fn expect(&mut self, field: impl fmt::Display, holds: bool, description: impl Into<String>) {
+    pub fn require(&mut self, field: impl fmt::Display, holds: bool, description: impl Into<String>) {
         if !holds {
             self.refuse(field, description);
         }
@@ -135,7 +135,7 @@ impl Fields {
     /// Expects an id: 1 to 64 of `[A-Za-z0-9._~-]`.
     pub fn id(&mut self, field: impl fmt::Display, value: &str) {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
-        self.expect(
+        self.require(
             field,
             (1..=ID_MAX).contains(&value.len()) && value.bytes().all(legal),
             "expected 1 to 64 of [A-Za-z0-9._~-]",
@@ -173,7 +173,7 @@ impl Fields {
 
     /// Expects a number that is not negative, such as a version or a seq.
     pub fn not_negative(&mut self, field: impl fmt::Display, value: i64) {
-        self.expect(field, value >= 0, "expected 0 or more");
+        self.require(field, value >= 0, "expected 0 or more");
     }
 
     /// Expects attributes: at most 32 entries, 4,096 bytes together, names of 1 to 64 bytes, no NUL.

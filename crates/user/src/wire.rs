@@ -61,7 +61,7 @@ pub fn batch_get(request: pb::BatchGetUsersRequest) -> Result<(Vec<UserId>, bool
 pub fn create(request: pb::CreateUserRequest) -> Result<NewUser, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.optional_id("request_id", &request.request_id);
-    fields.expect("user", request.user.is_some(), "expected a user");
+    fields.require("user", request.user.is_some(), "expected a user");
     let asked = pb::User { version: 0, create_time: None, update_time: None, ..request.user.unwrap_or_default() };
     fields.within("user", |fields| {
         fields.optional_id("id", &asked.id);
@@ -121,7 +121,7 @@ fn consistency(fields: &mut Fields, value: i32) -> bool {
 fn field_set(fields: &mut Fields, mask: Option<prost_types::FieldMask>) -> FieldSet {
     let mut named = FieldSet::default();
     let paths = mask.map(|mask| mask.paths).unwrap_or_default();
-    fields.expect("update_mask", !paths.is_empty(), "expected at least one field");
+    fields.require("update_mask", !paths.is_empty(), "expected at least one field");
     for path in paths {
         match path.as_str() {
             "handle" => named.handle = true,
@@ -144,7 +144,7 @@ fn field_set(fields: &mut Fields, mask: Option<prost_types::FieldMask>) -> Field
 
 fn profile_fields(fields: &mut Fields, user: &pb::User) {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    fields.expect(
+    fields.require(
         "handle",
         user.handle.len() <= HANDLE_MAX && user.handle.bytes().all(legal),
         format!("expected 1 to {HANDLE_MAX} of [A-Za-z0-9._-], or nothing"),

@@ -2,6 +2,7 @@
 
 mod append;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use sqlx::PgConnection;
@@ -94,10 +95,11 @@ impl Messages {
         let time = moment(after.micros);
         self.postgres
             .run(async |connection| {
-                let rows = sqlx::query!(
+                let rows = sqlx::query_as!(
+                    Row,
                     r#"
-                    SELECT conversation.id AS conversation_id,
-                           conversation_no,
+                    SELECT conversation_no,
+                           conversation.id AS conversation_id,
                            seq,
                            message.id,
                            sender_id,
@@ -106,7 +108,7 @@ impl Messages {
                            body_data,
                            content_type,
                            reply_to_seq,
-                           message.attributes AS "attributes: Json<std::collections::BTreeMap<String, String>>",
+                           message.attributes AS "attributes: Json<BTreeMap<String, String>>",
                            state,
                            edit_version,
                            change_seq,
@@ -131,22 +133,6 @@ impl Messages {
                         micros: micros(row.create_time),
                         conversation: ConversationNo::new(row.conversation_no),
                         seq: row.seq,
-                    };
-                    let row = Row {
-                        conversation_id: row.conversation_id,
-                        seq: row.seq,
-                        id: row.id,
-                        sender_id: row.sender_id,
-                        client_message_id: row.client_message_id,
-                        body_text: row.body_text,
-                        body_data: row.body_data,
-                        content_type: row.content_type,
-                        reply_to_seq: row.reply_to_seq,
-                        attributes: row.attributes,
-                        state: row.state,
-                        edit_version: row.edit_version,
-                        change_seq: row.change_seq,
-                        create_time: row.create_time,
                     };
                     (Message::from(row), cursor)
                 });
@@ -182,7 +168,8 @@ async fn rows_before(
     sqlx::query_as!(
         Row,
         r#"
-        SELECT conversation.id AS conversation_id,
+        SELECT conversation_no,
+               conversation.id AS conversation_id,
                seq,
                message.id,
                sender_id,
@@ -191,7 +178,7 @@ async fn rows_before(
                body_data,
                content_type,
                reply_to_seq,
-               message.attributes AS "attributes: Json<std::collections::BTreeMap<String, String>>",
+               message.attributes AS "attributes: Json<BTreeMap<String, String>>",
                state,
                edit_version,
                change_seq,
@@ -222,7 +209,8 @@ async fn rows_between(
     sqlx::query_as!(
         Row,
         r#"
-        SELECT conversation.id AS conversation_id,
+        SELECT conversation_no,
+               conversation.id AS conversation_id,
                seq,
                message.id,
                sender_id,
@@ -231,7 +219,7 @@ async fn rows_between(
                body_data,
                content_type,
                reply_to_seq,
-               message.attributes AS "attributes: Json<std::collections::BTreeMap<String, String>>",
+               message.attributes AS "attributes: Json<BTreeMap<String, String>>",
                state,
                edit_version,
                change_seq,

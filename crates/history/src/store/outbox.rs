@@ -31,20 +31,19 @@ impl Outbox {
         Self { postgres }
     }
 
-    /// The oldest rows, at most `limit`.
+    /// The oldest rows, at most `limit`. Their conversations are looked up one by one: a join would read all there are.
     pub async fn pending(&self, limit: i64) -> Result<Vec<Pending>, Fault> {
         let rows = self
             .postgres
             .run_background(async |connection| {
                 sqlx::query!(
                     r#"
-                    SELECT outbox.id,
-                           conversation.id AS conversation,
+                    SELECT id,
+                           (SELECT conversation.id FROM conversation WHERE no = conversation_no) AS "conversation!",
                            first_seq,
-                           outbox.last_seq
+                           last_seq
                     FROM outbox
-                    JOIN conversation ON conversation.no = conversation_no
-                    ORDER BY outbox.id
+                    ORDER BY id
                     LIMIT $1
                     "#,
                     limit,

@@ -21,6 +21,7 @@ fn state(code: i16) -> State {
 
 /// A message as it is read.
 pub(super) struct Row {
+    pub(super) conversation_no: i64,
     pub(super) conversation_id: String,
     pub(super) seq: i64,
     pub(super) id: Uuid,

@@ -41,12 +41,12 @@ fn check(fields: &mut Fields, request: &pb::AppendMessageRequest) {
         Some(pb::body::Content::Text(text)) => fields.text("body.text", text, BODY_MAX),
         Some(pb::body::Content::Binary(binary)) => {
             let (bytes, kind) = (binary.data.len(), &binary.content_type);
-            fields.expect(
+            fields.require(
                 "body.binary.data",
                 bytes <= BODY_MAX,
                 format!("expected at most {BODY_MAX} bytes, got {bytes}"),
             );
-            fields.expect(
+            fields.require(
                 "body.binary.content_type",
                 (1..=CONTENT_TYPE_MAX).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_graphic()),
                 format!("expected 1 to {CONTENT_TYPE_MAX} bytes of visible ASCII"),

@@ -15,7 +15,7 @@ const TITLE_MAX: usize = 256;
 pub fn create(request: pb::CreateConversationRequest) -> Result<NewConversation, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.optional_id("request_id", &request.request_id);
-    fields.expect("conversation", request.conversation.is_some(), "expected a conversation");
+    fields.require("conversation", request.conversation.is_some(), "expected a conversation");
     let asked = pb::Conversation {
         last_seq: 0,
         version: 0,
@@ -25,7 +25,7 @@ pub fn create(request: pb::CreateConversationRequest) -> Result<NewConversation,
     };
     fields.within("conversation", |fields| {
         fields.optional_id("id", &asked.id);
-        fields.expect(
+        fields.require(
             "kind",
             asked.kind == i32::from(pb::conversation::Kind::Open),
             "expected KIND_OPEN (3); members are not kept yet",

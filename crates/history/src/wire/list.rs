@@ -45,7 +45,7 @@ pub struct ListAuthored {
 pub fn get(request: pb::GetMessageRequest) -> Result<(ConversationId, i64), Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.id("conversation_id", &request.conversation_id);
-    fields.expect("seq", request.seq >= 1, "expected 1 or more");
+    fields.require("seq", request.seq >= 1, "expected 1 or more");
     fields.finish()?;
     Ok((ConversationId::new(request.conversation_id), request.seq))
 }
@@ -67,7 +67,7 @@ pub fn list_authored(request: pb::ListUserMessagesRequest) -> Result<ListAuthore
     let mut fields = Fields::new(DOMAIN);
     fields.id("user_id", &request.user_id);
     let scope = Scope::try_from(request.scope);
-    fields.expect(
+    fields.require(
         "scope",
         matches!(scope, Ok(Scope::Unspecified | Scope::Authored)),
         "expected SCOPE_AUTHORED (1); members are not kept yet",
@@ -75,7 +75,7 @@ pub fn list_authored(request: pb::ListUserMessagesRequest) -> Result<ListAuthore
     let size = page_size(&mut fields, request.page_size, request.max_bytes);
     let after = (!request.page_token.is_empty()).then(|| {
         let numbers = token::decode(AUTHORED, &request.user_id, &request.page_token);
-        fields.expect("page_token", numbers.is_some(), "expected a next_page_token of this user's list");
+        fields.require("page_token", numbers.is_some(), "expected a next_page_token of this user's list");
         let [micros, conversation, seq] = numbers.unwrap_or_default();
         AuthoredCursor { micros, conversation: ConversationNo::new(conversation), seq }
     });
@@ -87,11 +87,11 @@ fn anchor(fields: &mut Fields, request: &pb::ListMessagesRequest) -> Anchor {
     use pb::list_messages_request::Anchor as Asked;
     let list = &request.conversation_id;
     if !request.page_token.is_empty() {
-        fields.expect("page_token", request.anchor.is_none(), "expected no anchor besides");
+        fields.require("page_token", request.anchor.is_none(), "expected no anchor besides");
         let older = token::decode(OLDER, list, &request.page_token);
         let older = older.filter(|[seq]| *seq >= 1).map(|[seq]| Anchor::Before(seq));
         let newer = token::decode(NEWER, list, &request.page_token).map(|[seq]| Anchor::After(seq));
-        fields.expect("page_token", older.or(newer).is_some(), "expected a token of this conversation's pages");
+        fields.require("page_token", older.or(newer).is_some(), "expected a token of this conversation's pages");
         return older.or(newer).unwrap_or(Anchor::Newest);
     }
     match request.anchor {
@@ -101,11 +101,11 @@ fn anchor(fields: &mut Fields, request: &pb::ListMessagesRequest) -> Anchor {
             Anchor::After(seq)
         }
         Some(Asked::BeforeSeq(seq)) => {
-            fields.expect("before_seq", seq >= 1, "expected 1 or more");
+            fields.require("before_seq", seq >= 1, "expected 1 or more");
             Anchor::Before(seq)
         }
         Some(Asked::AroundSeq(seq)) => {
-            fields.expect("around_seq", seq >= 1, "expected 1 or more");
+            fields.require("around_seq", seq >= 1, "expected 1 or more");
             Anchor::Around(seq)
         }
     }

@@ -90,18 +90,13 @@ pub(super) async fn append(
     let mut transaction = connection.begin().await?;
     let conversations = lock(&mut transaction, messages).await?;
     let repeated = find(&mut transaction, messages, &conversations).await?;
-    let found = Found {
-        messages: repeated
-            .iter()
-            .map(|(key, (fingerprint, message))| (key.clone(), (fingerprint.clone(), message.seq)))
-            .collect(),
-        conversations,
-    };
+    let found = Found { messages: repeated, conversations };
     let verdicts = decide(messages, &found);
+    let repeats = read(&mut transaction, found.messages.iter().map(|(key, (_, seq))| (key.0, *seq))).await?;
     let batch = Batch::new(messages, &verdicts, &found);
     let times = if batch.seqs.is_empty() { HashMap::new() } else { insert(&mut transaction, &batch).await? };
     transaction.commit().await?;
-    Ok(answers(messages, &verdicts, &found, &repeated, &batch, &times))
+    Ok(answers(messages, &verdicts, &found, &repeats, &batch, &times))
 }
 
 /// Locks the conversations in ascending order, so that no two appends wait for each other in a circle.
@@ -143,32 +138,21 @@ async fn find(
     connection: &mut PgConnection,
     messages: &[NewMessage],
     conversations: &HashMap<ConversationId, ConversationRow>,
-) -> Result<HashMap<Key, (Vec<u8>, Message)>, sqlx::Error> {
+) -> Result<HashMap<Key, (Vec<u8>, i64)>, sqlx::Error> {
     let keys: Vec<Key> = messages
         .iter()
         .filter_map(|message| Some(Key::of(conversations.get(&message.conversation)?.no, message)))
         .collect();
-    let ids: HashMap<ConversationNo, &ConversationId> = conversations.iter().map(|(id, row)| (row.no, id)).collect();
     let numbers: Vec<i64> = keys.iter().map(|key| key.0.get()).collect();
     let senders: Vec<String> = keys.iter().map(|key| key.1.clone()).collect();
     let names: Vec<String> = keys.iter().map(|key| key.2.clone()).collect();
     let rows = sqlx::query!(
         r#"
         SELECT message.conversation_no,
-               seq,
-               id,
                message.sender_id,
                message.client_message_id,
                fingerprint,
-               body_text,
-               body_data,
-               content_type,
-               reply_to_seq,
-               attributes AS "attributes: Json<BTreeMap<String, String>>",
-               state,
-               edit_version,
-               change_seq,
-               create_time
+               seq
         FROM UNNEST($1::bigint[], $2::text[], $3::text[]) AS asked (conversation_no, sender_id, client_message_id)
         JOIN message USING (conversation_no, sender_id, client_message_id)
         LIMIT 100
@@ -179,30 +163,50 @@ async fn find(
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let no = ConversationNo::new(row.conversation_no);
-            let key = Key(no, row.sender_id.clone(), row.client_message_id.clone());
-            let message = Row {
-                conversation_id: ids.get(&no).map(ToString::to_string).unwrap_or_default(),
-                seq: row.seq,
-                id: row.id,
-                sender_id: row.sender_id,
-                client_message_id: row.client_message_id,
-                body_text: row.body_text,
-                body_data: row.body_data,
-                content_type: row.content_type,
-                reply_to_seq: row.reply_to_seq,
-                attributes: row.attributes,
-                state: row.state,
-                edit_version: row.edit_version,
-                change_seq: row.change_seq,
-                create_time: row.create_time,
-            };
-            (key, (row.fingerprint, Message::from(message)))
-        })
-        .collect())
+    let found = rows.into_iter().map(|row| {
+        let key = Key(ConversationNo::new(row.conversation_no), row.sender_id, row.client_message_id);
+        (key, (row.fingerprint, row.seq))
+    });
+    Ok(found.collect())
+}
+
+/// The messages of these places, as they are now.
+async fn read(
+    connection: &mut PgConnection,
+    places: impl Iterator<Item = (ConversationNo, i64)>,
+) -> Result<HashMap<(i64, i64), Message>, sqlx::Error> {
+    let (numbers, seqs): (Vec<i64>, Vec<i64>) = places.map(|(no, seq)| (no.get(), seq)).unzip();
+    if seqs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        SELECT message.conversation_no,
+               (SELECT conversation.id FROM conversation WHERE no = message.conversation_no) AS "conversation_id!",
+               message.seq,
+               id,
+               sender_id,
+               client_message_id,
+               body_text,
+               body_data,
+               content_type,
+               reply_to_seq,
+               attributes AS "attributes: Json<BTreeMap<String, String>>",
+               state,
+               edit_version,
+               change_seq,
+               create_time
+        FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (conversation_no, seq)
+        JOIN message USING (conversation_no, seq)
+        LIMIT 100
+        "#,
+        &numbers,
+        &seqs,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| ((row.conversation_no, row.seq), Message::from(row))).collect())
 }
 
 /// The new messages as columns, and the conversations that they move.
@@ -326,7 +330,7 @@ fn answers(
     messages: &[NewMessage],
     verdicts: &[Verdict],
     found: &Found,
-    repeated: &HashMap<Key, (Vec<u8>, Message)>,
+    repeats: &HashMap<(i64, i64), Message>,
     batch: &Batch<'_>,
     times: &HashMap<(i64, i64), OffsetDateTime>,
 ) -> Vec<Appended> {
@@ -343,10 +347,10 @@ fn answers(
                 Appended::Done { message, .. } => Appended::Done { message: message.clone(), deduplicated: true },
                 other => other.clone(),
             },
-            Verdict::Repeat { .. } => {
-                let no = found.conversations.get(&message.conversation).map(|row| row.no);
-                match no.and_then(|no| repeated.get(&Key::of(no, message))) {
-                    Some((_, message)) => Appended::Done { message: message.clone(), deduplicated: true },
+            Verdict::Repeat { seq } => {
+                let no = found.conversations.get(&message.conversation).map(|row| row.no.get());
+                match no.and_then(|no| repeats.get(&(no, *seq))) {
+                    Some(message) => Appended::Done { message: message.clone(), deduplicated: true },
                     None => Appended::NoConversation,
                 }
             }
