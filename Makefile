@@ -17,7 +17,7 @@ up: install ## Start Postgres, Redis and the services on this machine; stop with
 	@exec $(TIDINGS) up
 
 test: install ## Run every test.
-	@cargo test --workspace --all-features
+	@cargo test --workspace --all-features --no-fail-fast
 
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
 	@cargo build --package tidings

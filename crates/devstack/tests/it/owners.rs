@@ -1,6 +1,7 @@
 //! Owners that are killed, and owners that come second.
 
 use std::fs::{self, Permissions};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -92,10 +93,12 @@ async fn a_server_without_a_guard_makes_way_for_the_next_owner() {
     drop(Devstack::start(kept(dir.path())).await.unwrap());
     let data = dir.path().join("postgres").canonicalize().unwrap();
     let user = fs::metadata(&data).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let orphan = Command::new("postgres")
         .arg("-D")
         .arg(&data)
-        .args(["-c", "listen_addresses=", "-c", "unix_socket_directories=", "-c", "log_min_messages=panic"])
+        .args(["-p", &port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+        .args(["-c", "log_min_messages=panic"])
         .uid(user.uid())
         .gid(user.gid())
         .current_dir("/")
