@@ -35,6 +35,18 @@ fn buf_curl_learns_the_contract_by_reflection_and_calls() {
     let open = r#"{"conversation": {"id": "lobby", "kind": "KIND_OPEN"}}"#;
     let (created, said) = call("history", "tidings.history.v1.ConversationService/CreateConversation", open);
     assert!(created, "{said}");
+    let url = format!("http://{}", up.address("history"));
+    let listed = finish(Command::new("buf").args([
+        "curl",
+        "--protocol",
+        "grpc",
+        "--http2-prior-knowledge",
+        "--list-services",
+        &url,
+    ]));
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("tidings.history.v1.HistoryService"), "{listed}");
+    assert!(!listed.contains("tidings.user"), "what is not served here is not listed: {listed}");
     let (health, said) = call("history", "grpc.health.v1.Health/Check", "{}");
     assert!(health && said.contains("SERVING"), "{said}");
 }

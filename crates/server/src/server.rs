@@ -15,6 +15,9 @@ use crate::call::Calls;
 use crate::connection::Connections;
 use crate::{Args, Health, accept, health};
 
+/// What every server serves besides what is added to it.
+const ALWAYS_SERVED: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
+
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -123,13 +126,18 @@ impl Server {
         Ok(Drained { cut })
     }
 
+    /// Reflection lists what is served here, whatever else the descriptor sets describe.
     fn add_reflection(&mut self) -> Result<(), Error> {
+        let served = self.names.iter().filter(|name| name.contains('.')).chain(&ALWAYS_SERVED);
         let builder = || {
-            self.descriptor_sets.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+            let sets = self.descriptor_sets.iter();
+            let builder = sets.fold(tonic_reflection::server::Builder::configure(), |builder, set| {
                 builder.register_encoded_file_descriptor_set(set)
-            })
+            });
+            served.clone().fold(builder, |builder, name| builder.with_service_name(*name))
         };
-        self.routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?);
+        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        self.routes.add_service(v1).add_service(v1alpha);
         Ok(())
     }
 }
