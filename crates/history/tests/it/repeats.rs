@@ -82,3 +82,33 @@ async fn a_retry_after_the_answer_was_lost_returns_the_same_message() {
     assert!(late.deduplicated);
     assert_eq!(late.message.unwrap(), numbers[0]);
 }
+
+#[tokio::test]
+async fn a_long_conversation_makes_no_append_read_it() {
+    let mut histories = Histories::start().await;
+    // One conversation of very many: that is where a plan that looks a message up by its conversation reads all of it.
+    let rows = "WITH conversations AS (
+            INSERT INTO conversation (id, kind, title, attributes, last_seq, fingerprint)
+            SELECT 'c' || n, 3, '', '{}', CASE n WHEN 1 THEN 20000 ELSE 5 END, '' FROM generate_series(1, 4000) AS n
+            RETURNING no, last_seq
+        ), messages AS (
+            INSERT INTO message (conversation_no, seq, id, sender_id, client_message_id, fingerprint, body_text,
+                                 reply_to_seq, attributes, create_time)
+            SELECT no, seq, gen_random_uuid(), 'bob', 'k' || seq, '', '', 0, '{}', now()
+            FROM conversations, generate_series(1, last_seq) AS seq
+            RETURNING 1
+        )
+        SELECT count(*) FROM messages";
+    assert_eq!(histories.count(rows).await, 20_000 + 3_999 * 5);
+    histories.analyze().await;
+    histories.restart(0).await;
+    let before = histories.messages_read().await;
+
+    for key in ["once", "once", "twice"] {
+        histories.append(text("c1", "ada", key, "hello")).await.unwrap();
+    }
+
+    histories.restart(0).await; // a backend tells what it did when it ends
+    let read = histories.messages_read().await - before;
+    assert!(read < 20, "{read} messages read by two appends and a repeat");
+}

@@ -129,6 +129,23 @@ impl<'a> Histories<'a> {
         count
     }
 
+    /// Lets Postgres learn how much there is of everything, as it would by itself in time.
+    pub(crate) async fn analyze(&self) {
+        let mut connection = PgConnection::connect(&self.database).await.unwrap();
+        sqlx::query("ANALYZE").execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// How many messages Postgres has read, by backends that ended.
+    pub(crate) async fn messages_read(&self) -> i64 {
+        self.count(
+            "SELECT sum(coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0))::bigint
+             FROM pg_stat_user_tables
+             WHERE relname LIKE 'message%'",
+        )
+        .await
+    }
+
     /// Waits until the tails have heard of everything.
     pub(crate) async fn settled(&self) {
         eventually("the outbox is empty", async || self.count("SELECT count(*) FROM outbox").await == 0).await;
