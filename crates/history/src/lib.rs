@@ -12,47 +12,22 @@ pub mod store;
 pub mod tasks;
 pub mod wire;
 
-use tidings_postgres::{Migrations, Postgres};
+use tidings_postgres::Migrations;
 use tidings_proto::history::conversation_service_server::ConversationServiceServer;
 use tidings_proto::history::history_service_server::HistoryServiceServer;
-use tidings_redis::Redis;
-use tidings_server::Server;
+use tidings_redis::{Redis, Role};
+use tidings_server::{Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+pub use tidings_server::ServeError;
 
 /// The schema, as a list of steps.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// The largest request: a batch of about a hundred messages of the largest legal size.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
-
-/// Why the service could not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address can not be bound.
-    #[error("can not listen on {0}")]
-    Listen(std::net::SocketAddr, #[source] std::io::Error),
-    /// The schema is not as it should be.
-    #[error(transparent)]
-    Migrate(#[from] tidings_postgres::MigrateError),
-    /// Postgres can not be used.
-    #[error(transparent)]
-    Postgres(#[from] tidings_postgres::StartError),
-    /// The URL of Redis can not be used.
-    #[error("can not use redis")]
-    Redis(#[source] tidings_redis::OpenError),
-    /// The relay ended unasked.
-    #[error("the relay ended")]
-    Relay(#[source] tokio::task::JoinError),
-    /// The process can not be told to stop.
-    #[error("can not listen for signals")]
-    Signal(#[source] std::io::Error),
-    /// The server did not start.
-    #[error("can not serve")]
-    Server(#[from] tidings_server::Error),
-}
 
 /// Applies what is pending of the schema.
 pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
@@ -61,44 +36,28 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| ServeError::Listen(config.listen, error))?;
+    let listener = listen(config.listen).await?;
     serve(config, listener, shutdown).await
 }
 
-/// Serves on a listener until `shutdown`, then ends in order: calls, writes under way, relay, connections.
+/// Serves on a listener until `shutdown`, then ends in order: calls, relay, writes under way, connections.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
-    if config.migrate {
-        migrations.apply(&config.postgres).await?;
-    }
-    migrations.check(&config.postgres).await?;
-    let postgres = Postgres::connect(&config.postgres, "tidings-history").await?;
-    let redis = Redis::open(&config.redis, "history").map_err(ServeError::Redis)?;
+    let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-history").await?;
+    let redis = Redis::open(&config.redis, "history", Role::Cache).map_err(ServeError::Redis)?;
     let tails = cache::Tails::new(redis, config.tails.lives());
     let histories = domain::Histories::new(store::Store::new(postgres), tails);
 
-    let stop = CancellationToken::new();
-    let _stop_with_us = stop.clone().drop_guard();
-    // A relay that panics ends the service, which is started again: without it nothing would repair the cache.
-    let end_with_relay = shutdown.clone().drop_guard();
-    let relay = tasks::relay::run(histories.clone(), *config.tails.history_relay_tick, stop.clone());
-    let relay = tokio::spawn(async move {
-        let _end_with_relay = end_with_relay;
-        relay.await;
-    });
+    let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("the relay", |stop| tasks::relay::run(histories.clone(), *config.tails.history_relay_tick, stop));
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving histories");
     let rpc = rpc::Rpc::new(histories.clone());
-    let served = Server::new(&config.server)
+    let server = Server::new(&config.server)
         .add(HistoryServiceServer::new(rpc.clone()).max_decoding_message_size(REQUEST_MAX))
         .add(ConversationServiceServer::new(rpc).max_decoding_message_size(REQUEST_MAX))
-        .reflect(tidings_proto::DESCRIPTORS)
-        .serve(listener, shutdown)
-        .await;
-
-    stop.cancel();
-    let relayed = relay.await;
+        .reflect(tidings_proto::DESCRIPTORS);
+    let ended = tasks.serve(server, listener).await;
     histories.close().await;
-    served?;
-    relayed.map_err(ServeError::Relay)
+    ended
 }

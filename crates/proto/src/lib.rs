@@ -19,3 +19,18 @@ pub mod user {
 pub mod history {
     tonic::include_proto!("tidings.history.v1");
 }
+
+/// `tidings.lock.v1`.
+pub mod lock {
+    tonic::include_proto!("tidings.lock.v1");
+}
+
+/// `tidings.broadcast.v1`.
+pub mod broadcast {
+    tonic::include_proto!("tidings.broadcast.v1");
+
+    /// The same contract with each `Message` of a `Messages` already encoded, for the server: equal on the wire.
+    pub mod encoded {
+        include!(concat!(env!("OUT_DIR"), "/encoded/tidings.broadcast.v1.rs"));
+    }
+}

@@ -24,9 +24,10 @@ pub struct Args {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub redis_lanes: u16,
 
-    /// Longest wait for an answer, e.g. `50ms`; past it the service does without.
-    #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", default_value = "50ms", value_name = "DURATION")]
-    pub redis_timeout: humantime::Duration,
+    /// Longest wait for an answer, e.g. `50ms`; past it a cache is done without, and a state counts as away
+    /// [default: 50ms for user and history, 150ms for lock and broadcast].
+    #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", value_name = "DURATION")]
+    pub redis_timeout: Option<humantime::Duration>,
 
     /// Longest time a new connection may take, e.g. `300ms`.
     #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION")]
@@ -40,8 +41,28 @@ impl Args {
             redis_url,
             redis_prefix: "tidings".to_owned(),
             redis_lanes: 2,
-            redis_timeout: Duration::from_millis(50).into(),
+            redis_timeout: None,
             redis_connect_timeout: Duration::from_millis(300).into(),
+        }
+    }
+}
+
+/// What a service keeps in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Copies: losing them costs time. Keys carry the reign, so that another reign is an empty cache.
+    Cache,
+    /// The only copy there is: keys stay the same in every reign, and each script makes sure of the reign itself. A server
+    /// that may evict keys is refused.
+    State,
+}
+
+impl Role {
+    /// How long an answer is waited for unless the settings say otherwise.
+    pub(crate) fn timeout(self) -> Duration {
+        match self {
+            Self::Cache => Duration::from_millis(50),
+            Self::State => Duration::from_millis(150),
         }
     }
 }

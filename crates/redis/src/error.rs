@@ -2,6 +2,8 @@
 
 use redis::RedisError;
 
+use crate::lane::{REFUSES_WRITES, says};
+
 /// Why a call to Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -11,6 +13,10 @@ pub enum Error {
     /// No answer came: what was sent **may have been done**, or may be done yet.
     #[error("redis did not answer")]
     Unanswered(#[source] RedisError),
+    /// Redis answered that it takes no writes just now (out of memory, a snapshot that failed, a replica, still loading): it
+    /// was not done.
+    #[error("redis takes no writes")]
+    Unwritable(#[source] RedisError),
     /// Redis answered that it would not, or something nobody expects.
     #[error("redis refused")]
     Refused(#[source] RedisError),
@@ -20,6 +26,8 @@ impl Error {
     pub(crate) fn from_redis(error: RedisError) -> Self {
         if error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
             Self::Unanswered(error)
+        } else if REFUSES_WRITES.iter().chain(&["LOADING"]).any(|code| says(&error, code)) {
+            Self::Unwritable(error)
         } else {
             Self::Refused(error)
         }

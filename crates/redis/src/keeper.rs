@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::lane::Live;
-use crate::{Error, Lane};
+use crate::lane::{Live, OUT_OF_MEMORY, says};
+use crate::{Error, Lane, Role};
 
 /// The first pause after an attempt to connect failed; it doubles with each.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -53,13 +53,13 @@ pub(crate) fn pool(info: ConnectionInfo, config: AsyncConnectionConfig, lanes: u
 }
 
 /// Starts to keep a lane.
-pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -> (Slot, JoinHandle<()>) {
+pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, role: Role, limit: Duration) -> (Slot, JoinHandle<()>) {
     let (slot, live) = watch::channel(None);
     let keeper = tokio::spawn(async move {
         let mut pause = PAUSE_MIN;
         let mut said = false;
         loop {
-            match connect(&pool, &prefix, limit).await {
+            match connect(&pool, &prefix, role, limit).await {
                 Ok(lane) => {
                     tracing::info!(lane = number, reign = lane.reign(), "redis connected");
                     (pause, said) = (PAUSE_MIN, false);
@@ -67,7 +67,7 @@ pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -
                     slot.send_replace(Some(Arc::clone(&lane)));
                     let why = tokio::select! {
                         () = lane.broken() => "connection lost or of no use".to_owned(),
-                        why = disproved(&lane, &prefix) => why,
+                        why = disproved(&lane, &prefix, role) => why,
                     };
                     lane.give_up();
                     slot.send_replace(None);
@@ -88,12 +88,20 @@ pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, limit: Duration) -
 }
 
 /// Connects, and learns before the first command whose reign it is.
-async fn connect(pool: &Pool, prefix: &str, limit: Duration) -> Result<Live, String> {
+async fn connect(pool: &Pool, prefix: &str, role: Role, limit: Duration) -> Result<Live, String> {
     let attempt = async {
         let mut pooled = pool.get().await.map_err(|error| error.to_string())?;
-        let info = prove(&mut *pooled, prefix).await.map_err(|error| error.to_string())?;
+        let info = prove(&mut *pooled, prefix, role).await.map_err(|error| error.to_string())?;
         check_version(&info)?;
-        Ok(Live::new(pooled, format!("{prefix}:{}:", reign(&info)?).into()))
+        let reign = reign(&info)?;
+        let keys = match role {
+            Role::Cache => format!("{prefix}:{reign}:"),
+            Role::State => {
+                check_eviction(&info)?;
+                format!("{prefix}:")
+            }
+        };
+        Ok(Live::new(pooled, keys.into(), reign.into(), role))
     };
     timeout(limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
 }
@@ -101,29 +109,26 @@ async fn connect(pool: &Pool, prefix: &str, limit: Duration) -> Result<Live, Str
 /// Asks a server what it is, and lets it prove that it takes writes.
 ///
 /// One that answers reads and refuses writes (out of memory, a snapshot that failed, a replica) would serve what nobody
-/// can correct: it counts as away.
-async fn prove(connection: &mut impl ConnectionLike, prefix: &str) -> Result<String, RedisError> {
-    let (info,): (String,) = redis::pipe()
-        .cmd("INFO")
-        .arg("server")
-        .arg("replication")
-        .cmd("SET")
-        .arg(format!("{prefix}:proof"))
-        .arg("")
-        .arg("PX")
-        .arg(PROOF_LIFE)
-        .ignore()
-        .query_async(connection)
-        .await?;
-    Ok(info)
+/// can correct: it counts as away. But what frees a state goes on where memory is short.
+async fn prove(connection: &mut impl ConnectionLike, prefix: &str, role: Role) -> Result<String, RedisError> {
+    let mut ask = redis::cmd("INFO");
+    ask.arg("server").arg("replication").arg("memory");
+    let mut prove = redis::cmd("SET");
+    prove.arg(format!("{prefix}:proof")).arg("").arg("PX").arg(PROOF_LIFE);
+    let answer = redis::pipe().add_command(ask.clone()).add_command(prove).ignore().query_async(connection).await;
+    match answer {
+        Ok((info,)) => Ok(info),
+        Err(error) if role == Role::State && says(&error, OUT_OF_MEMORY) => ask.query_async(connection).await,
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns why a lane is not to be used any more, as soon as a probe shows it: another reign began while the connection
 /// stayed, as when a replica is attached or promoted, or writes are refused.
-async fn disproved(lane: &Live, prefix: &str) -> String {
+async fn disproved(lane: &Live, prefix: &str, role: Role) -> String {
     loop {
         sleep(PROBE).await;
-        match prove(&mut lane.connection(), prefix).await {
+        match prove(&mut lane.connection(), prefix, role).await {
             Ok(info) if reign(&info).is_ok_and(|now| now == lane.reign()) => {}
             Ok(_) => return "another reign".to_owned(),
             Err(error) if error.is_timeout() => {} // the calls that get no answer are counted, not the probes
@@ -147,6 +152,17 @@ fn check_version(info: &str) -> Result<(), String> {
     Err(format!("found redis {found}, need 7.0 or newer, or valkey 7.2 or newer"))
 }
 
+/// What is nowhere else must not be evicted.
+fn check_eviction(info: &str) -> Result<(), String> {
+    match (field(info, "maxmemory"), field(info, "maxmemory_policy")) {
+        (Some("0"), _) | (_, Some("noeviction") | None) => Ok(()),
+        (_, Some(policy)) => Err(format!(
+            "found maxmemory-policy {policy}, which lets redis forget what is nowhere else: \
+             need noeviction for locks and channels, or a redis of their own"
+        )),
+    }
+}
+
 /// The value of a field of INFO.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
@@ -161,5 +177,13 @@ mod tests {
         assert_eq!(check_version("redis_version:7.0.15\r\n"), Ok(()));
         let refusal = check_version("# Server\r\nredis_version:6.2.7\r\n").unwrap_err();
         assert_eq!(refusal, "found redis 6.2.7, need 7.0 or newer, or valkey 7.2 or newer");
+    }
+
+    #[test]
+    fn a_server_that_may_evict_keeps_no_state() {
+        let memory = |limit, policy| format!("maxmemory:{limit}\r\nmaxmemory_policy:{policy}\r\n");
+        assert_eq!(check_eviction(&memory(1_000_000, "noeviction")), Ok(()));
+        assert_eq!(check_eviction(&memory(0, "allkeys-lru")), Ok(()));
+        assert!(check_eviction(&memory(1_000_000, "allkeys-lru")).unwrap_err().contains("allkeys-lru"));
     }
 }

@@ -9,28 +9,40 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 
-use crate::Error;
+use crate::{Error, Role};
 
 /// After so many unanswered calls in a row a connection is given up: the driver itself never does.
 const UNANSWERED_MAX: u32 = 20;
 
 /// The answers of a server that takes no writes; it would go on answering reads with what nobody can correct.
-const REFUSES_WRITES: [&str; 4] = ["READONLY", "OOM", "MISCONF", "NOREPLICAS"];
+pub(crate) const REFUSES_WRITES: [&str; 4] = [OUT_OF_MEMORY, "READONLY", "MISCONF", "NOREPLICAS"];
+
+/// The answer of a server that has no memory for this; scripts that free something are run all the same.
+pub(crate) const OUT_OF_MEMORY: &str = "OOM";
+
+/// Whether a server answered one of these calls, or the only one, with this code.
+pub(crate) fn says(error: &RedisError, code: &str) -> bool {
+    error.clone().into_server_errors().is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == code))
+}
 
 /// A connected lane.
 pub(crate) struct Live {
     connection: MultiplexedConnection,
     keys: Arc<str>,
+    reign: Box<str>,
+    role: Role,
     unanswered: AtomicU32,
     broken: watch::Sender<bool>,
 }
 
 impl Live {
-    pub(crate) fn new(pooled: Connection, keys: Arc<str>) -> Self {
+    pub(crate) fn new(pooled: Connection, keys: Arc<str>, reign: Box<str>, role: Role) -> Self {
         Self {
             // Out of the pool for good: it is broken when its lane ends, and calls under way must not keep its place.
             connection: Connection::take(pooled),
             keys,
+            reign,
+            role,
             unanswered: AtomicU32::new(0),
             broken: watch::Sender::new(false),
         }
@@ -41,9 +53,9 @@ impl Live {
         self.connection.clone()
     }
 
-    /// The reign of the server, the last part of every key's prefix.
+    /// The reign of the server.
     pub(crate) fn reign(&self) -> &str {
-        self.keys.trim_end_matches(':').rsplit(':').next().unwrap_or_default()
+        &self.reign
     }
 
     /// Whether the connection is of no use any more.
@@ -72,7 +84,8 @@ impl Live {
             Err(error) => {
                 let silent =
                     error.is_timeout() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED_MAX;
-                let unwritable = error.code().is_some_and(|code| REFUSES_WRITES.contains(&code));
+                let bears = |code| self.role == Role::State && code == OUT_OF_MEMORY;
+                let unwritable = REFUSES_WRITES.iter().any(|code| !bears(*code) && says(&error, code));
                 let closed = error.is_unrecoverable_error() || error.is_connection_dropped();
                 if silent || unwritable || (closed && !error.is_timeout()) {
                     self.give_up();
@@ -95,7 +108,7 @@ impl fmt::Debug for Live {
     }
 }
 
-/// A lane in the hands of one call: all its keys are of one reign.
+/// A lane in the hands of one call: all keys of a cache are of one reign.
 #[derive(Debug)]
 pub struct Lane {
     live: Arc<Live>,
@@ -107,7 +120,7 @@ impl Lane {
         Self { live: Arc::clone(live), connection: live.connection() }
     }
 
-    /// A key of the service in the reign of this lane: `<prefix>:<service>:<reign>:<name>`.
+    /// A key of the service: `<prefix>:<service>:<reign>:<name>` of a cache, `<prefix>:<service>:<name>` of a state.
     pub fn key(&self, name: fmt::Arguments<'_>) -> String {
         format!("{}{name}", self.live.keys)
     }

@@ -1,19 +1,24 @@
 //! Redis, which makes it fast and may forget anything at any moment: lanes, scripts and reigns, the same for every service.
 //!
 //! A [`Lane`] is one multiplexed connection, shared by all callers: no checkout per command, one round trip per call.
-//! Every lane knows the *reign* of the server it talks to, and every key begins with it. A server that restarted, with
-//! nothing, or with an old snapshot, is another reign: an empty cache, whatever it holds.
+//! Every lane knows the *reign* of the server it talks to, and every key of a cache begins with it. A server that
+//! restarted, with nothing, or with an old snapshot, is another reign: an empty cache, whatever it holds. Services that
+//! keep state compare the reign in their scripts instead.
+//!
+//! A [`Subscriber`] is the one connection over which a service hears what others publish.
 
 mod args;
 mod error;
 mod keeper;
 mod lane;
 mod redis;
+mod subscriber;
 
-pub use args::{Args, RedisUrl};
+pub use args::{Args, RedisUrl, Role};
 pub use error::Error;
 pub use lane::Lane;
 pub use redis::Redis;
+pub use subscriber::{Session, Subscriber};
 
 /// Why Redis can not be used at all: the URL or what it asks for makes no sense to the driver.
 pub use ::redis::RedisError as OpenError;

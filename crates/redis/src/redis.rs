@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, RedisError};
 use tokio::task::JoinHandle;
 
 use crate::keeper::{self, Slot};
-use crate::{Args, Error, Lane};
+use crate::{Args, Error, Lane, Role};
 
 /// Commands that may wait in one lane to be written; more wait in their callers.
 const PIPELINE_BUFFER: usize = 1024;
@@ -40,24 +40,14 @@ impl Redis {
     ///
     /// # Errors
     /// The driver's, if the URL can not be used at all.
-    pub fn open(args: &Args, service: &str) -> Result<Self, RedisError> {
-        let info = args.redis_url.info().clone().into_connection_info()?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
-            .set_user_timeout(USER_TIMEOUT);
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(*args.redis_connect_timeout))
-            .set_response_timeout(Some(*args.redis_timeout))
-            .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+    pub fn open(args: &Args, service: &str, role: Role) -> Result<Self, RedisError> {
+        let (info, config) = connection(args, role)?;
         let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
         let prefix: Arc<str> = format!("{}:{service}", args.redis_prefix).into();
         let (slots, keepers) = (0..args.redis_lanes)
-            .map(|number| keeper::keep(number, pool.clone(), Arc::clone(&prefix), *args.redis_connect_timeout))
+            .map(|number| keeper::keep(number, pool.clone(), Arc::clone(&prefix), role, *args.redis_connect_timeout))
             .unzip();
-        let patience = *args.redis_timeout;
+        let patience = timeout(args, role);
         Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, keepers }) })
     }
 
@@ -85,6 +75,26 @@ impl Redis {
         let slot = &self.lanes.slots[turn % self.lanes.slots.len()];
         slot.lane(self.lanes.patience).await
     }
+}
+
+/// How every connection of a service is made.
+pub(crate) fn connection(args: &Args, role: Role) -> Result<(ConnectionInfo, AsyncConnectionConfig), RedisError> {
+    let info = args.redis_url.info().clone().into_connection_info()?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
+        .set_user_timeout(USER_TIMEOUT);
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(*args.redis_connect_timeout))
+        .set_response_timeout(Some(timeout(args, role)))
+        .set_pipeline_buffer_size(PIPELINE_BUFFER);
+    Ok((info.set_redis_settings(settings).set_tcp_settings(tcp), config))
+}
+
+/// How long an answer is waited for.
+pub(crate) fn timeout(args: &Args, role: Role) -> Duration {
+    args.redis_timeout.map_or(role.timeout(), Into::into)
 }
 
 impl Drop for Lanes {

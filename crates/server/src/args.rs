@@ -1,5 +1,6 @@
 //! The settings every Tidings server shares: each is a flag, an environment variable and a documented default.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Limits and timers of a server; services flatten it into their own arguments.
@@ -9,6 +10,10 @@ use std::time::Duration;
 // The group would be called `Args`, like that of every other flattened struct, and clap refuses twins.
 #[group(skip)]
 pub struct Args {
+    /// Address to serve metrics on over HTTP, for Prometheus, e.g. `127.0.0.1:9401`; without it they are not served.
+    #[arg(long, env = "TIDINGS_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+
     /// Most connections held at once; further ones wait in the backlog of the socket.
     #[arg(long, env = "TIDINGS_MAX_CONNECTIONS", default_value_t = Args::default().max_connections,
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -54,6 +59,7 @@ pub fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
 impl Default for Args {
     fn default() -> Self {
         Self {
+            admin_listen: None,
             max_connections: 4096,
             max_streams: 256,
             keepalive_interval: Duration::from_secs(20).into(),

@@ -13,7 +13,7 @@ use tower::Service;
 
 use crate::call::Calls;
 use crate::connection::Connections;
-use crate::{Args, Health, accept, health};
+use crate::{Args, Health, accept, health, metrics};
 
 /// What every server serves besides what is added to it.
 const ALWAYS_SERVED: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
@@ -24,6 +24,9 @@ pub enum Error {
     /// A descriptor set given to [`Server::reflect`] cannot be decoded.
     #[error("malformed descriptor set")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The address for metrics can not be bound.
+    #[error("can not serve metrics")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
 /// How a shutdown went.
@@ -97,8 +100,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A malformed descriptor set; no connection was accepted then.
+    /// A malformed descriptor set, or no address for metrics; no connection was accepted then.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<Drained, Error> {
+        if let Some(address) = self.args.admin_listen {
+            metrics::expose(address)?;
+        }
         self.add_reflection()?;
         self.routes.add_service(self.health.service());
         let calls = Calls::new(self.routes.routes().prepare());

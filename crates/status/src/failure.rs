@@ -108,25 +108,15 @@ fn name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Fields, Reason, Reply};
-
-    #[derive(Clone, Copy)]
-    struct Away;
-
-    impl Reason for Away {
-        const DOMAIN: &'static str = "test.tidings";
-
-        fn name(self) -> &'static str {
-            "STORE_AWAY"
-        }
-    }
+    use crate::{Fields, Reply};
 
     #[test]
     fn what_a_reply_says_is_what_a_failure_reads() {
-        let status = Reply::new(Code::Unavailable, Away, "the store does not answer")
-            .with("version", &7)
-            .retry_after(Duration::from_millis(250))
-            .into_status();
+        let status =
+            Reply::new(Code::Unavailable, "test.tidings", "ERROR_REASON_STORE_AWAY", "the store does not answer")
+                .with("version", &7)
+                .retry_after(Duration::from_millis(250))
+                .into_status();
 
         let failure = Failure::from(&status);
 

@@ -11,6 +11,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The longest id, in bytes.
 const ID_MAX: usize = 64;
+/// The longest name of a lock or a channel, in bytes.
+const NAME_MAX: usize = 200;
 /// The most attributes that one thing can have.
 const ATTRIBUTES_MAX: usize = 32;
 /// The most bytes that names and values of attributes have together.
@@ -147,6 +149,18 @@ impl Fields {
         if !value.is_empty() {
             self.id(field, value);
         }
+    }
+
+    /// Expects the name of a lock or a channel: 1 to 200 of `[A-Za-z0-9._~/-]`, no empty segment.
+    pub fn name(&mut self, field: impl fmt::Display, value: &str) {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte);
+        self.require(
+            field,
+            (1..=NAME_MAX).contains(&value.len())
+                && value.bytes().all(legal)
+                && value.split('/').all(|segment| !segment.is_empty()),
+            "expected 1 to 200 of [A-Za-z0-9._~/-] without an empty segment",
+        );
     }
 
     /// Expects a text of at most `max` bytes without NUL, which Postgres can not keep.

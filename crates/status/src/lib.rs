@@ -10,4 +10,4 @@ mod reply;
 
 pub use failure::Failure;
 pub use fields::{Fields, Invalid, Violation};
-pub use reply::{Reason, Reply};
+pub use reply::Reply;

@@ -7,15 +7,6 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// A value of a contract's `ErrorReason`.
-pub trait Reason: Copy {
-    /// Whose reasons these are, e.g. `user.tidings`.
-    const DOMAIN: &'static str;
-
-    /// The name of the value without `ERROR_REASON_`.
-    fn name(self) -> &'static str;
-}
-
 /// A status being written: a code, a reason, a sentence for people, and details for programs.
 #[derive(Debug)]
 pub struct Reply {
@@ -28,13 +19,15 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Begins a reply. `message` is for people and goes to the caller: never a driver's words.
-    pub fn new<R: Reason>(code: Code, reason: R, message: impl Into<String>) -> Self {
+    /// Begins a reply. `domain` says whose reasons these are, e.g. `user.tidings`; `reason` is a value of that contract's
+    /// `ErrorReason`, with or without `ERROR_REASON_`. `message` is for people and goes to the caller: never a driver's
+    /// words.
+    pub fn new(code: Code, domain: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
-            reason: reason.name(),
-            domain: R::DOMAIN,
+            reason: reason.strip_prefix("ERROR_REASON_").unwrap_or(reason),
+            domain,
             metadata: HashMap::new(),
             details: ErrorDetails::new(),
         }

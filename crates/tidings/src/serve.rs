@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 use std::thread;
 
-use tidings_server::signal;
+use tidings_server::{ServeError, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Serve one service until SIGTERM or SIGINT.
@@ -30,17 +30,6 @@ enum Service {
     History(Box<tidings_history::Config>),
 }
 
-/// Why a service could not serve.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    User(#[from] tidings_user::ServeError),
-    #[error(transparent)]
-    History(#[from] tidings_history::ServeError),
-    #[error("can not listen for signals")]
-    Signal(#[source] io::Error),
-}
-
 /// Serves to the end; has a runtime of its own.
 pub(crate) fn run(args: Args) -> ExitCode {
     let name = match &args.service {
@@ -48,15 +37,14 @@ pub(crate) fn run(args: Args) -> ExitCode {
         Service::History(_) => "tidings-history",
     };
     tidings_server::run(name, async {
-        let shutdown = signal::shutdown().map_err(Error::Signal)?;
+        let shutdown = signal::shutdown().map_err(ServeError::Signal)?;
         if args.stop_with_stdin {
             stop_with_stdin(shutdown.clone());
         }
         match args.service {
-            Service::User(config) => tidings_user::run(*config, shutdown).await?,
-            Service::History(config) => tidings_history::run(*config, shutdown).await?,
+            Service::User(config) => tidings_user::run(*config, shutdown).await,
+            Service::History(config) => tidings_history::run(*config, shutdown).await,
         }
-        Ok::<(), Error>(())
     })
 }
 

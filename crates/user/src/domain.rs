@@ -232,7 +232,9 @@ impl Users {
     fn missed(&self, error: &cache::Error) {
         match error {
             cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
-            cache::Error::Away | cache::Error::Unanswered(_) => tracing::debug!(%error, "going on without redis"),
+            cache::Error::Away | cache::Error::Unanswered(_) | cache::Error::Unwritable(_) => {
+                tracing::debug!(%error, "going on without redis");
+            }
         }
     }
 

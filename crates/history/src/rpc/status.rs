@@ -1,29 +1,12 @@
 //! Domain error -> status: what a caller hears, and what only the log does.
 
-use std::time::Duration;
-
 use tidings_proto::history::ErrorReason;
-use tidings_status::{Reason, Reply};
+use tidings_server::store_failed;
+use tidings_status::Reply;
 use tonic::{Code, Status};
 
 use crate::domain::Error;
 use crate::{store, wire};
-
-/// When to try again while Postgres is away: it may be back after a restart of some seconds, callers back off besides.
-const AWAY: Duration = Duration::from_millis(500);
-/// When to try again while all connections are busy.
-const BUSY: Duration = Duration::from_millis(100);
-
-#[derive(Clone, Copy)]
-struct Because(ErrorReason);
-
-impl Reason for Because {
-    const DOMAIN: &'static str = wire::DOMAIN;
-
-    fn name(self) -> &'static str {
-        self.0.as_str_name().trim_start_matches("ERROR_REASON_")
-    }
-}
 
 /// The reason of an error.
 pub(super) fn reason(error: &Error) -> ErrorReason {
@@ -55,7 +38,7 @@ pub(super) fn seq(error: &Error) -> i64 {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let reason = reason(&error);
-        let reply = |code, message: &str| Reply::new(code, Because(reason), message);
+        let reply = |code, message: &str| Reply::new(code, wire::DOMAIN, reason.as_str_name(), message);
         let said = error.to_string();
         match &error {
             Error::NoConversation { id } => reply(Code::NotFound, &said).resource("conversation", id.to_string()),
@@ -73,16 +56,8 @@ impl From<Error> for Status {
             Error::SeqAhead { last_seq } => {
                 reply(Code::FailedPrecondition, &said).precondition("min_seq").with("last_seq", last_seq)
             }
-            Error::Store(fault @ store::Error::Away(_)) => {
-                reply(Code::Unavailable, "the store does not answer").retry_after(AWAY).logged(fault)
-            }
-            Error::Store(fault @ (store::Error::Exhausted | store::Error::Retryable(_))) => {
-                reply(Code::ResourceExhausted, "the store is busy")
-                    .quota("postgres connections")
-                    .retry_after(BUSY)
-                    .logged(fault)
-            }
-            Error::Store(_) | Error::Tail(_) | Error::Aborted => reply(Code::Internal, "internal error").logged(&error),
+            Error::Store(fault) => store_failed(wire::DOMAIN, fault),
+            Error::Tail(_) | Error::Aborted => reply(Code::Internal, "internal error").logged(&error),
         }
         .into_status()
     }

@@ -10,7 +10,7 @@ use proptest::test_runner::TestCaseResult;
 use tidings_devstack::testing;
 use tidings_history::cache::{Lives, Loaded, Tails, Token};
 use tidings_history::model::{Anchor, Body, ConversationId, Message, State, UserId};
-use tidings_redis::Redis;
+use tidings_redis::{Redis, Role};
 use uuid::Uuid;
 
 use self::reference::Reference;
@@ -284,10 +284,10 @@ fn a_tail_under_reordered_repeated_and_lost_applies_equals_the_committed_slice()
         let stack = testing::shared().await;
         let mut args = tidings_redis::Args::new(stack.redis().url().parse().unwrap());
         args.redis_prefix = testing::key_prefix();
-        args.redis_timeout = crate::support::PATIENCE.into();
+        args.redis_timeout = Some(crate::support::PATIENCE.into());
         let lives = Lives { tail: Duration::from_mins(10), lease: Duration::from_mins(10) };
         let redis = Tampering::connect(stack.redis(), &args.redis_prefix).await;
-        (Tails::new(Redis::open(&args, "history").unwrap(), lives), redis)
+        (Tails::new(Redis::open(&args, "history", Role::Cache).unwrap(), lives), redis)
     });
 
     let config = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };

@@ -10,7 +10,7 @@ use tidings_devstack::testing;
 fn deaf(place: usize, config: &mut Config) {
     if place == 0 {
         config.redis.redis_url = "redis://127.0.0.1:1".parse().unwrap();
-        config.redis.redis_timeout = std::time::Duration::from_millis(50).into();
+        config.redis.redis_timeout = Some(std::time::Duration::from_millis(50).into());
     }
 }
 

@@ -9,7 +9,7 @@ use crate::support::{Histories, eventually, own_stack};
 
 async fn start(stack: &Devstack) -> Histories<'_> {
     let histories = Histories::start_on(stack, 2, |_, config| {
-        config.redis.redis_timeout = Duration::from_millis(100).into();
+        config.redis.redis_timeout = Some(Duration::from_millis(100).into());
     })
     .await;
     histories.fill("lobby", 20).await;

@@ -72,7 +72,7 @@ async fn assert_equal(histories: &Histories<'_>) {
 async fn flushall_kill_and_an_old_snapshot_of_redis_change_no_answer() {
     let stack = own_stack().await;
     let histories = Histories::start_on(&stack, 2, |_, config| {
-        config.redis.redis_timeout = Duration::from_millis(200).into();
+        config.redis.redis_timeout = Some(Duration::from_millis(200).into());
     })
     .await;
     for conversation in CONVERSATIONS {

@@ -82,7 +82,7 @@ impl<'a> Histories<'a> {
         postgres.postgres_acquire_timeout = Duration::from_secs(5).into();
         let mut redis = tidings_redis::Args::new(self.stack.redis().url().parse().unwrap());
         redis.redis_prefix.clone_from(&self.prefix);
-        redis.redis_timeout = Duration::from_secs(1).into();
+        redis.redis_timeout = Some(Duration::from_secs(1).into());
         redis.redis_connect_timeout = Duration::from_secs(1).into();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let (server, tails) = (tidings_server::Args::default(), TailArgs::default());

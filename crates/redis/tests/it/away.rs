@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidings_redis::{Args, Error, Redis, cmd};
+use tidings_redis::{Args, Error, Redis, Role, cmd};
 
-use super::support::{LONG, SHORT, SOON, connected, connection, eventually, open, own};
+use super::support::{LONG, SHORT, SOON, args, connected, connection, eventually, open, own};
 
 #[tokio::test]
 async fn a_lane_is_connected_again_after_the_server_was_killed() {
@@ -82,8 +82,8 @@ async fn twenty_unanswered_calls_in_a_row_force_a_new_connection_and_nineteen_do
 
 #[tokio::test]
 async fn a_call_to_a_redis_that_is_away_fails_fast_and_says_that_nothing_was_sent() {
-    let args = Args { redis_timeout: SHORT.into(), ..Args::new("redis://127.0.0.1:1".parse().unwrap()) };
-    let redis = Redis::open(&args, "test").unwrap();
+    let args = Args { redis_timeout: Some(SHORT.into()), ..Args::new("redis://127.0.0.1:1".parse().unwrap()) };
+    let redis = Redis::open(&args, "test", Role::Cache).unwrap();
 
     let begun = Instant::now();
     let calls: Vec<_> = (0..100)
@@ -140,4 +140,36 @@ async fn a_server_that_refuses_writes_counts_as_away_until_it_takes_them() {
 
     cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).exec(&mut operator).unwrap();
     connected(&redis).await;
+}
+
+#[tokio::test]
+async fn a_state_is_reached_though_memory_is_short_because_what_frees_must_go_on() {
+    let stack = own().await;
+    let redis = Redis::open(&args(&stack, 1, LONG), "test", Role::State).unwrap();
+    let before = connection(Ok(connected(&redis).await)).await.unwrap();
+    let mut operator = redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap();
+
+    cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut operator).unwrap();
+    let write = redis.reader().await.unwrap().send::<()>(cmd("SET").arg("key").arg("value")).await.unwrap_err();
+    assert!(matches!(write, Error::Unwritable(_)), "{write:?}");
+    let probed = Instant::now() + Duration::from_millis(1200);
+    eventually("two probes have passed", async || Instant::now() > probed).await;
+
+    assert_eq!(connection(redis.reader().await).await.unwrap(), before, "the same connection goes on");
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_keeps_no_state_and_any_cache() {
+    let stack = own().await;
+    let mut operator = redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap();
+    for (name, value) in [("maxmemory", "1gb"), ("maxmemory-policy", "allkeys-lru")] {
+        cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut operator).unwrap();
+    }
+
+    let state = Redis::open(&args(&stack, 1, SHORT), "test", Role::State).unwrap();
+    connected(&open(&stack, 1, LONG)).await;
+    assert!(matches!(state.reader().await.unwrap_err(), Error::Away));
+
+    cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("noeviction").exec(&mut operator).unwrap();
+    connected(&state).await;
 }

@@ -5,4 +5,5 @@
 mod away;
 mod lanes;
 mod scripts;
+mod subscriber;
 mod support;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tidings_devstack::{Devstack, Options, testing};
-use tidings_redis::{Args, Error, Lane, Redis, cmd};
+use tidings_redis::{Args, Error, Lane, Redis, Role, cmd};
 
 /// Longest wait for anything that shall happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -18,14 +18,18 @@ pub(crate) async fn own() -> Devstack {
 
 /// Lanes under a prefix of their own.
 pub(crate) fn open(stack: &Devstack, lanes: u16, timeout: Duration) -> Redis {
-    let args = Args {
+    Redis::open(&args(stack, lanes, timeout), "test", Role::Cache).unwrap()
+}
+
+/// Settings with a prefix of their own.
+pub(crate) fn args(stack: &Devstack, lanes: u16, timeout: Duration) -> Args {
+    Args {
         redis_prefix: testing::key_prefix(),
         redis_lanes: lanes,
-        redis_timeout: timeout.into(),
+        redis_timeout: Some(timeout.into()),
         redis_connect_timeout: LONG.into(),
         ..Args::new(stack.redis().url().parse().unwrap())
-    };
-    Redis::open(&args, "test").unwrap()
+    }
 }
 
 /// Asks the server for the number of the connection behind a lane.

@@ -123,20 +123,9 @@ fn worth_repeating(failure: &Failure) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidings_status::{Reason, Reply};
+    use tidings_status::Reply;
 
     use super::*;
-
-    #[derive(Clone, Copy)]
-    struct Told;
-
-    impl Reason for Told {
-        const DOMAIN: &'static str = "test.tidings";
-
-        fn name(self) -> &'static str {
-            "SOME_REASON"
-        }
-    }
 
     const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -153,7 +142,7 @@ mod tests {
     }
 
     fn reasoned(code: Code, delay: Option<Duration>) -> Status {
-        let reply = Reply::new(code, Told, "test");
+        let reply = Reply::new(code, "test.tidings", "SOME_REASON", "test");
         match delay {
             Some(delay) => reply.retry_after(delay).into_status(),
             None => reply.into_status(),

@@ -13,7 +13,7 @@ use tidings_proto::history::history_service_server::HistoryServiceServer;
 use tidings_proto::history::{Conversation, Message};
 use tidings_proto::user::User;
 use tidings_proto::user::user_service_server::UserServiceServer;
-use tidings_status::{Reason, Reply};
+use tidings_status::Reply;
 use tokio::runtime::Runtime;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -64,24 +64,12 @@ struct Shared {
     store: Arc<Mutex<Store>>,
 }
 
-/// A reason by its name.
-#[derive(Clone, Copy)]
-struct Why(&'static str);
-
-impl Reason for Why {
-    const DOMAIN: &'static str = "fake.tidings";
-
-    fn name(self) -> &'static str {
-        self.0
-    }
-}
-
 fn refusal(code: Code, reason: &'static str, message: impl Into<String>) -> Status {
-    Reply::new(code, Why(reason), message).into_status()
+    Reply::new(code, "fake.tidings", reason, message).into_status()
 }
 
 fn away() -> Status {
-    Reply::new(Code::Unavailable, Why("STORE_AWAY"), "the store does not answer")
+    Reply::new(Code::Unavailable, "fake.tidings", "STORE_AWAY", "the store does not answer")
         .retry_after(Duration::from_millis(10))
         .into_status()
 }

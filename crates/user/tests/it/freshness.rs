@@ -33,7 +33,7 @@ async fn cut_off(world: &World) -> Users {
     let nowhere = World { redis_url: "redis://127.0.0.1:1".to_owned(), ..world.clone() };
     nowhere
         .serve_with(|config| {
-            config.redis.redis_timeout = Duration::from_millis(20).into();
+            config.redis.redis_timeout = Some(Duration::from_millis(20).into());
             config.cache.user_relay_tick = NEVER.into();
         })
         .await
@@ -111,7 +111,7 @@ async fn a_cold_herd_on_two_instances_is_one_look_into_postgres() {
     let world = World::shared().await;
     let patient = |config: &mut tidings_user::Config| {
         config.cache.user_fill_wait = SOON.into();
-        config.redis.redis_timeout = SOON.into();
+        config.redis.redis_timeout = Some(SOON.into());
         config.cache.user_lease_ttl = SOON.into();
     };
     let (here, there) = (world.serve_with(patient).await, world.serve_with(patient).await);

@@ -107,7 +107,7 @@ async fn expect_service_without_redis(users: &Users, version: i64) {
 async fn redis_away_is_slower_not_wrong() {
     let world = World::own().await;
     let redis = world.stack().redis();
-    let users = world.serve_with(|config| config.redis.redis_timeout = Duration::from_millis(100).into()).await;
+    let users = world.serve_with(|config| config.redis.redis_timeout = Some(Duration::from_millis(100).into())).await;
     users.create("ada").await.unwrap();
     users.cache("ada").await;
 

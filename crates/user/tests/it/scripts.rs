@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tidings_devstack::testing;
-use tidings_redis::Redis;
+use tidings_redis::{Redis, Role};
 use tidings_user::cache::{Cache, Filled, Leased, Lives, Token};
 use tidings_user::model::{Profile, Record, User, UserId};
 
@@ -201,8 +201,8 @@ fn after_a_version_was_applied_nothing_older_is_ever_cached() {
     let cache = runtime.block_on(async {
         let mut args = tidings_redis::Args::new(world.redis_url.parse().unwrap());
         args.redis_prefix.clone_from(&world.prefix);
-        args.redis_timeout = minute.into();
-        Cache::new(Redis::open(&args, "user").unwrap(), lives)
+        args.redis_timeout = Some(minute.into());
+        Cache::new(Redis::open(&args, "user", Role::Cache).unwrap(), lives)
     });
     let mut runner = TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
 

@@ -82,7 +82,7 @@ impl World {
     pub(crate) fn config(&self) -> Config {
         let mut redis = tidings_redis::Args::new(self.redis_url.parse().unwrap());
         redis.redis_prefix.clone_from(&self.prefix);
-        redis.redis_timeout = REDIS_TIMEOUT.into();
+        redis.redis_timeout = Some(REDIS_TIMEOUT.into());
         redis.redis_connect_timeout = (2 * REDIS_TIMEOUT).into();
         let mut postgres = tidings_postgres::Args::new(self.postgres_url.parse().unwrap());
         postgres.postgres_acquire_timeout = Duration::from_secs(3).into();

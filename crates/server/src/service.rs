@@ -1,0 +1,116 @@
+//! The life of a service: its schema is right, its stores are there, its tasks run; then it serves; then all of it ends in
+//! order.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tidings_postgres::{Migrations, Postgres};
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, Server};
+
+/// Why a service could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address can not be bound.
+    #[error("can not listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The schema is not as it should be.
+    #[error(transparent)]
+    Migrate(#[from] tidings_postgres::MigrateError),
+    /// Postgres can not be used.
+    #[error(transparent)]
+    Postgres(#[from] tidings_postgres::StartError),
+    /// The URL of Redis can not be used.
+    #[error("can not use redis")]
+    Redis(#[source] tidings_redis::OpenError),
+    /// A task ended unasked.
+    #[error("{0} ended")]
+    Task(&'static str, #[source] JoinError),
+    /// The process can not be told to stop.
+    #[error("can not listen for signals")]
+    Signal(#[source] io::Error),
+    /// The server did not start.
+    #[error("can not serve")]
+    Server(#[from] Error),
+}
+
+/// Binds the address of a service.
+///
+/// # Errors
+/// [`ServeError::Listen`].
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| ServeError::Listen(address, error))
+}
+
+/// Connects to the database of a service, whose schema is applied if `migrate` and must be up to date if not.
+///
+/// # Errors
+/// [`ServeError::Migrate`] or [`ServeError::Postgres`].
+pub async fn open_postgres(
+    args: &tidings_postgres::Args,
+    migrations: Migrations,
+    migrate: bool,
+    application: &str,
+) -> Result<Postgres, ServeError> {
+    if migrate {
+        migrations.apply(args).await?;
+    }
+    migrations.check(args).await?;
+    Ok(Postgres::connect(args, application).await?)
+}
+
+/// What runs without being called, and ends with the service.
+#[derive(Debug)]
+pub struct Tasks {
+    shutdown: CancellationToken,
+    stop: CancellationToken,
+    running: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+impl Tasks {
+    /// No tasks yet, of a service that ends when `shutdown` is cancelled.
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self { shutdown, stop: CancellationToken::new(), running: Vec::new() }
+    }
+
+    /// Starts a task that works until its token is cancelled. One that panics ends the service, which is started again:
+    /// without it nothing would do its work.
+    pub fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) {
+        let end_with_task = self.shutdown.clone().drop_guard();
+        let work = work(self.stop.clone());
+        let task = tokio::spawn(async move {
+            let _end_with_task = end_with_task;
+            work.await;
+        });
+        self.running.push((name, task));
+    }
+
+    /// Serves until the service is to end; then ends the tasks, and waits for them.
+    ///
+    /// # Errors
+    /// [`ServeError::Server`] or [`ServeError::Task`].
+    pub async fn serve(mut self, server: Server, listener: TcpListener) -> Result<(), ServeError> {
+        let ended = server.serve(listener, self.shutdown.clone()).await;
+        self.stop.cancel();
+        let mut all = Ok(());
+        for (name, task) in self.running.drain(..) {
+            all = all.and(task.await.map_err(|error| ServeError::Task(name, error)));
+        }
+        ended?;
+        all
+    }
+}
+
+impl Drop for Tasks {
+    /// A service that is dropped in the middle takes its tasks with it.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
