@@ -16,7 +16,7 @@ use tidings_redis::{Call, Lane, Redis, Script, Value};
 
 pub use tidings_redis::Error;
 
-use crate::model::{Anchor, ConversationId, Message};
+use crate::model::{Anchor, ConversationId, Message, Shard};
 
 /// How much the life of a tail is shortened or lengthened at random, in percent.
 const JITTER_PERCENT: u64 = 15;
@@ -30,6 +30,9 @@ const ELEMENT_BYTES: usize = 16 * 1024;
 const OTHER_REIGN: u8 = 3;
 /// Above every number: numbers stay below 2^53, which scripts can still count in.
 const NO_BOUND: i64 = 1 << 53;
+
+/// The pub/sub channel on which it is said which shard of the outbox has news: a number as text.
+pub const NEWS: &str = "news";
 
 /// How long things stay in Redis.
 #[derive(Clone, Copy, Debug)]
@@ -115,9 +118,9 @@ impl Tails {
         Ok(slice(id, answer))
     }
 
-    /// Makes committed messages known, which follow each other in one conversation. One round trip. Safe to repeat, and
-    /// safe in any order.
-    pub async fn append(&self, id: &ConversationId, messages: &[Message]) -> Result<(), Error> {
+    /// Makes committed messages known, which follow each other in one conversation, and wakes whoever relays this shard.
+    /// One round trip. Safe to repeat, and safe in any order.
+    pub async fn append(&self, id: &ConversationId, messages: &[Message], wake: Option<Shard>) -> Result<(), Error> {
         let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
             return Ok(());
         };
@@ -125,6 +128,10 @@ impl Tails {
         let mut call = self.append.key(tail_key(&lane, id));
         call.key(lease_key(&lane, id)).arg(self.life());
         call.arg(TAIL_MESSAGES).arg(TAIL_BYTES).arg(ELEMENT_BYTES).arg(first.seq).arg(last.seq).arg(lane.reign());
+        match wake {
+            Some(shard) => call.arg(lane.channel(format_args!("{NEWS}"))).arg(shard.get()),
+            None => call.arg("").arg(0),
+        };
         let bodies: Vec<Vec<u8>> = messages.iter().map(element::body).collect();
         // One that is too long to be kept drops the tail: then none need travel.
         if bodies.iter().all(|body| body.len() <= ELEMENT_BYTES) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tidings_client::Addresses;
 use tidings_server::duration;
 
 use crate::cache::Lives;
@@ -34,6 +35,10 @@ pub struct Config {
     /// How the tails behave.
     #[command(flatten, next_help_heading = "Tails")]
     pub tails: TailArgs,
+
+    /// How the relay behaves.
+    #[command(flatten, next_help_heading = "Relay")]
+    pub relay: RelayArgs,
 }
 
 /// How the tails behave.
@@ -47,19 +52,35 @@ pub struct TailArgs {
     /// Longest time between a reader's miss and its load of the tail, e.g. `3s`; a later load is refused.
     #[arg(long, env = "TIDINGS_HISTORY_LEASE_TTL", default_value_t = Self::default().history_lease_ttl, value_parser = duration)]
     pub history_lease_ttl: humantime::Duration,
+}
 
-    /// Time between two looks of the relay at what the tails have yet to hear, e.g. `250ms`.
+/// How the relay behaves.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct RelayArgs {
+    /// Where the broadcast service is, HOST:PORT, several separated by commas; without it messages are not published.
+    #[arg(long, env = "TIDINGS_BROADCAST_ADDR", value_name = "ADDRESS")]
+    pub broadcast_addr: Option<Addresses>,
+
+    /// Longest time between a commit and the relay's look at it, e.g. `250ms`; in the usual case it is told at once.
     #[arg(long, env = "TIDINGS_HISTORY_RELAY_TICK", default_value_t = Self::default().history_relay_tick, value_parser = duration)]
     pub history_relay_tick: humantime::Duration,
+
+    /// How often broadcast may refuse a message before it is parked: not published, and later ones go on, 1 to 1000.
+    #[arg(long, env = "TIDINGS_HISTORY_PARK_AFTER", default_value_t = Self::default().history_park_after, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub history_park_after: u16,
+}
+
+impl Default for RelayArgs {
+    fn default() -> Self {
+        Self { broadcast_addr: None, history_relay_tick: Duration::from_millis(250).into(), history_park_after: 10 }
+    }
 }
 
 impl Default for TailArgs {
     fn default() -> Self {
-        Self {
-            history_tail_ttl: Duration::from_hours(24).into(),
-            history_lease_ttl: Duration::from_secs(3).into(),
-            history_relay_tick: Duration::from_millis(250).into(),
-        }
+        Self { history_tail_ttl: Duration::from_hours(24).into(), history_lease_ttl: Duration::from_secs(3).into() }
     }
 }
 

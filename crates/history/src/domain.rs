@@ -1,7 +1,7 @@
 //! The use cases and their order of steps.
 //!
 //! Append: one transaction in Postgres (lock the conversations, find repeats, number, insert, outbox row) -> the tails ->
-//! acknowledge. Page: the tail -> what it does not have, from Postgres; a newest page that the tail did not have loads it
+//! acknowledge; the relay brings it to broadcast. Page: the tail -> what it does not have, from Postgres; a newest page that the tail did not have loads it
 //! under a lease. These invariants hold:
 //! - **H1** numbers are gapless and in order of commit: they are given under the conversation's row lock, in the
 //!   transaction that inserts;
@@ -10,40 +10,43 @@
 //!   where they meet;
 //! - **H4** a tail never lacks a committed message below its newest: what is appended follows what is there, or the tail
 //!   is dropped; what was committed while a tail was loaded is fetched before the tail counts;
-//! - **H5** losing any key of Redis at any time costs a read of Postgres, nothing else.
+//! - **H5** losing any key of Redis at any time costs a read of Postgres, nothing else;
+//! - **H6** every committed message is published at least once, those of a conversation in the order of their numbers, and
+//!   again only as the same (seq, edit_version).
 
 mod error;
 mod number;
 mod pages;
+mod relay;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
+pub use relay::Relay;
 
 use crate::cache::{self, Tails};
 use crate::model::{
-    Appended, AuthoredCursor, Conversation, ConversationId, Message, NewConversation, NewMessage, UserId,
+    Appended, AuthoredCursor, Conversation, ConversationId, Message, NewConversation, NewMessage, Shard, UserId,
 };
-use crate::store::{Created, Pending, Store};
-
-/// Rows of the outbox that one step of the relay takes.
-const RELAY_ROWS: i64 = 500;
+use crate::store::{Created, Store};
 
 /// The histories. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Histories {
     store: Store,
     tails: Arc<Tails>,
+    relay: Arc<Relay>,
     writes: TaskTracker,
 }
 
 impl Histories {
-    /// The histories of one store, with their tails.
-    pub fn new(store: Store, tails: Tails) -> Self {
-        Self { store, tails: Arc::new(tails), writes: TaskTracker::new() }
+    /// The histories of one store, with their tails; what is appended is told to `relay`.
+    pub fn new(store: Store, tails: Arc<Tails>, relay: Arc<Relay>) -> Self {
+        Self { store, tails, relay, writes: TaskTracker::new() }
     }
 
     /// Creates a conversation. The boolean says whether an earlier call had.
@@ -102,26 +105,6 @@ impl Histories {
         Ok(self.store.messages.authored(user, after, limit).await?)
     }
 
-    /// One step of the relay: brings the tails up to date with what was committed, and says whether there may be more.
-    pub async fn relay(&self) -> Result<bool, Error> {
-        let pending = self.store.outbox.pending(RELAY_ROWS).await?;
-        if pending.is_empty() {
-            return Ok(false);
-        }
-        let lasts: Vec<_> = pending.iter().map(|row| (row.conversation.clone(), row.last_seq)).collect();
-        let reached = self.tails.reach(&lasts).await?;
-        let (mut done, mut failed) = (Vec::with_capacity(pending.len()), None);
-        for (row, reached) in pending.iter().zip(reached) {
-            let repaired = if reached { Ok(()) } else { self.repair(row).await };
-            match repaired {
-                Ok(()) => done.push(row.id),
-                Err(error) => failed = Some(error), // holds up no other conversation
-            }
-        }
-        self.store.outbox.done(&done).await?;
-        failed.map_or(Ok(i64::try_from(done.len()).is_ok_and(|rows| rows == RELAY_ROWS)), Err)
-    }
-
     /// Waits for appends whose callers have gone, then closes all connections.
     pub async fn close(&self) {
         self.writes.close();
@@ -129,24 +112,20 @@ impl Histories {
         self.store.close().await;
     }
 
-    /// Gives a tail the messages that it lacks.
-    async fn repair(&self, row: &Pending) -> Result<(), Error> {
-        let messages = self.store.messages.range_for_relay(&row.conversation, row.first_seq, row.last_seq).await?;
-        Ok(self.tails.append(&row.conversation, &messages).await?)
-    }
-
-    /// Tells the tails of a commit; what Redis does not take, the outbox will.
+    /// Tells the tails of a commit, and the relay that it has something to do; what Redis does not take, the outbox will.
     async fn tell(&self, outcomes: &[Appended]) {
-        let mut new: Vec<Message> = outcomes
-            .iter()
-            .filter_map(|outcome| match outcome {
-                Appended::Done { message, deduplicated: false } => Some(message.clone()),
-                _ => None,
-            })
-            .collect();
-        new.sort_by(|one, other| (&one.conversation, one.seq).cmp(&(&other.conversation, other.seq)));
-        let tails = new.chunk_by(|one, other| one.conversation == other.conversation);
-        let told = join_all(tails.map(|messages| self.tails.append(&messages[0].conversation, messages))).await;
+        let mut new: BTreeMap<(&ConversationId, Shard), Vec<Message>> = BTreeMap::new();
+        for outcome in outcomes {
+            if let Appended::Done { message, shard, deduplicated: false } = outcome {
+                new.entry((&message.conversation, *shard)).or_default().push(message.clone());
+            }
+        }
+        let told = new.iter_mut().map(|((id, shard), messages)| {
+            self.relay.hear(*shard);
+            messages.sort_by_key(|message| message.seq);
+            self.tails.append(id, messages, Some(*shard))
+        });
+        let told = join_all(told).await;
         if let Some(error) = told.into_iter().find_map(Result::err) {
             self.missed(&error);
         }
@@ -177,7 +156,7 @@ impl Histories {
 /// What became of one append, in the words of the service.
 fn said(conversation: ConversationId, outcome: Appended) -> Result<(Message, bool), Error> {
     match outcome {
-        Appended::Done { message, deduplicated } => Ok((message, deduplicated)),
+        Appended::Done { message, deduplicated, .. } => Ok((message, deduplicated)),
         Appended::NoConversation => Err(Error::NoConversation { id: conversation }),
         Appended::KeyReused { seq } => Err(Error::KeyReused { seq }),
         Appended::NoReplyTarget { last_seq } => Err(Error::NoReplyTarget { last_seq }),

@@ -7,10 +7,13 @@ pub mod cache;
 pub mod config;
 pub mod domain;
 pub mod model;
+pub mod peer;
 pub mod rpc;
 pub mod store;
 pub mod tasks;
 pub mod wire;
+
+use std::sync::Arc;
 
 use tidings_postgres::Migrations;
 use tidings_proto::history::conversation_service_server::ConversationServiceServer;
@@ -45,15 +48,24 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-history").await?;
     let redis = Redis::open(&config.redis, "history", Role::Cache).map_err(ServeError::Redis)?;
-    let tails = cache::Tails::new(redis, config.tails.lives());
-    let histories = domain::Histories::new(store::Store::new(postgres), tails);
+    let tails = Arc::new(cache::Tails::new(redis, config.tails.lives()));
+    let store = store::Store::new(postgres);
+    let broadcast = config.relay.broadcast_addr.as_ref().map(peer::Broadcast::new);
+    let park_after = config.relay.history_park_after;
+    let relay = Arc::new(domain::Relay::new(store.clone(), Arc::clone(&tails), broadcast, park_after));
+    let histories = domain::Histories::new(store, tails, Arc::clone(&relay));
 
+    let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
-    tasks.spawn("the relay", |stop| tasks::relay::run(histories.clone(), *config.tails.history_relay_tick, stop));
+    let tick = *config.relay.history_relay_tick;
+    let ear = tasks::news::listen(&config.redis, Arc::clone(&relay)).map_err(ServeError::Redis)?;
+    tasks.spawn("the ear of the relay", |stop| tasks::news::run(ear, stop));
+    tasks.spawn("the relay", |stop| tasks::relay::run(Arc::clone(&relay), tick, stop));
+    tasks.spawn("the watch of the relay", |stop| tasks::relay::watch(relay, server.health(), stop));
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving histories");
     let rpc = rpc::Rpc::new(histories.clone());
-    let server = Server::new(&config.server)
+    let server = server
         .add(HistoryServiceServer::new(rpc.clone()).max_decoding_message_size(REQUEST_MAX))
         .add(ConversationServiceServer::new(rpc).max_decoding_message_size(REQUEST_MAX))
         .reflect(tidings_proto::DESCRIPTORS);

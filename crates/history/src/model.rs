@@ -15,6 +15,13 @@ pub struct ConversationId(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationNo(i64);
 
+/// One of 16 parts of the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard(i16);
+
+/// How many parts the outbox has; the schema knows it, too.
+const SHARDS: i64 = 16;
+
 /// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(String);
@@ -39,6 +46,23 @@ impl ConversationNo {
 
     /// As a number.
     pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The part of the outbox that its messages are relayed with.
+    pub fn shard(self) -> Shard {
+        Shard(i16::try_from(self.0.rem_euclid(SHARDS)).unwrap_or_default())
+    }
+}
+
+impl Shard {
+    /// Takes a number that Postgres, or another instance, gave; `None` if it is none.
+    pub fn new(number: i16) -> Option<Self> {
+        (0..SHARDS).contains(&number.into()).then_some(Self(number))
+    }
+
+    /// As a number.
+    pub fn get(self) -> i16 {
         self.0
     }
 }
@@ -191,6 +215,8 @@ pub enum Appended {
     Done {
         /// The message as it is now.
         message: Message,
+        /// With what it is relayed.
+        shard: Shard,
         /// Whether an earlier append of the same key had done it.
         deduplicated: bool,
     },

@@ -4,10 +4,12 @@ mod conversations;
 mod messages;
 mod outbox;
 mod row;
+mod shards;
 
 pub use conversations::{Conversations, Created};
-pub use messages::{ConversationRow, Found, Key, Messages, Numbered, Verdict};
-pub use outbox::{Outbox, Pending};
+pub use messages::{ConversationRow, Found, Key, Messages, Numbered, Range, Verdict};
+pub use outbox::{Backlog, Outbox, Pending};
+pub use shards::Shards;
 pub use tidings_postgres::Fault as Error;
 
 /// The tables of the service.
@@ -17,8 +19,10 @@ pub struct Store {
     pub conversations: Conversations,
     /// The messages.
     pub messages: Messages,
-    /// What the tails have yet to hear.
+    /// What the tails and broadcast have yet to hear.
     pub outbox: Outbox,
+    /// Who relays which part of it.
+    pub shards: Shards,
     postgres: tidings_postgres::Postgres,
 }
 
@@ -29,6 +33,7 @@ impl Store {
             conversations: Conversations::new(postgres.clone()),
             messages: Messages::new(postgres.clone()),
             outbox: Outbox::new(postgres.clone()),
+            shards: Shards::new(postgres.clone()),
             postgres,
         }
     }

@@ -1,3 +1,4 @@
 //! What runs without being called; started with the service and ended with it.
 
+pub mod news;
 pub mod relay;

@@ -93,15 +93,11 @@ async fn connect(pool: &Pool, prefix: &str, role: Role, limit: Duration) -> Resu
         let mut pooled = pool.get().await.map_err(|error| error.to_string())?;
         let info = prove(&mut *pooled, prefix, role).await.map_err(|error| error.to_string())?;
         check_version(&info)?;
-        let reign = reign(&info)?;
-        let keys = match role {
-            Role::Cache => format!("{prefix}:{reign}:"),
-            Role::State => {
-                check_eviction(&info)?;
-                format!("{prefix}:")
-            }
-        };
-        Ok(Live::new(pooled, keys.into(), reign.into(), role))
+        if role == Role::State {
+            check_eviction(&info)?;
+        }
+        let channels: Arc<str> = format!("{prefix}:").into();
+        Ok(Live::new(pooled, channels, reign(&info)?.into(), role))
     };
     timeout(limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
 }

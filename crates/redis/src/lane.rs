@@ -28,6 +28,9 @@ pub(crate) fn says(error: &RedisError, code: &str) -> bool {
 /// A connected lane.
 pub(crate) struct Live {
     connection: MultiplexedConnection,
+    /// What every channel begins with: `<prefix>:<service>:`.
+    channels: Arc<str>,
+    /// What every key begins with: the same, and for a cache the reign.
     keys: Arc<str>,
     reign: Box<str>,
     role: Role,
@@ -36,10 +39,15 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) fn new(pooled: Connection, keys: Arc<str>, reign: Box<str>, role: Role) -> Self {
+    pub(crate) fn new(pooled: Connection, channels: Arc<str>, reign: Box<str>, role: Role) -> Self {
+        let keys = match role {
+            Role::Cache => format!("{channels}{reign}:").into(),
+            Role::State => Arc::clone(&channels),
+        };
         Self {
             // Out of the pool for good: it is broken when its lane ends, and calls under way must not keep its place.
             connection: Connection::take(pooled),
+            channels,
             keys,
             reign,
             role,
@@ -125,6 +133,11 @@ impl Lane {
         format!("{}{name}", self.live.keys)
     }
 
+    /// A pub/sub channel of the service, the same in every reign: what a [`Subscriber`](crate::Subscriber) knows as `name`.
+    pub fn channel(&self, name: fmt::Arguments<'_>) -> String {
+        format!("{}{name}", self.live.channels)
+    }
+
     /// The reign of this lane, for scripts that make sure of it: a server may begin another while the connection stays.
     pub fn reign(&self) -> &str {
         self.live.reign()
@@ -163,10 +176,7 @@ impl Lane {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        for call in calls {
-            pipeline.invoke_script(call);
-        }
+        let pipeline = pipeline(calls);
         let mut answer = pipeline.query_async(&mut self.connection).await;
         // One load is enough for calls of one script, as most lists are.
         for call in calls {
@@ -180,4 +190,43 @@ impl Lane {
         }
         self.live.read(answer)
     }
+
+    /// Like [`Lane::run_all`], for calls of one script that must not be run twice: they are sent again only if the server
+    /// has run none of them.
+    ///
+    /// # Errors
+    /// Like [`Lane::send`]; `Unanswered`, too, if the script became known while they arrived, so that some were run.
+    pub async fn run_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
+        let Some(first) = calls.first() else {
+            return Ok(Vec::new());
+        };
+        let pipeline = pipeline(calls);
+        let mut answer = pipeline.query_async(&mut self.connection).await;
+        if let Err(error) = &answer {
+            match unknown(error) {
+                0 => {}
+                count if count == calls.len() => {
+                    let loaded = first.load_async(&mut self.connection).await;
+                    self.live.judge(loaded)?;
+                    answer = pipeline.query_async(&mut self.connection).await;
+                }
+                _ => return Err(Error::Unanswered(error.clone())),
+            }
+        }
+        self.live.read(answer)
+    }
+}
+
+fn pipeline(calls: &[ScriptInvocation<'_>]) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(calls.len());
+    for call in calls {
+        pipeline.invoke_script(call);
+    }
+    pipeline
+}
+
+/// How many calls the server refused because it does not know their script.
+fn unknown(error: &RedisError) -> usize {
+    let errors = error.clone().into_server_errors();
+    errors.map_or(0, |errors| errors.iter().filter(|(_, error)| error.code() == "NOSCRIPT").count())
 }

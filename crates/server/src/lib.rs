@@ -43,7 +43,7 @@ pub use args::{Args, duration};
 pub use call::RequestId;
 pub use health::Health;
 pub use refusal::{state_failed, store_failed};
-pub use repeat::repeat;
+pub use repeat::{repeat, repeat_on};
 pub use run::run;
 pub use server::{Drained, Error, Server};
 pub use service::{ServeError, Tasks, listen, open_postgres};

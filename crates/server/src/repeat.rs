@@ -1,6 +1,7 @@
 //! Work that a service does again and again without being called.
 
 use std::error::Error;
+use std::future::pending;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -14,12 +15,28 @@ pub async fn repeat<E: Error, F: Future<Output = Result<bool, E>>>(
     what: &'static str,
     tick: Duration,
     stop: CancellationToken,
+    work: impl FnMut() -> F,
+) {
+    repeat_on(pending, what, tick, stop, work).await;
+}
+
+/// Like [`repeat`], and also at once whenever there is `news`, unless the last step failed: then the tick decides.
+pub async fn repeat_on<N: Future<Output = ()>, E: Error, F: Future<Output = Result<bool, E>>>(
+    news: impl Fn() -> N,
+    what: &'static str,
+    tick: Duration,
+    stop: CancellationToken,
     mut work: impl FnMut() -> F,
 ) {
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+            () = news(), if !failing => {}
+        }
         let outcome = loop {
             match work().await {
                 Ok(true) if !stop.is_cancelled() => {}
@@ -42,6 +59,36 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn news_begin_a_step_at_once_unless_the_last_one_failed() {
+        let (stop, news) = (CancellationToken::new(), tokio::sync::Notify::new());
+        let start = tokio::time::Instant::now();
+        let mut times = Vec::new();
+
+        let tick = Duration::from_millis(250);
+        repeat_on(
+            async || news.notified().await,
+            "test",
+            tick,
+            stop.clone(),
+            || {
+                times.push(start.elapsed().as_millis());
+                news.notify_one();
+                ready(match times.len() {
+                    1 => Ok(false),
+                    2 => Err(io::Error::other("away")),
+                    _ => {
+                        stop.cancel();
+                        Ok(false)
+                    }
+                })
+            },
+        )
+        .await;
+
+        assert_eq!(times, [0, 0, 250]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_step_is_repeated_at_once_while_there_is_more_and_after_a_failure_at_the_next_tick() {

@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use tidings_client::{Addresses, Endpoints, Malformed, Refusal, within};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use self::codec::Dynamic;
 use self::contracts::Contracts;
-use crate::address::{self, Address, Service};
+use crate::address::Service;
 use crate::cli::{self, Output};
 use crate::error;
 use crate::out;
-use crate::refusal::{self, Refusal};
 
 const EXAMPLES: &str = r#"Examples:
   tidings call user.v1.UserService/GetUser '{"id": "ada"}'
@@ -58,9 +59,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "METHOD|MESSAGE", conflicts_with = "method")]
     describe: Option<String>,
 
-    /// Where the service is, HOST:PORT or http://HOST:PORT [default: see below]
+    /// Where the service is, HOST:PORT or http://HOST:PORT; one of several separated by commas [default: see below]
     #[arg(long, value_name = "ADDRESS")]
-    addr: Option<Address>,
+    addr: Option<Addresses>,
 
     /// Metadata to send, NAME:VALUE in ASCII; may be given more than once
     #[arg(long, value_name = "NAME:VALUE")]
@@ -116,7 +117,7 @@ pub(crate) enum Error {
     NoAddress(String),
     /// An environment variable holds no address.
     #[error(transparent)]
-    Address(#[from] address::Malformed),
+    Address(#[from] Malformed),
     /// The request is not what the method takes.
     #[error("the request is no {message}: {reason}")]
     Request {
@@ -166,9 +167,9 @@ async fn call(method: &MethodDescriptor, args: &Args) -> Result<(), Error> {
         return Err(Error::ClientStream(contracts::full_name(method)));
     }
     let contract = method.parent_service().full_name().to_owned();
-    let address = match &args.addr {
-        Some(address) => address.clone(),
-        None => Service::of(&contract).ok_or(Error::NoAddress(contract))?.address()?,
+    let addresses = match &args.addr {
+        Some(addresses) => addresses.clone(),
+        None => Service::of(&contract).ok_or(Error::NoAddress(contract))?.addresses()?,
     };
     let json = match args.request.as_str() {
         "-" => io::read_to_string(io::stdin()).map_err(Error::Input)?,
@@ -178,10 +179,10 @@ async fn call(method: &MethodDescriptor, args: &Args) -> Result<(), Error> {
     for Header(name, value) in &args.header {
         request.metadata_mut().append(name.clone(), value.clone());
     }
-    let answered = refusal::within(args.timeout, request, async |request| {
-        print_answers(method, &address, request, args.output).await
-    });
-    answered.await.map_err(|status| Error::Refused(Refusal::new(&status, &address)))?
+    request.set_timeout(args.timeout);
+    let endpoint = Endpoints::new(&addresses).pick();
+    let answered = within(args.timeout, print_answers(method, endpoint.channel(), request, args.output)).await;
+    answered.map_err(|status| Error::Refused(Refusal::new(&status, endpoint.address())))?
 }
 
 /// Reads proto3 JSON; a field that the message does not have is an error, as it would silently say nothing.
@@ -197,13 +198,13 @@ fn parse(message: MessageDescriptor, json: &str) -> Result<DynamicMessage, Error
 /// Sends the request and prints what is answered: one message, or each of a stream as it comes.
 async fn print_answers(
     method: &MethodDescriptor,
-    address: &Address,
+    channel: Channel,
     request: Request<DynamicMessage>,
     output: Output,
 ) -> Result<Result<(), Error>, Status> {
     let path = format!("/{}", contracts::full_name(method));
     let path = path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
-    let mut client = tonic::client::Grpc::new(address.channel());
+    let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
     let answers = client.server_streaming(request, path, Dynamic::new(method.output())).await?;
     let mut answers = pin!(answers.into_inner());

@@ -9,7 +9,6 @@ mod call;
 mod cli;
 mod error;
 mod out;
-mod refusal;
 mod replay;
 mod serve;
 mod up;

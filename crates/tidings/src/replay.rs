@@ -1,7 +1,7 @@
 //! `tidings replay`: sends real conversations through the services and reads them back equal.
 //!
 //! Reading order: `log` and `replies` read files, `names` makes ids, `plan` decides what is to be sent; `import` sends
-//! it through `services`, where `retry` repeats calls until they are answered; `check` reads it back; `report` sums up.
+//! it through `services`, which repeat calls until they are answered; `check` reads it back; `report` sums up.
 
 mod check;
 mod difference;
@@ -14,7 +14,6 @@ mod plan;
 mod progress;
 mod replies;
 mod report;
-mod retry;
 mod services;
 mod side_by_side;
 
@@ -22,16 +21,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tidings_client::{Addresses, Policy};
+
 use self::difference::Difference;
 use self::findings::Findings;
 use self::log::Malformed;
 use self::plan::{Conversation, Plan};
 use self::progress::Progress;
 use self::report::Report;
-use self::retry::Retry;
 use self::services::Services;
 use self::side_by_side::side_by_side;
-use crate::address::{self, Address};
+use crate::address;
 use crate::cli::{self, Output};
 use crate::{error, out};
 
@@ -91,13 +91,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = cli::duration)]
     patience: Duration,
 
-    /// Where the user service is, HOST:PORT or http://HOST:PORT
+    /// Where the user service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::USER_VARIABLE, default_value = address::USER_ADDRESS)]
-    user_addr: Address,
+    user_addr: Addresses,
 
-    /// Where the history service is, HOST:PORT or http://HOST:PORT
+    /// Where the history service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::HISTORY_VARIABLE, default_value = address::HISTORY_ADDRESS)]
-    history_addr: Address,
+    history_addr: Addresses,
 
     /// How to print the summary
     #[arg(long, value_name = "FORMAT", default_value = "table")]
@@ -129,7 +129,7 @@ pub(crate) enum Error {
     Files(#[from] files::Error),
     /// A service did not do its part.
     #[error(transparent)]
-    Service(#[from] retry::Error),
+    Service(#[from] tidings_client::Error),
     /// What was read is not what was sent.
     #[error("not equal ({count} found); the first: {first}")]
     Different {
@@ -155,8 +155,9 @@ impl Error {
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let begin = Instant::now();
     let plan = plan(&args.files, &args.prefix)?;
-    let retry = Retry::new(args.timeout, args.patience);
-    let services = Services::new(args.user_addr.clone(), args.history_addr.clone(), retry);
+    // Everything has to be answered, whatever it takes: it is the patience that ends.
+    let policy = Policy { timeout: args.timeout, patience: args.patience, budget: None };
+    let services = Services::new(&args.user_addr, &args.history_addr, policy);
     let work = Work { progress: Progress::new(args.quiet), plan: &plan, services: &services, args: &args };
     let (findings, sending, checking) = work.run().await?;
 
@@ -212,7 +213,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Does all of it. Returns what was found, and how long sending and reading back took.
-    async fn run(self) -> Result<(Findings, Duration, Duration), retry::Error> {
+    async fn run(self) -> Result<(Findings, Duration, Duration), tidings_client::Error> {
         let Self { args, plan, services, progress } = self;
         let (parallel, repeats) = (usize::from(args.parallel), || services.repeats());
         let job = async |done: &_| import::users(services, &plan.users, parallel, done).await;
@@ -234,7 +235,7 @@ impl<'a> Work<'a> {
     }
 
     /// Sends the conversations side by side. Returns those that were acknowledged to their end.
-    async fn send(self) -> Result<(Vec<&'a Conversation>, Findings), retry::Error> {
+    async fn send(self) -> Result<(Vec<&'a Conversation>, Findings), tidings_client::Error> {
         let Self { args, plan, services, progress } = self;
         let total = plan.conversations.iter().map(|conversation| conversation.messages.len()).sum();
         let pace = (args.speed > 0.0).then(|| Duration::from_secs_f64(1.0 / args.speed));
@@ -256,7 +257,7 @@ impl<'a> Work<'a> {
         Ok((sent, all))
     }
 
-    async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, retry::Error> {
+    async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, tidings_client::Error> {
         let Self { args, services, progress, .. } = self;
         let total = 2 * sent.iter().map(|sent| sent.messages.len()).sum::<usize>();
         let outcomes = progress.during(
@@ -273,7 +274,7 @@ impl<'a> Work<'a> {
         Ok(sum(outcomes.await?))
     }
 
-    async fn check_authors(self, sent: &[&'a Conversation]) -> Result<Findings, retry::Error> {
+    async fn check_authors(self, sent: &[&'a Conversation]) -> Result<Findings, tidings_client::Error> {
         let Self { args, services, progress, .. } = self;
         let conversations: HashMap<_, _> = sent.iter().map(|sent| (sent.id.as_str(), *sent)).collect();
         let total = sent.iter().map(|sent| sent.messages.len()).sum();

@@ -37,7 +37,10 @@ const INTERRUPTED: u8 = 130;
 type Place = (&'static str, SocketAddr);
 
 /// The services and their ports.
-const SERVICES: [(&str, u16); 2] = [("user", 7401), ("history", 7402)];
+const SERVICES: [(&str, u16); 4] = [("user", 7401), ("history", 7402), ("lock", 7403), ("broadcast", 7404)];
+
+/// How far the port of a service's metrics is above its own.
+const METRICS: u16 = 2000;
 
 /// Start everything on this machine: Postgres, Redis and the services; stop it with Ctrl-C.
 ///
@@ -61,7 +64,7 @@ pub(crate) struct Args {
     temporary: bool,
 
     /// Run this when everything is up, stop everything when it ends, and end as it did; it finds the services by
-    /// TIDINGS_USER_ADDR and TIDINGS_HISTORY_ADDR
+    /// TIDINGS_USER_ADDR, TIDINGS_HISTORY_ADDR, TIDINGS_LOCK_ADDR and TIDINGS_BROADCAST_ADDR
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -119,7 +122,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         stack = Devstack::start(options) => stack?,
         () = stop.asked() => return Ok(()),
     };
-    let kept = keep_up(&stack, &places, &args.command, &mut stop).await;
+    let kept = keep_up(&stack, &places, &args, &mut stop).await;
     stack.stop().await;
     kept
 }
@@ -138,16 +141,18 @@ async fn places(args: &Args) -> Result<Vec<Place>, Error> {
 }
 
 /// Starts the services on a running stack, and keeps everything running until the command ends or we are to stop.
-async fn keep_up(stack: &Devstack, places: &[Place], command: &[OsString], stop: &mut Stop) -> Result<(), Error> {
+async fn keep_up(stack: &Devstack, places: &[Place], args: &Args, stop: &mut Stop) -> Result<(), Error> {
     for (name, _) in places {
         stack.postgres().create_database(&format!("tidings_{name}")).await?;
     }
+    let command = &args.command[..];
+    let metrics = (!args.temporary).then_some(METRICS);
     out::note("starting the services ...");
-    let mut services = Services::start(stack, places)?;
+    let mut services = Services::start(stack, places, metrics)?;
     let served = async {
         services.ready().await?;
         if command.is_empty() {
-            out::result(card::card(places, stack));
+            out::result(card::card(places, stack, metrics));
         }
         tokio::select! {
             () = watch(stack, &mut services) => Ok(()),

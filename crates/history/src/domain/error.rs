@@ -1,7 +1,7 @@
 //! What can go wrong, in the words of the service.
 
 use crate::model::ConversationId;
-use crate::{cache, store};
+use crate::{cache, peer, store};
 
 /// Why a use case, or one item of a batch, failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum Error {
     /// Redis failed where nothing goes on without it: in the relay.
     #[error("tail failed")]
     Tail(#[from] cache::Error),
+    /// Broadcast failed; in the relay.
+    #[error("broadcast failed")]
+    Broadcast(#[from] peer::Error),
     /// The work was cut off; a write may have been done.
     #[error("cut off by a panic or the end of the process")]
     Aborted,

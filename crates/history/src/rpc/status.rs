@@ -20,9 +20,10 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::SeqAhead { .. } => ErrorReason::SeqAhead,
         Error::Store(store::Error::Away(_)) => ErrorReason::StoreAway,
         Error::Store(store::Error::Exhausted | store::Error::Retryable(_)) => ErrorReason::Overloaded,
-        Error::Store(store::Error::Unique(_) | store::Error::Other(_)) | Error::Tail(_) | Error::Aborted => {
-            ErrorReason::Internal
-        }
+        Error::Store(store::Error::Unique(_) | store::Error::Other(_))
+        | Error::Tail(_)
+        | Error::Broadcast(_)
+        | Error::Aborted => ErrorReason::Internal,
     }
 }
 
@@ -57,7 +58,9 @@ impl From<Error> for Status {
                 reply(Code::FailedPrecondition, &said).precondition("min_seq").with("last_seq", last_seq)
             }
             Error::Store(fault) => store_failed(wire::DOMAIN, fault),
-            Error::Tail(_) | Error::Aborted => reply(Code::Internal, "internal error").logged(&error),
+            Error::Tail(_) | Error::Broadcast(_) | Error::Aborted => {
+                reply(Code::Internal, "internal error").logged(&error)
+            }
         }
         .into_status()
     }

@@ -21,6 +21,17 @@ pub struct Messages {
     postgres: Postgres,
 }
 
+/// Messages of one conversation that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// The conversation.
+    pub no: ConversationNo,
+    /// The first of them.
+    pub first_seq: i64,
+    /// The last of them.
+    pub last_seq: i64,
+}
+
 /// Messages in ascending order without a hole, with the number of the conversation's newest when they were read.
 type Known = (i64, Vec<Message>);
 
@@ -71,17 +82,24 @@ impl Messages {
             .await
     }
 
-    /// The messages from one number to another, at most 100, on the connections for background work.
-    pub async fn range_for_relay(&self, id: &ConversationId, first: i64, last: i64) -> Result<Vec<Message>, Fault> {
-        self.postgres
-            .run_background(async |connection| {
-                let Some((no, _)) = head(connection, id).await? else {
-                    return Ok(Vec::new());
-                };
-                let rows = rows_between(connection, no, first, last, 100).await?;
-                Ok(rows.into_iter().map(Message::from).collect())
-            })
-            .await
+    /// The messages of some ranges, each of at most 100, as they are now; in the order of the ranges, and in each in
+    /// ascending order. On the connections for background work.
+    pub async fn ranges_for_relay(&self, ranges: &[Range]) -> Result<Vec<Vec<Message>>, Fault> {
+        let numbers: Vec<i64> = ranges.iter().map(|range| range.no.get()).collect();
+        let firsts: Vec<i64> = ranges.iter().map(|range| range.first_seq).collect();
+        let lasts: Vec<i64> = ranges.iter().map(|range| range.last_seq).collect();
+        let rows = self
+            .postgres
+            .run_background(async |connection| rows_of_ranges(connection, &numbers, &firsts, &lasts).await)
+            .await?;
+        let mut found = rows.into_iter().peekable();
+        let belongs = |range: &Range, row: &Row| {
+            row.conversation_no == range.no.get() && (range.first_seq..=range.last_seq).contains(&row.seq)
+        };
+        Ok(ranges
+            .iter()
+            .map(|range| std::iter::from_fn(|| found.next_if(|row| belongs(range, row))).map(Message::from).collect())
+            .collect())
     }
 
     /// Messages that a user sent, newest first, each with its place.
@@ -235,6 +253,65 @@ async fn rows_between(
         first,
         last,
         i64::try_from(limit).unwrap_or(i64::MAX),
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// In the order of the ranges, then ascending. Range by range, which Postgres is made to do by the limit of each: read at
+/// once, it might look a message up by its conversation alone.
+async fn rows_of_ranges(
+    connection: &mut PgConnection,
+    numbers: &[i64],
+    firsts: &[i64],
+    lasts: &[i64],
+) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"
+        SELECT found.conversation_no AS "conversation_no!",
+               (SELECT conversation.id FROM conversation WHERE no = found.conversation_no) AS "conversation_id!",
+               found.seq AS "seq!",
+               found.id AS "id!",
+               found.sender_id AS "sender_id!",
+               found.client_message_id AS "client_message_id!",
+               found.body_text,
+               found.body_data,
+               found.content_type,
+               found.reply_to_seq AS "reply_to_seq!",
+               found.attributes AS "attributes!: Json<BTreeMap<String, String>>",
+               found.state AS "state!",
+               found.edit_version AS "edit_version!",
+               found.change_seq AS "change_seq!",
+               found.create_time AS "create_time!"
+        FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[])
+                 WITH ORDINALITY AS asked (no, first_seq, last_seq, place),
+             LATERAL (
+                 SELECT conversation_no,
+                        seq,
+                        id,
+                        sender_id,
+                        client_message_id,
+                        body_text,
+                        body_data,
+                        content_type,
+                        reply_to_seq,
+                        attributes,
+                        state,
+                        edit_version,
+                        change_seq,
+                        create_time
+                 FROM message
+                 WHERE conversation_no = asked.no
+                   AND seq BETWEEN asked.first_seq AND asked.last_seq
+                 ORDER BY seq
+                 LIMIT 100
+             ) AS found
+        ORDER BY asked.place, found.seq
+        "#,
+        numbers,
+        firsts,
+        lasts,
     )
     .fetch_all(connection)
     .await

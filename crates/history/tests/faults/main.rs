@@ -5,6 +5,7 @@
 
 mod hold;
 mod outbox;
+mod relay;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the other test binary uses the rest")]
 mod support;

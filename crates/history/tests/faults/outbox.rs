@@ -13,7 +13,7 @@ async fn a_process_that_dies_between_commit_and_apply_is_repaired_by_the_outbox(
     // Only the second instance relays: the first is dead for all that matters.
     let histories = Histories::start_on(testing::shared().await, 2, |place, config| {
         if place == 0 {
-            config.tails.history_relay_tick = NEVER.into();
+            config.relay.history_relay_tick = NEVER.into();
         }
     })
     .await;

@@ -21,6 +21,7 @@ mod pages;
 mod postgres_away;
 mod redis_away;
 mod refusals;
+mod relay;
 mod repeats;
 mod storm;
 #[path = "../support/mod.rs"]

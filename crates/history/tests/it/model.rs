@@ -178,7 +178,7 @@ impl<'a> Scene<'a> {
 
     async fn apply(&mut self, range: Range) {
         let messages = self.slice(range).to_vec();
-        self.tails.append(&self.id, &messages).await.unwrap();
+        self.tails.append(&self.id, &messages, None).await.unwrap();
         self.reference.append(&messages);
     }
 

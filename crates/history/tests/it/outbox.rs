@@ -17,7 +17,7 @@ fn deaf(place: usize, config: &mut Config) {
 #[tokio::test]
 async fn a_plain_page_may_miss_a_message_that_redis_did_not_hear_of_but_min_seq_closes_the_gap() {
     let histories = Histories::start_on(testing::shared().await, 2, |place, config| {
-        config.tails.history_relay_tick = NEVER.into();
+        config.relay.history_relay_tick = NEVER.into();
         deaf(place, config);
     })
     .await;

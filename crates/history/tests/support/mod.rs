@@ -1,5 +1,6 @@
 //! The history service in process, one or several instances on a database and a key prefix of their own.
 
+pub(crate) mod broadcaster;
 pub(crate) mod client;
 pub(crate) mod redis;
 
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tidings_devstack::{Devstack, Options, testing};
-use tidings_history::config::TailArgs;
+use tidings_history::config::{RelayArgs, TailArgs};
 use tidings_history::model::ConversationId;
 use tidings_history::store::Store;
 use tidings_history::{Config, MIGRATOR, wire};
@@ -85,8 +86,13 @@ impl<'a> Histories<'a> {
         redis.redis_timeout = Some(Duration::from_secs(1).into());
         redis.redis_connect_timeout = Duration::from_secs(1).into();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (server, tails) = (tidings_server::Args::default(), TailArgs::default());
-        Config { listen, migrate: false, postgres, redis, server, tails }
+        let (server, tails, relay) = (tidings_server::Args::default(), TailArgs::default(), RelayArgs::default());
+        Config { listen, migrate: false, postgres, redis, server, tails, relay }
+    }
+
+    /// The address of one instance.
+    pub(crate) fn address(&self, place: usize) -> SocketAddr {
+        self.instances[place].config.listen
     }
 
     /// A client of one instance; it reconnects when the instance is started again.
@@ -146,7 +152,7 @@ impl<'a> Histories<'a> {
         .await
     }
 
-    /// Waits until the tails have heard of everything.
+    /// Waits until tails and broadcast have heard of everything.
     pub(crate) async fn settled(&self) {
         eventually("the outbox is empty", async || self.count("SELECT count(*) FROM outbox").await == 0).await;
     }

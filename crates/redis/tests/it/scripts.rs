@@ -1,7 +1,7 @@
 //! Scripts of a server that may have forgotten them.
 
 use tidings_devstack::{Devstack, testing};
-use tidings_redis::{Lane, Script, cmd};
+use tidings_redis::{Error, Lane, Script, cmd};
 
 use super::support::{LONG, connected, open, own};
 
@@ -51,6 +51,35 @@ async fn many_calls_are_answered_in_their_order_whatever_the_server_knows() {
     let _known: i64 = lane.run(&calls[0]).await.unwrap();
     let answers: Vec<i64> = lane.run_all(&calls).await.unwrap();
     assert_eq!(answers, expected, "one script known, the other not");
+}
+
+#[tokio::test]
+async fn calls_that_must_not_be_run_twice_are_run_once_or_said_to_be_unanswered() {
+    let (stack, mut lane) = start().await;
+    let mut knowing = connected(&open(&stack, 1, LONG)).await;
+    let count = Script::new("return redis.call('INCR', KEYS[1])");
+    let key = lane.key(format_args!("count"));
+    let calls: Vec<_> = (0..500).map(|_| count.key(&key)).collect();
+
+    let answers: Vec<i64> = lane.run_all_once(&calls).await.unwrap();
+    assert_eq!(answers, (1..=500).collect::<Vec<_>>(), "loaded, then run");
+    let mut known: i64 = 500;
+    for _ in 0..20 {
+        forget(&mut lane).await;
+        let load = async { knowing.run::<i64>(&count.key(&key)).await.unwrap() };
+        let (answer, by_another) = tokio::join!(lane.run_all_once::<i64>(&calls), load);
+        let now: i64 = lane.send(cmd("GET").arg(&key)).await.unwrap();
+        match answer {
+            Ok(answers) => {
+                let all = answers.iter().chain([&by_another]).copied();
+                assert_eq!(all.max(), Some(now), "each was run once");
+                assert_eq!(now - known, 501);
+            }
+            Err(Error::Unanswered(_)) => assert!(now - known <= 501, "none was run twice"),
+            Err(error) => panic!("{error}"),
+        }
+        known = now;
+    }
 }
 
 #[tokio::test]

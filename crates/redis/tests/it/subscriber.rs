@@ -38,7 +38,7 @@ impl Ear {
 
     async fn publish(&self, name: &str, message: &str) {
         let mut lane = self.redis.reader().await.unwrap();
-        let channel = lane.key(format_args!("{name}"));
+        let channel = lane.channel(format_args!("{name}"));
         let () = lane.send(cmd("PUBLISH").arg(channel).arg(message)).await.unwrap();
     }
 

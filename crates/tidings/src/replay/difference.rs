@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use tidings_client::Error;
 use tidings_proto::history::{self as pb, body};
 
 use super::plan::{Conversation, Message};
-use super::retry;
 
 /// How much of a long value is shown.
 const SHOWN: usize = 160;
@@ -55,7 +55,7 @@ impl Difference {
     }
 
     /// The service says that a message cannot be, or that it is not there.
-    pub(super) fn contradicted(conversation: &Conversation, message: &Message, error: &retry::Error) -> Option<Self> {
+    pub(super) fn contradicted(conversation: &Conversation, message: &Message, error: &Error) -> Option<Self> {
         let failure = error.contradiction()?;
         Some(Self::new(place(conversation, message), "message", shown(message), failure.to_string()))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidings_client::Error;
 use tidings_proto::history::{self, conversation};
 use tidings_proto::user::User;
 use tokio::time::{self, MissedTickBehavior};
@@ -11,7 +12,6 @@ use super::difference::Difference;
 use super::findings::Findings;
 use super::plan::{self, Conversation};
 use super::progress::Done;
-use super::retry::Error;
 use super::services::Services;
 use super::side_by_side::side_by_side;
 

@@ -10,7 +10,6 @@ use super::Place;
 /// A call that works as it stands: service, contract and method, request.
 const CALLS: [(&str, &str, &str); 5] = [
     ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "ada", "display_name": "Ada Lovelace"}}"#),
-    ("user", "user.v1.UserService/GetUser", r#"{"id": "ada"}"#),
     (
         "history",
         "history.v1.ConversationService/CreateConversation",
@@ -21,14 +20,18 @@ const CALLS: [(&str, &str, &str); 5] = [
         "history.v1.HistoryService/AppendMessage",
         r#"{"conversation_id": "lobby", "sender_id": "ada", "client_message_id": "1", "body": {"text": "hello"}}"#,
     ),
-    ("history", "history.v1.HistoryService/ListMessages", r#"{"conversation_id": "lobby"}"#),
+    ("broadcast", "broadcast.v1.BroadcastService/GetChannel", r#"{"name": "conversation/lobby"}"#),
+    ("lock", "lock.v1.LockService/AcquireLock", r#"{"name": "orders/42", "owner": "ada"}"#),
 ];
 
 /// The whole text.
-pub(super) fn card(places: &[Place], stack: &Devstack) -> String {
+pub(super) fn card(places: &[Place], stack: &Devstack, metrics: Option<u16>) -> String {
     let tidings = program();
     let mut lines: Vec<String> = vec!["Tidings is up.".to_owned(), String::new()];
-    lines.extend(places.iter().map(|(name, address)| format!("{name:<9} {address}")));
+    for (name, address) in places {
+        let metrics = metrics.map(|above| format!("   metrics http://{}:{}/", address.ip(), address.port() + above));
+        lines.push(format!("{name:<9} {address}{}", metrics.unwrap_or_default()));
+    }
     lines.push(format!("{:<9} {}", "postgres", stack.postgres().url("tidings_user")));
     lines.push(format!("{:<9} {}", "redis", stack.redis().url()));
     lines.push(format!("{:<9} {}", "logs", stack.dir().display()));

@@ -34,24 +34,33 @@ pub(super) struct Service {
     address: SocketAddr,
     log: PathBuf,
     variables: Vec<(&'static str, String)>,
+    /// What only its first process hears.
+    once: Vec<(&'static str, String)>,
     child: Option<Child>,
     patience: Patience,
 }
 
 impl Services {
-    /// Starts them all on a stack.
-    pub(super) fn start(stack: &Devstack, places: &[Place]) -> Result<Self, Error> {
+    /// Starts them all on a stack; the port of a service's metrics is `metrics` above its own.
+    pub(super) fn start(stack: &Devstack, places: &[Place], metrics: Option<u16>) -> Result<Self, Error> {
         let mut services = Self(Vec::new());
         for (name, address) in places {
-            let variables = vec![
+            let mut variables = vec![
                 ("TIDINGS_LISTEN", address.to_string()),
                 ("TIDINGS_MIGRATE", "true".to_owned()),
                 ("TIDINGS_POSTGRES_URL", stack.postgres().url(&format!("tidings_{name}"))),
                 ("TIDINGS_REDIS_URL", stack.redis().url()),
             ];
+            if let Some(above) = metrics {
+                let address = SocketAddr::new(address.ip(), address.port() + above);
+                variables.push(("TIDINGS_ADMIN_LISTEN", address.to_string()));
+            }
+            variables.extend(peers(name, places));
+            // Whoever held a lock of an earlier run has died with it: nobody has to wait for the end of its lease.
+            let once = vec![("TIDINGS_LOCK_FRESH_START", "true".to_owned())];
             let log = stack.dir().join(format!("{name}.log"));
             let patience = Patience::default();
-            let mut service = Service { name, address: *address, log, variables, child: None, patience };
+            let mut service = Service { name, address: *address, log, variables, once, child: None, patience };
             service.start()?;
             services.0.push(service);
         }
@@ -102,6 +111,7 @@ impl Service {
         let child = Command::new(std::env::current_exe().map_err(failed)?)
             .args(["serve", self.name, "--stop-with-stdin"])
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .envs(self.once.drain(..))
             .stdin(Stdio::piped()) // we hold the other end: it ends when we do, however we end
             .stdout(Stdio::null())
             .stderr(log)
@@ -165,6 +175,12 @@ impl Drop for Service {
             let _ = child.wait();
         }
     }
+}
+
+/// What a service has to know of the others: history publishes to broadcast.
+fn peers(name: &str, places: &[Place]) -> Option<(&'static str, String)> {
+    let broadcast = places.iter().find(|(other, _)| *other == "broadcast" && name == "history");
+    broadcast.map(|(_, address)| ("TIDINGS_BROADCAST_ADDR", address.to_string()))
 }
 
 /// Whether the service at this address says that it serves.

@@ -341,16 +341,20 @@ fn answers(
             Verdict::New(numbered) => {
                 let time = times.get(&(numbered.conversation.get(), numbered.seq)).copied();
                 let message = committed(message, numbered.seq, ids.next().copied(), time);
-                Appended::Done { message, deduplicated: false }
+                Appended::Done { message, shard: numbered.conversation.shard(), deduplicated: false }
             }
             Verdict::SameAs { place } => match &answers[*place] {
-                Appended::Done { message, .. } => Appended::Done { message: message.clone(), deduplicated: true },
+                Appended::Done { message, shard, .. } => {
+                    Appended::Done { message: message.clone(), shard: *shard, deduplicated: true }
+                }
                 other => other.clone(),
             },
             Verdict::Repeat { seq } => {
-                let no = found.conversations.get(&message.conversation).map(|row| row.no.get());
-                match no.and_then(|no| repeats.get(&(no, *seq))) {
-                    Some(message) => Appended::Done { message: message.clone(), deduplicated: true },
+                let no = found.conversations.get(&message.conversation).map(|row| row.no);
+                match no.and_then(|no| Some((no, repeats.get(&(no.get(), *seq))?))) {
+                    Some((no, message)) => {
+                        Appended::Done { message: message.clone(), shard: no.shard(), deduplicated: true }
+                    }
                     None => Appended::NoConversation,
                 }
             }

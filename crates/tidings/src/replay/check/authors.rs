@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tidings_client::Error;
 use tidings_proto::history::ListUserMessagesRequest;
 use tidings_proto::history::list_user_messages_request::Scope;
 
@@ -9,7 +10,6 @@ use crate::replay::difference::Difference;
 use crate::replay::findings::Findings;
 use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
-use crate::replay::retry::Error;
 use crate::replay::services::Services;
 
 const DURING: &str = "read by author";

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use tidings_client::Error;
 use tidings_proto::history::conversation::Kind;
 use tidings_proto::history::list_messages_request::Anchor;
 use tidings_proto::history::read_info::Source;
@@ -12,7 +13,6 @@ use crate::replay::difference::Difference;
 use crate::replay::findings::{Findings, Tally};
 use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
-use crate::replay::retry::Error;
 use crate::replay::services::Services;
 
 /// Compares one conversation: as a whole, from its first message on, and from its newest back.

@@ -1,0 +1,112 @@
+//! Where the instances of a service are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::Uri;
+use http::uri::Authority;
+
+/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    uri: Uri,
+}
+
+/// The addresses of all instances of a service, at least one: `HOST:PORT[,HOST:PORT...]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses(Vec<Address>);
+
+/// What was given is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}': expected HOST:PORT or http://HOST:PORT, e.g. 127.0.0.1:7401")]
+pub struct Malformed(String);
+
+impl Address {
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+}
+
+impl FromStr for Address {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let malformed = || Malformed(text.to_owned());
+        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let uri: Uri = format!("http://{authority}").parse().map_err(|_| malformed())?;
+        let complete = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16().is_some() && uri.path() == "/";
+        if complete { Ok(Self { uri }) } else { Err(malformed()) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.uri.authority().map_or_else(Default::default, Authority::as_str))
+    }
+}
+
+impl Addresses {
+    /// Each of them, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = &Address> {
+        self.0.iter()
+    }
+}
+
+impl From<Address> for Addresses {
+    fn from(address: Address) -> Self {
+        Self(vec![address])
+    }
+}
+
+impl FromStr for Addresses {
+    type Err = Malformed;
+
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, address) in self.0.iter().enumerate() {
+            write!(f, "{}{address}", if place == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for text in ["127.0.0.1:7401", "http://127.0.0.1:7401", "http://127.0.0.1:7401/"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), "127.0.0.1:7401");
+        }
+        assert!("[::1]:7401".parse::<Address>().is_ok());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "localhost", ":7401", "https://localhost:1", "localhost:99999", "localhost:1/x", "a b:1"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_has_one_address_or_several() {
+        let addresses: Addresses = "one:7402, http://two:7402".parse().unwrap();
+
+        assert_eq!(addresses.iter().count(), 2);
+        assert_eq!(addresses.to_string(), "one:7402,two:7402");
+    }
+
+    #[test]
+    fn one_malformed_address_spoils_the_list_and_is_named() {
+        for (text, culprit) in [("", "''"), ("one:1,", "''"), ("one:1,two", "'two'")] {
+            let error = text.parse::<Addresses>().unwrap_err().to_string();
+            assert!(error.starts_with(culprit), "{error}");
+        }
+    }
+}
