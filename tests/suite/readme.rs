@@ -73,8 +73,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
                 .args(["-c", &example.command])
                 .current_dir(root())
                 .env("PATH", path_with(bin.path()))
-                .env("TIDINGS_USER_ADDR", up.address("user"))
-                .env("TIDINGS_HISTORY_ADDR", up.address("history")),
+                .envs(up.addresses()),
         );
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
         assert!(matches(&example.output, &said), "$ {}\npromised:\n{}\nsaid:\n{said}", example.command, example.output);

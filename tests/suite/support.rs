@@ -1,7 +1,8 @@
 //! A running installation, and the means to hurt it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -32,11 +33,21 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
+/// The services and their ports.
+const SERVICES: [(&str, u16); 4] = [("user", 7401), ("history", 7402), ("lock", 7403), ("broadcast", 7404)];
+
 /// A running `tidings up`. Stopped when dropped.
 pub(crate) struct Up {
     process: Child,
     offset: u16,
     redis: String,
+    postgres: String,
+}
+
+/// A further instance of a service. Killed when dropped.
+pub(crate) struct Instance {
+    process: Child,
+    address: String,
 }
 
 impl Up {
@@ -51,27 +62,66 @@ impl Up {
             .spawn()
             .unwrap();
         let mut card = BufReader::new(process.stdout.take().unwrap()).lines();
-        let redis = card.find_map(|line| {
-            let line = line.unwrap();
-            line.split(' ').find(|word| word.starts_with("redis://")).map(str::to_owned)
-        });
+        let mut find = |scheme: &str| {
+            let word = card.find_map(|line| {
+                let line = line.unwrap();
+                line.split(' ').find(|word| word.starts_with(scheme)).map(str::to_owned)
+            });
+            word.expect("tidings up says where everything is")
+        };
+        let (postgres, redis) = (find("postgres://"), find("redis://"));
         // Whoever closes the pipe would make its writer fail: the rest is read and forgotten.
         thread::spawn(move || card.for_each(drop));
-        Self { process, offset, redis: redis.expect("tidings up says where everything is") }
+        Self { process, offset, redis, postgres }
     }
 
     /// Where a service listens.
     pub(crate) fn address(&self, service: &str) -> String {
-        let port = if service == "user" { 7401 } else { 7402 };
-        format!("127.0.0.1:{}", port + self.offset)
+        format!("127.0.0.1:{}", self.port(service))
+    }
+
+    fn port(&self, service: &str) -> u16 {
+        let (_, port) = SERVICES.into_iter().find(|(name, _)| *name == service).unwrap();
+        port + self.offset
+    }
+
+    /// Where all services are, as the command reads it.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, String)> {
+        SERVICES.into_iter().map(|(name, _)| (format!("TIDINGS_{}_ADDR", name.to_uppercase()), self.address(name)))
+    }
+
+    /// Starts another instance of a service, on the same Postgres and Redis, and waits until it listens.
+    pub(crate) fn another(&self, service: &str) -> Instance {
+        let port = self.port(service) + 5; // between two installations
+        let address = format!("127.0.0.1:{port}");
+        let process = Command::new(TIDINGS)
+            .args(["serve", service])
+            .env("TIDINGS_LISTEN", &address)
+            .env("TIDINGS_POSTGRES_URL", self.postgres.replace("tidings_user", &format!("tidings_{service}")))
+            .env("TIDINGS_REDIS_URL", &self.redis)
+            .env("TIDINGS_BROADCAST_ADDR", self.address("broadcast"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let instance = Instance { process, address };
+        eventually(&format!("{service} listens"), || TcpStream::connect(&instance.address).ok());
+        instance
+    }
+
+    /// The value of a metric of a service, if it is there.
+    pub(crate) fn metric(&self, service: &str, name: &str) -> Option<f64> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port(service) + 2000)).ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     /// A command of `tidings` against this installation.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(TIDINGS);
         command.args(arguments).current_dir(root());
-        command.env("TIDINGS_USER_ADDR", self.address("user"));
-        command.env("TIDINGS_HISTORY_ADDR", self.address("history"));
+        command.envs(self.addresses());
         command
     }
 
@@ -117,6 +167,25 @@ impl Drop for Up {
             let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.process.wait();
+    }
+}
+
+impl Instance {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -28,7 +28,7 @@ fn whatever_dies_is_started_again() {
     let up = Up::start(dir.path());
     up.call("CreateUser", ADA);
 
-    for what in ["user", "history", "redis-server", "postgres"] {
+    for what in ["user", "history", "lock", "broadcast", "redis-server", "postgres"] {
         let before = up.pid(what);
         assert!(before.is_some(), "{what} runs");
         up.signal(what, Signal::KILL);
@@ -46,7 +46,7 @@ fn when_it_is_killed_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut up = Up::start(dir.path());
     let left = children(up.process().id());
-    assert!(left.len() >= 4, "two services, postgres and redis run");
+    assert!(left.len() >= 6, "four services, postgres and redis run");
 
     up.process().kill().unwrap();
 

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::Uri;
 use http::uri::Authority;
 
-/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`.
+/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`. Cheap to clone: every error names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    uri: Uri,
+    uri: Arc<Uri>,
 }
 
 /// The addresses of all instances of a service, at least one: `HOST:PORT[,HOST:PORT...]`.
@@ -35,7 +36,7 @@ impl FromStr for Address {
         let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let uri: Uri = format!("http://{authority}").parse().map_err(|_| malformed())?;
         let complete = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16().is_some() && uri.path() == "/";
-        if complete { Ok(Self { uri }) } else { Err(malformed()) }
+        if complete { Ok(Self { uri: Arc::new(uri) }) } else { Err(malformed()) }
     }
 }
 

@@ -7,6 +7,9 @@ const FIRST: Duration = Duration::from_millis(50);
 /// ... up to this: a service that comes back is found within three seconds.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// The longest pause that a service can ask for: whoever wants callers to stay away for longer refuses them again.
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
+
 /// Pauses that double, with jitter: callers that failed together must not come back together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -19,9 +22,10 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// The pause after one more failure: what the service `asked` for, else twice the last one; up to half as long again.
+    /// The pause after one more failure: twice the last one, or longer if the service `asked` for it; and up to half of that
+    /// on top.
     pub(crate) fn pause(&mut self, asked: Option<Duration>) -> Duration {
-        let pause = asked.unwrap_or(self.next);
+        let pause = self.next.max(asked.unwrap_or_default().min(LONGEST_ASKED));
         self.next = (self.next * 2).min(LONGEST);
         pause.mul_f64(rand::random_range(1.0..1.5))
     }
@@ -42,9 +46,11 @@ mod tests {
     }
 
     #[test]
-    fn the_service_says_how_long_to_wait() {
-        let pause = Backoff::new().pause(Some(Duration::from_secs(10)));
+    fn the_service_says_how_much_longer_to_wait() {
+        let pause = |asked| Backoff::new().pause(Some(asked)).as_millis();
 
-        assert!((10_000..15_001).contains(&pause.as_millis()), "{pause:?}");
+        assert!((10_000..15_001).contains(&pause(Duration::from_secs(10))));
+        assert!(pause(Duration::from_hours(1)) <= 90_000, "it can not keep callers away for an hour");
+        assert!(pause(Duration::ZERO) >= 50, "nor make them hurry");
     }
 }

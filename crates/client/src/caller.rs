@@ -63,7 +63,7 @@ pub enum Error {
         /// The method.
         method: &'static str,
         /// How the last attempt failed.
-        last: Refusal,
+        last: Box<Refusal>,
         /// How often it was sent.
         attempts: u32,
         /// How long it was tried, in whole milliseconds.
@@ -112,8 +112,8 @@ impl Caller {
     /// Only for calls that are safe to repeat: an attempt whose answer was lost may have been done. `send` makes one attempt
     /// over a channel with a request whose time is set; `method` is what errors call it.
     ///
-    /// UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED and what only the transport said are repeated, after a pause: the one
-    /// that the service asked for, else one that doubles.
+    /// UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED and what only the transport said are repeated, after pauses that
+    /// double, or longer ones if the service asks for them.
     ///
     /// # Errors
     /// The call may have been done nevertheless.
@@ -195,10 +195,10 @@ impl Tries<'_> {
     pub(crate) async fn again(&mut self, status: &Status) -> Result<(), Error> {
         let failure = Failure::from(status);
         self.endpoint.judge(&failure);
-        let pause = self.backoff.pause(failure.retry_after.map(|asked| asked.min(self.patience)));
+        let pause = self.backoff.pause(failure.retry_after);
         let too_long = self.begin.elapsed() + pause > self.patience;
         if too_long || self.budget.is_some_and(|budget| !budget.spend()) {
-            let last = Refusal::new(status, self.endpoint.address());
+            let last = Box::new(Refusal::new(status, self.endpoint.address()));
             let elapsed = whole_millis(self.begin.elapsed());
             return Err(Error::GaveUp { method: self.method, last, attempts: self.attempts, elapsed });
         }
@@ -211,7 +211,7 @@ impl Tries<'_> {
 }
 
 /// People do not read microseconds.
-fn whole_millis(time: Duration) -> Duration {
+pub(crate) fn whole_millis(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -24,6 +24,8 @@ const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
 /// How long an instance that is out is left alone, so that not every call has to find out anew.
 const REST: Duration = Duration::from_secs(1);
+/// The longest that an instance can ask to be left alone.
+const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// The instances of one service. Cheap to clone; clones share the connections and what is known of the instances.
 ///
@@ -103,8 +105,14 @@ impl Endpoint {
         if instance_is_out(failure) { self.is_out() } else { self.is_back() }
     }
 
+    /// It is out: others are asked for a while.
     pub(crate) fn is_out(&self) {
-        self.rest_until(Some(Instant::now() + REST));
+        self.rests_for(None);
+    }
+
+    /// It is out, and said for how long.
+    pub(crate) fn rests_for(&self, time: Option<Duration>) {
+        self.rest_until(Some(Instant::now() + time.map_or(REST, |time| time.clamp(REST, LONGEST_REST))));
     }
 
     /// It has spoken.

@@ -1,9 +1,9 @@
 //! Services in memory, over pipes instead of sockets, so that tests run in virtual time: an hour takes a moment, and what
 //! happens when is exact.
 
+pub(crate) mod channels;
 pub(crate) mod locks;
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, W
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::body::Body;
-use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::service_fn;
 
@@ -40,14 +39,9 @@ struct Wires {
 
 impl Instance {
     /// Starts to serve at `name`.
-    pub(crate) fn start<S>(name: &str, service: S) -> Self
-    where
-        S: tower::Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
-        S::Response: axum::response::IntoResponse,
-        S::Future: Send,
-    {
+    pub(crate) fn start(name: &str, services: Routes) -> Self {
         let (accept, accepted) = mpsc::unbounded_channel();
-        let served = Server::builder().add_service(service).serve_with_incoming(UnboundedReceiverStream::new(accepted));
+        let served = Server::builder().add_routes(services).serve_with_incoming(UnboundedReceiverStream::new(accepted));
         tokio::spawn(served);
         let address = format!("{name}:1").parse().unwrap();
         Self { address, accept, wires: Arc::default(), frozen: watch::Sender::new(false) }
@@ -97,11 +91,7 @@ impl Instance {
 }
 
 /// Carries bytes until either side ends.
-async fn pump(
-    mut from: ReadHalf<DuplexStream>,
-    mut to: WriteHalf<DuplexStream>,
-    mut frozen: watch::Receiver<bool>,
-) {
+async fn pump(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, mut frozen: watch::Receiver<bool>) {
     let mut bytes = vec![0; PIPE];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let _ = frozen.wait_for(|frozen| !frozen).await;

@@ -7,6 +7,8 @@ mod acquire;
 mod belief;
 mod keeper;
 mod moment;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,16 +16,24 @@ pub(crate) struct Service {
 pub(crate) const USER_VARIABLE: &str = "TIDINGS_USER_ADDR";
 /// The variable that says where the history service is.
 pub(crate) const HISTORY_VARIABLE: &str = "TIDINGS_HISTORY_ADDR";
+/// The variable that says where the lock service is.
+pub(crate) const LOCK_VARIABLE: &str = "TIDINGS_LOCK_ADDR";
+/// The variable that says where the broadcast service is.
+pub(crate) const BROADCAST_VARIABLE: &str = "TIDINGS_BROADCAST_ADDR";
 /// Where the user service is unless said otherwise.
 pub(crate) const USER_ADDRESS: &str = "127.0.0.1:7401";
 /// Where the history service is unless said otherwise.
 pub(crate) const HISTORY_ADDRESS: &str = "127.0.0.1:7402";
+/// Where the lock service is unless said otherwise.
+pub(crate) const LOCK_ADDRESS: &str = "127.0.0.1:7403";
+/// Where the broadcast service is unless said otherwise.
+pub(crate) const BROADCAST_ADDRESS: &str = "127.0.0.1:7404";
 
 const SERVICES: [Service; 4] = [
     Service { package: "tidings.user.", variable: USER_VARIABLE, address: USER_ADDRESS },
     Service { package: "tidings.history.", variable: HISTORY_VARIABLE, address: HISTORY_ADDRESS },
-    Service { package: "tidings.lock.", variable: "TIDINGS_LOCK_ADDR", address: "127.0.0.1:7403" },
-    Service { package: "tidings.broadcast.", variable: "TIDINGS_BROADCAST_ADDR", address: "127.0.0.1:7404" },
+    Service { package: "tidings.lock.", variable: LOCK_VARIABLE, address: LOCK_ADDRESS },
+    Service { package: "tidings.broadcast.", variable: BROADCAST_VARIABLE, address: BROADCAST_ADDRESS },
 ];
 
 impl Service {

@@ -1,7 +1,6 @@
 //! `tidings call`: any method of any service, by the contracts compiled in.
 
 mod codec;
-mod contracts;
 mod describe;
 
 use std::io;
@@ -17,9 +16,9 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use self::codec::Dynamic;
-use self::contracts::Contracts;
 use crate::address::Service;
 use crate::cli::{self, Output};
+use crate::contracts::{self, Contracts};
 use crate::error;
 use crate::out;
 

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::Value;
+use tidings_client::Policy;
 use tokio::runtime::Builder;
 
 use crate::error::Error;
 use crate::out;
-use crate::{call, replay, serve, up};
+use crate::{call, channel, lock, replay, serve, up};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
                           Results go to standard output, everything else to standard error.";
@@ -26,6 +28,8 @@ enum Command {
     Up(up::Args),
     Serve(serve::Args),
     Call(call::Args),
+    Lock(lock::Args),
+    Channel(channel::Args),
     Replay(replay::Args),
 }
 
@@ -34,8 +38,13 @@ impl Cli {
     pub(crate) fn run(self) -> ExitCode {
         let ended = match self.command {
             Command::Serve(args) => return serve::run(args), // a service has its own runtime, log and exit codes
+            Command::Lock(args) => match wait(lock::run(args)) {
+                Ok(code) => return code.into(), // of the command that ran under the lock
+                Err(error) => Err(error),
+            },
             Command::Up(args) => wait(up::run(args)),
             Command::Call(args) => wait(call::run(args)),
+            Command::Channel(args) => wait(channel::run(args)),
             Command::Replay(args) => wait(replay::run(args)),
         };
         match ended {
@@ -49,7 +58,7 @@ impl Cli {
 }
 
 /// Runs a verb on a runtime of its own.
-fn wait<E>(verb: impl Future<Output = Result<(), E>>) -> Result<(), Error>
+fn wait<T, E>(verb: impl Future<Output = Result<T, E>>) -> Result<T, Error>
 where
     Error: From<E>,
 {
@@ -68,12 +77,31 @@ pub(crate) enum Output {
     Jsonl,
 }
 
+impl Output {
+    /// One JSON value, as it is written: over several lines or in one.
+    pub(crate) fn json(self, value: &Value) -> String {
+        if self == Self::Jsonl { value.to_string() } else { format!("{value:#}") }
+    }
+}
+
+/// How a verb calls: what fails is repeated for as long as it takes to find another instance, and no longer than somebody at
+/// a prompt likes to wait.
+pub(crate) fn policy(timeout: Duration) -> Policy {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    Policy { timeout, patience: PATIENCE, budget: None }
+}
+
 /// Reads a length of time that is more than nothing, e.g. `800ms` or `5s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) | Err(_) => Err("expected a duration like 800ms or 5s".to_owned()),
         Ok(duration) => Ok(duration),
     }
+}
+
+/// Reads a length of time, nothing included.
+pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "expected a duration like 0s, 800ms or 5s".to_owned())
 }
 
 #[cfg(test)]
@@ -91,6 +119,7 @@ mod tests {
     fn a_duration_is_more_than_nothing() {
         assert_eq!(duration("800ms"), Ok(Duration::from_millis(800)));
         assert!(duration("0s").is_err());
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
         assert!(duration("5x").is_err());
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use crate::{call, replay, up};
+use crate::{call, channel, lock, replay, up};
 
+/// It is done.
+pub(crate) const DONE: u8 = 0;
 /// The question was understood, and the answer is no.
 pub(crate) const NO: u8 = 1;
 /// The command was used wrongly; nothing was done.
@@ -23,6 +25,12 @@ pub(crate) enum Error {
     /// `tidings call`.
     #[error(transparent)]
     Call(#[from] call::Error),
+    /// `tidings lock`.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// `tidings channel`.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
     /// `tidings replay`.
     #[error(transparent)]
     Replay(#[from] replay::Error),
@@ -35,6 +43,8 @@ impl Error {
             Self::Runtime(_) => SERVICE,
             Self::Up(error) => error.exit_code(),
             Self::Call(error) => error.exit_code(),
+            Self::Lock(error) => error.exit_code(),
+            Self::Channel(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
         }
     }

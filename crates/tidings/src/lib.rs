@@ -6,8 +6,11 @@
 
 mod address;
 mod call;
+mod channel;
 mod cli;
+mod contracts;
 mod error;
+mod lock;
 mod out;
 mod replay;
 mod serve;

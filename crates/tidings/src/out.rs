@@ -10,6 +10,11 @@ pub(crate) fn result(text: impl Display) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
+/// Writes one of many results to standard output. Returns false if nobody reads them any more.
+pub(crate) fn stream(text: impl Display) -> bool {
+    writeln!(io::stdout().lock(), "{text}").is_ok()
+}
+
 /// Writes a word for people to standard error.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");

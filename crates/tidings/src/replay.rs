@@ -1,17 +1,20 @@
 //! `tidings replay`: sends real conversations through the services and reads them back equal.
 //!
 //! Reading order: `log` and `replies` read files, `names` makes ids, `plan` decides what is to be sent; `import` sends
-//! it through `services`, which repeat calls until they are answered; `check` reads it back; `report` sums up.
+//! it through `services`, which repeat calls until they are answered, under the lock that `hold` holds, while `readers`
+//! listen; `check` reads it back; `report` sums up.
 
 mod check;
 mod difference;
 mod files;
 mod findings;
+mod hold;
 mod import;
 mod log;
 mod names;
 mod plan;
 mod progress;
+mod readers;
 mod replies;
 mod report;
 mod services;
@@ -29,7 +32,7 @@ use self::log::Malformed;
 use self::plan::{Conversation, Plan};
 use self::progress::Progress;
 use self::report::Report;
-use self::services::Services;
+use self::services::{Places, Services};
 use self::side_by_side::side_by_side;
 use crate::address;
 use crate::cli::{self, Output};
@@ -49,10 +52,19 @@ What is sent:
   that are not UTF-8 are replaced; a carriage return before the end of a line
   belongs to the end. Lines that cannot be sent are told by number and skipped.
 
+How it is sent:
+  Each conversation is sent under a lock of its own, `replay/` + its id, one
+  message after the acknowledgement of the one before. If the lock is lost,
+  nothing is sent until it is held again. Meanwhile readers subscribe to
+  `conversation/` + its id; what broadcast says it has lost they read from
+  history.
+
 What is checked:
-  Each conversation is read back in pages from both ends, each author's messages
-  are listed, each user is read three times; all must equal what was sent.
-  Services may be killed and started again meanwhile.
+  Each reader must have received every message once and in order, or been told
+  that something is missing where it was. Then each conversation is read back in
+  pages from both ends, each author's messages are listed, each user is read
+  three times; all must equal what was sent. Services, Redis and Postgres may be
+  killed and started again meanwhile.
 
 Examples:
   tidings replay demo
@@ -79,6 +91,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "0", value_parser = speed)]
     speed: f64,
 
+    /// Readers that listen to each conversation while it is sent: 0 to 16
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(0..=16))]
+    readers: u16,
+
     /// Messages read back at once: 1 to 200
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=200))]
     page_size: i32,
@@ -98,6 +114,14 @@ pub(crate) struct Args {
     /// Where the history service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::HISTORY_VARIABLE, default_value = address::HISTORY_ADDRESS)]
     history_addr: Addresses,
+
+    /// Where the lock service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    #[arg(long, value_name = "ADDRESS", env = address::LOCK_VARIABLE, default_value = address::LOCK_ADDRESS)]
+    lock_addr: Addresses,
+
+    /// Where the broadcast service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    #[arg(long, value_name = "ADDRESS", env = address::BROADCAST_VARIABLE, default_value = address::BROADCAST_ADDRESS)]
+    broadcast_addr: Addresses,
 
     /// How to print the summary
     #[arg(long, value_name = "FORMAT", default_value = "table")]
@@ -129,7 +153,7 @@ pub(crate) enum Error {
     Files(#[from] files::Error),
     /// A service did not do its part.
     #[error(transparent)]
-    Service(#[from] tidings_client::Error),
+    Service(#[from] services::Error),
     /// What was read is not what was sent.
     #[error("not equal ({count} found); the first: {first}")]
     Different {
@@ -157,13 +181,20 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let plan = plan(&args.files, &args.prefix)?;
     // Everything has to be answered, whatever it takes: it is the patience that ends.
     let policy = Policy { timeout: args.timeout, patience: args.patience, budget: None };
-    let services = Services::new(&args.user_addr, &args.history_addr, policy);
+    let places = Places {
+        user: &args.user_addr,
+        history: &args.history_addr,
+        lock: &args.lock_addr,
+        broadcast: &args.broadcast_addr,
+    };
+    let services = Services::new(&places, policy);
     let work = Work { progress: Progress::new(args.quiet), plan: &plan, services: &services, args: &args };
     let (findings, sending, checking) = work.run().await?;
 
     let report = Report {
         conversations: plan.conversations.len(),
         users: plan.users.len(),
+        readers: args.readers,
         input: plan.input,
         findings: &findings,
         retries: services.repeats(),
@@ -213,7 +244,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     /// Does all of it. Returns what was found, and how long sending and reading back took.
-    async fn run(self) -> Result<(Findings, Duration, Duration), tidings_client::Error> {
+    async fn run(self) -> Result<(Findings, Duration, Duration), services::Error> {
         let Self { args, plan, services, progress } = self;
         let (parallel, repeats) = (usize::from(args.parallel), || services.repeats());
         let job = async |done: &_| import::users(services, &plan.users, parallel, done).await;
@@ -234,8 +265,8 @@ impl<'a> Work<'a> {
         Ok((findings, sending, checking))
     }
 
-    /// Sends the conversations side by side. Returns those that were acknowledged to their end.
-    async fn send(self) -> Result<(Vec<&'a Conversation>, Findings), tidings_client::Error> {
+    /// Sends the conversations side by side, while readers listen. Returns those that were acknowledged to their end.
+    async fn send(self) -> Result<(Vec<&'a Conversation>, Findings), services::Error> {
         let Self { args, plan, services, progress } = self;
         let total = plan.conversations.iter().map(|conversation| conversation.messages.len()).sum();
         let pace = (args.speed > 0.0).then(|| Duration::from_secs_f64(1.0 / args.speed));
@@ -244,7 +275,10 @@ impl<'a> Work<'a> {
             total,
             || services.repeats(),
             async |done| {
-                let job = async |conversation| import::conversation(services, conversation, pace, done).await;
+                let job = async |conversation| {
+                    let import = import::conversation(services, conversation, pace, done);
+                    readers::listen_during(services, conversation, args.readers, import).await
+                };
                 side_by_side(&plan.conversations, args.parallel.into(), job).await
             },
         );
@@ -257,7 +291,7 @@ impl<'a> Work<'a> {
         Ok((sent, all))
     }
 
-    async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, tidings_client::Error> {
+    async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, services::Error> {
         let Self { args, services, progress, .. } = self;
         let total = 2 * sent.iter().map(|sent| sent.messages.len()).sum::<usize>();
         let outcomes = progress.during(
@@ -274,7 +308,7 @@ impl<'a> Work<'a> {
         Ok(sum(outcomes.await?))
     }
 
-    async fn check_authors(self, sent: &[&'a Conversation]) -> Result<Findings, tidings_client::Error> {
+    async fn check_authors(self, sent: &[&'a Conversation]) -> Result<Findings, services::Error> {
         let Self { args, services, progress, .. } = self;
         let conversations: HashMap<_, _> = sent.iter().map(|sent| (sent.id.as_str(), *sent)).collect();
         let total = sent.iter().map(|sent| sent.messages.len()).sum();

@@ -28,6 +28,10 @@ enum Service {
     User(Box<tidings_user::Config>),
     /// Every message of every conversation, in order
     History(Box<tidings_history::Config>),
+    /// Exclusive leases with fencing tokens
+    Lock(Box<tidings_lock::Config>),
+    /// Publish once, deliver to everybody who listens
+    Broadcast(Box<tidings_broadcast::Config>),
 }
 
 /// Serves to the end; has a runtime of its own.
@@ -35,6 +39,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let name = match &args.service {
         Service::User(_) => "tidings-user",
         Service::History(_) => "tidings-history",
+        Service::Lock(_) => "tidings-lock",
+        Service::Broadcast(_) => "tidings-broadcast",
     };
     tidings_server::run(name, async {
         let shutdown = signal::shutdown().map_err(ServeError::Signal)?;
@@ -44,6 +50,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
         match args.service {
             Service::User(config) => tidings_user::run(*config, shutdown).await,
             Service::History(config) => tidings_history::run(*config, shutdown).await,
+            Service::Lock(config) => tidings_lock::run(*config, shutdown).await,
+            Service::Broadcast(config) => tidings_broadcast::run(*config, shutdown).await,
         }
     })
 }

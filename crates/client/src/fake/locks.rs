@@ -11,6 +11,7 @@ use tidings_proto::lock::release_lock_response::Outcome as Released;
 use tidings_proto::lock::{self as pb, Holder};
 use tidings_status::Reply;
 use tokio::time::{Instant, sleep};
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
 use super::Instance;
@@ -97,7 +98,7 @@ impl Locks {
 
     /// Starts an instance.
     pub(crate) fn instance(&self, name: &str) -> Instance {
-        Instance::start(name, LockServiceServer::new(self.clone()))
+        Instance::start(name, Routes::new(LockServiceServer::new(self.clone())))
     }
 
     /// Misbehaves from now on as `faults` says for a method and the how manieth call of it this is, from 1 on.
@@ -128,7 +129,7 @@ impl Locks {
     async fn answer<R>(
         &self,
         method: &'static str,
-        done: impl AsyncFnOnce() -> Result<R, Status>,
+        done: impl Future<Output = Result<R, Status>>,
     ) -> Result<Response<R>, Status> {
         let count = {
             let mut state = self.state();
@@ -142,7 +143,7 @@ impl Locks {
             Fault::Delay(time) => sleep(time).await,
             _ => {}
         }
-        let answer = done().await?;
+        let answer = done.await?;
         match fault {
             Fault::LoseAnswer => return Err(Status::unavailable("the connection was cut")),
             Fault::DelayAnswer(time) => sleep(time).await,
@@ -188,6 +189,32 @@ impl State {
         Ok(Some((hold, false)))
     }
 
+    /// What there is to answer to who has `waited` and wants to `wait`; nothing yet if it waits on.
+    fn outcome(
+        &mut self,
+        request: &pb::AcquireLockRequest,
+        waited: Duration,
+        wait: Duration,
+    ) -> Result<Option<Outcome>, Status> {
+        if let Some((hold, deduplicated)) = self.acquire(request)? {
+            return Ok(Some(Outcome::Granted(Granted {
+                token: hold.token,
+                lease_id: hold.lease_id,
+                lease: hold.ttl.try_into().ok(),
+                waited: waited.try_into().ok(),
+                deduplicated,
+            })));
+        }
+        let blockers = self.blockers(&request.name);
+        Ok(if wait.is_zero() {
+            Some(Outcome::Held(Held { blockers, waiting: 3 }))
+        } else if waited >= wait {
+            Some(Outcome::TimedOut(TimedOut { blockers, position: 1 }))
+        } else {
+            None
+        })
+    }
+
     fn blockers(&self, name: &str) -> Vec<Holder> {
         let holder = |hold: &Hold| Holder { owner: hold.owner.clone(), token: hold.token, ..Default::default() };
         self.hold(name).map(holder).into_iter().collect()
@@ -202,29 +229,11 @@ impl LockService for Locks {
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
         let (arrived, request) = (Instant::now(), request.into_inner());
         self.state().acquires.push(request.clone());
-        let acquire = async || {
+        let acquire = async {
             let wait = request.wait.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
             loop {
-                let waited = arrived.elapsed();
-                let mut state = self.state();
-                if let Some((hold, deduplicated)) = state.acquire(&request)? {
-                    let granted = Granted {
-                        token: hold.token,
-                        lease_id: hold.lease_id,
-                        lease: hold.ttl.try_into().ok(),
-                        waited: waited.try_into().ok(),
-                        deduplicated,
-                    };
-                    return Ok(pb::AcquireLockResponse { outcome: Some(Outcome::Granted(granted)) });
-                }
-                let blockers = state.blockers(&request.name);
-                drop(state);
-                if wait.is_zero() {
-                    return Ok(pb::AcquireLockResponse { outcome: Some(Outcome::Held(Held { blockers, waiting: 3 })) });
-                }
-                if waited >= wait {
-                    let late = TimedOut { blockers, position: 1 };
-                    return Ok(pb::AcquireLockResponse { outcome: Some(Outcome::TimedOut(late)) });
+                if let Some(outcome) = self.state().outcome(&request, arrived.elapsed(), wait)? {
+                    return Ok(pb::AcquireLockResponse { outcome: Some(outcome) });
                 }
                 sleep(LOOK).await;
             }
@@ -237,7 +246,7 @@ impl LockService for Locks {
         request: Request<pb::RenewLockRequest>,
     ) -> Result<Response<pb::RenewLockResponse>, Status> {
         let request = request.into_inner();
-        let renew = async || {
+        let renew = async {
             let mut state = self.state();
             let hold = state.hold(&request.name).filter(|hold| hold.lease_id == request.lease_id).cloned();
             let mut hold = hold.filter(|hold| hold.token == request.token).ok_or_else(lease_lost)?;
@@ -254,7 +263,7 @@ impl LockService for Locks {
         request: Request<pb::ReleaseLockRequest>,
     ) -> Result<Response<pb::ReleaseLockResponse>, Status> {
         let request = request.into_inner();
-        let release = async || {
+        let release = async {
             let mut state = self.state();
             let held = state.hold(&request.name).is_some_and(|hold| hold.lease_id == request.lease_id);
             if held {

@@ -118,7 +118,12 @@ impl LockGuard {
 ///
 /// # Errors
 /// Why it is of no use.
-fn conclude(answer: AcquireLockResponse, sent: Moment, caller: &Caller, options: &AcquireOptions) -> Result<Acquired, &'static str> {
+fn conclude(
+    answer: AcquireLockResponse,
+    sent: Moment,
+    caller: &Caller,
+    options: &AcquireOptions,
+) -> Result<Acquired, &'static str> {
     match answer.outcome {
         Some(Outcome::Granted(grant)) => {
             let deadline = sent + length(grant.waited) + length(grant.lease);

@@ -110,10 +110,9 @@ impl BroadcastService for Broadcaster {
             state.faults.poison.contains(&(request.channel.clone(), request.request_id.clone()))
         };
         if requests.iter().any(poisonous) {
-            let (code, reason) = match state.faults.poison_breaks {
-                true => (Code::Internal, "INTERNAL"),
-                false => (Code::InvalidArgument, "INVALID_FIELDS"),
-            };
+            let breaks = state.faults.poison_breaks;
+            let code = if breaks { Code::Internal } else { Code::InvalidArgument };
+            let reason = if breaks { "INTERNAL" } else { "INVALID_FIELDS" };
             return Err(Reply::new(code, "broadcast.tidings", reason, "poison").into_status());
         }
         let published = requests.into_iter().map(|request| Outcome::Published(state.publish(request)));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
-use super::contracts::{Contracts, Unknown};
+use crate::contracts::{Contracts, Unknown};
 
 /// Describes a method with its request, or a message; each with all it is made of.
 ///

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use tidings_client::Error;
 use tidings_proto::history::{self as pb, body};
 
 use super::plan::{Conversation, Message};
+use super::services::Error;
 
 /// How much of a long value is shown.
 const SHOWN: usize = 160;

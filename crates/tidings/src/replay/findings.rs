@@ -13,6 +13,16 @@ pub(super) struct Tally {
     pub(super) acknowledged: usize,
     /// Those of them that were there before, or whose first answer was lost.
     pub(super) deduplicated: usize,
+    /// How often the lock of a conversation was lost while it was sent.
+    pub(super) locks_lost: usize,
+    /// Messages that were pushed to readers, each counted once for each reader.
+    pub(super) pushed: usize,
+    /// Messages that were pushed to a reader who had them.
+    pub(super) pushed_again: usize,
+    /// How often a reader was told that something is missing.
+    pub(super) told: usize,
+    /// Messages that a reader then read from history.
+    pub(super) filled: usize,
     /// Messages read, over all readings.
     pub(super) read_back: usize,
     /// Pages of conversations that came from the cache.
@@ -34,6 +44,11 @@ impl AddAssign for Tally {
         self.users_deduplicated += more.users_deduplicated;
         self.acknowledged += more.acknowledged;
         self.deduplicated += more.deduplicated;
+        self.locks_lost += more.locks_lost;
+        self.pushed += more.pushed;
+        self.pushed_again += more.pushed_again;
+        self.told += more.told;
+        self.filled += more.filled;
         self.read_back += more.read_back;
         self.pages_redis += more.pages_redis;
         self.pages_postgres += more.pages_postgres;

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidings_client::Error;
 use tidings_proto::history::{self, conversation};
 use tidings_proto::user::User;
 use tokio::time::{self, MissedTickBehavior};
 
 use super::difference::Difference;
 use super::findings::Findings;
+use super::hold::Hold;
 use super::plan::{self, Conversation};
 use super::progress::Done;
-use super::services::Services;
+use super::services::{Error, Services};
 use super::side_by_side::side_by_side;
 
 const DURING: &str = "while sending";
@@ -28,7 +28,7 @@ pub(super) async fn users(
         let mut findings = Findings::default();
         let stored = create_user(services, id, name, &mut findings).await?;
         done.add(1);
-        Ok((id.clone(), stored, findings))
+        Ok::<_, Error>((id.clone(), stored, findings))
     });
     let mut stored = BTreeMap::new();
     let mut all = Findings::default();
@@ -71,8 +71,8 @@ async fn create_user(
     Ok(None)
 }
 
-/// Creates a conversation and sends its messages, each after the acknowledgement of the one before, no faster than one
-/// every `pace`.
+/// Creates a conversation and sends its messages under its lock, each after the acknowledgement of the one before, no faster
+/// than one every `pace`.
 ///
 /// Returns whether all of it was acknowledged, and must be there from then on. It was not if the service refused because
 /// of what it stores, e.g. because the log has changed since an earlier replay; that is a difference.
@@ -82,18 +82,33 @@ pub(super) async fn conversation(
     pace: Option<Duration>,
     done: &Done,
 ) -> Result<(bool, Findings), Error> {
+    let mut hold = Hold::take(services, &conversation.id).await?;
     let mut findings = Findings::default();
+    let refused = send(services, conversation, &mut hold, pace, done, &mut findings).await?;
+    findings.tally.locks_lost += hold.release().await;
+    let complete = refused.is_none();
+    findings.differ(refused.map(|difference| difference.during(DURING)));
+    Ok((complete, findings))
+}
+
+/// Sends until everything is acknowledged. Returns what the service refused.
+async fn send(
+    services: &Services,
+    conversation: &Conversation,
+    hold: &mut Hold<'_>,
+    pace: Option<Duration>,
+    done: &Done,
+    findings: &mut Findings,
+) -> Result<Option<Difference>, Error> {
     let wanted = history::Conversation {
         id: conversation.id.clone(),
         kind: conversation::Kind::Open.into(),
         title: conversation.title.clone(),
         ..Default::default()
     };
-    if let Err(error) = services.create_conversation(wanted).await {
+    if let Err(error) = hold.during(async || services.create_conversation(wanted.clone()).await).await {
         let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
-        let difference = Difference::conversation(conversation, "conversation", &conversation.title, failure);
-        findings.differ(Some(difference.during(DURING)));
-        return Ok((false, findings));
+        return Ok(Some(Difference::conversation(conversation, "conversation", &conversation.title, failure)));
     }
     let mut ticks = pace.map(time::interval);
     if let Some(ticks) = &mut ticks {
@@ -104,13 +119,9 @@ pub(super) async fn conversation(
         if let Some(ticks) = &mut ticks {
             ticks.tick().await;
         }
-        let answer = match services.append(&message.request).await {
+        let answer = match hold.during(async || services.append(&message.request).await).await {
             Ok(answer) => answer,
-            Err(error) => {
-                let difference = Difference::contradicted(conversation, message, &error).ok_or(error)?;
-                findings.differ(Some(difference.during(DURING)));
-                return Ok((false, findings));
-            }
+            Err(error) => return Difference::contradicted(conversation, message, &error).ok_or(error).map(Some),
         };
         findings.tally.acknowledged += 1;
         findings.tally.deduplicated += usize::from(answer.deduplicated);
@@ -120,5 +131,5 @@ pub(super) async fn conversation(
             findings.differ(difference.map(|difference| difference.during("as acknowledged")));
         }
     }
-    Ok((true, findings))
+    Ok(None)
 }

@@ -16,6 +16,8 @@ pub(super) struct Report<'a> {
     pub(super) conversations: usize,
     /// How many users were created.
     pub(super) users: usize,
+    /// How many listened to each conversation.
+    pub(super) readers: u16,
     /// What the files held.
     pub(super) input: Input,
     /// What sending and reading found.
@@ -40,7 +42,7 @@ impl Report<'_> {
         }
     }
 
-    fn rows(&self) -> [(&'static str, Value); 27] {
+    fn rows(&self) -> [(&'static str, Value); 33] {
         let Self { input, findings, .. } = self;
         let tally = &findings.tally;
         [
@@ -61,6 +63,12 @@ impl Report<'_> {
             ("seconds in all", seconds(self.total)),
             ("seconds sending", seconds(self.sending)),
             ("appends per second", rate(tally.acknowledged, self.sending)),
+            ("readers of each conversation", json!(self.readers)),
+            ("messages pushed to readers", json!(tally.pushed)),
+            ("messages pushed again", json!(tally.pushed_again)),
+            ("gaps and resets told to readers", json!(tally.told)),
+            ("messages filled from history", json!(tally.filled)),
+            ("locks lost and taken again", json!(tally.locks_lost)),
             ("messages read back", json!(tally.read_back)),
             ("seconds reading back", seconds(self.checking)),
             ("messages read back per second", rate(tally.read_back, self.checking)),
@@ -119,6 +127,7 @@ mod tests {
         let report = Report {
             conversations: 2,
             users: 3,
+            readers: 2,
             input: Input::default(),
             findings: &findings,
             retries: 0,

@@ -1,6 +1,8 @@
-//! The user and the history service in memory, on loopback, honest unless told otherwise.
+//! The services in memory, on loopback, honest unless told otherwise.
 
+pub(crate) mod broadcast;
 mod history;
+pub(crate) mod lock;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +10,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tidings_proto::broadcast::broadcast_service_server::BroadcastServiceServer;
 use tidings_proto::history::conversation_service_server::ConversationServiceServer;
 use tidings_proto::history::history_service_server::HistoryServiceServer;
 use tidings_proto::history::{Conversation, Message};
+use tidings_proto::lock::lock_service_server::LockServiceServer;
 use tidings_proto::user::User;
 use tidings_proto::user::user_service_server::UserServiceServer;
 use tidings_status::Reply;
@@ -53,6 +57,12 @@ pub(crate) struct Store {
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) cached_users: BTreeSet<String>,
     pub(crate) conversations: BTreeMap<String, (Conversation, Vec<Message>)>,
+    pub(crate) holds: BTreeMap<String, lock::Hold>,
+    last_token: i64,
+    pub(crate) renewals: usize,
+    pub(crate) channels: BTreeMap<String, broadcast::Channel>,
+    /// How many streams were opened.
+    pub(crate) subscriptions: usize,
     calls: usize,
     pub(crate) appends: usize,
 }
@@ -93,7 +103,7 @@ impl Shared {
     }
 }
 
-/// Both services on one port, in a runtime of their own, so that they can die like a process.
+/// All services on one port, in a runtime of their own, so that they can die like a process.
 #[derive(Debug)]
 pub(crate) struct Fake {
     shared: Shared,
@@ -121,9 +131,9 @@ impl Fake {
         self.shared.store()
     }
 
-    /// Ends them at once, with all their connections.
+    /// Ends them at once, with all their connections; then their port is free.
     pub(crate) fn kill(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+        self.runtime.take().unwrap().shutdown_timeout(Duration::from_mins(1));
     }
 
     /// Starts them again where they were.
@@ -143,13 +153,15 @@ impl Drop for Fake {
 fn serve(listener: TcpListener, shared: &Shared) -> Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let (users, conversations, history) = (shared.clone(), shared.clone(), shared.clone());
+    let shared = shared.clone();
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         Server::builder()
-            .add_service(UserServiceServer::new(users))
-            .add_service(ConversationServiceServer::new(conversations))
-            .add_service(HistoryServiceServer::new(history))
+            .add_service(UserServiceServer::new(shared.clone()))
+            .add_service(ConversationServiceServer::new(shared.clone()))
+            .add_service(HistoryServiceServer::new(shared.clone()))
+            .add_service(LockServiceServer::new(shared.clone()))
+            .add_service(BroadcastServiceServer::new(shared))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await
             .unwrap();

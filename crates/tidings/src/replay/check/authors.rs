@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tidings_client::Error;
 use tidings_proto::history::ListUserMessagesRequest;
 use tidings_proto::history::list_user_messages_request::Scope;
 
@@ -10,7 +9,7 @@ use crate::replay::difference::Difference;
 use crate::replay::findings::Findings;
 use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
-use crate::replay::services::Services;
+use crate::replay::services::{Error, Services};
 
 const DURING: &str = "read by author";
 

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
-use tidings_client::Error;
 use tidings_proto::history::conversation::Kind;
 use tidings_proto::history::list_messages_request::Anchor;
 use tidings_proto::history::read_info::Source;
@@ -13,7 +12,7 @@ use crate::replay::difference::Difference;
 use crate::replay::findings::{Findings, Tally};
 use crate::replay::plan::{Conversation, Message};
 use crate::replay::progress::Done;
-use crate::replay::services::Services;
+use crate::replay::services::{Error, Services};
 
 /// Compares one conversation: as a whole, from its first message on, and from its newest back.
 pub(in crate::replay) async fn check(

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tidings_client::Error;
 use tidings_proto::user::ReadInfo;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
@@ -10,7 +9,7 @@ use tidings_proto::user::read_info::Source;
 use crate::replay::difference::Difference;
 use crate::replay::findings::Findings;
 use crate::replay::progress::Done;
-use crate::replay::services::Services;
+use crate::replay::services::{Error, Services};
 use crate::replay::side_by_side::side_by_side;
 
 /// Users read by one call.

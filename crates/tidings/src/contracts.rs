@@ -1,6 +1,8 @@
 //! The contracts compiled in: finds methods and messages by as much of their names as is unambiguous.
 
-use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use serde_json::Value;
 
 /// How alike a name must be (1: equal) to be worth proposing, by Jaro and Winkler: `GetUsr` is, `Frobnicate` is not.
 const ALIKE: f64 = 0.8;
@@ -9,7 +11,7 @@ const PROPOSALS: usize = 5;
 
 /// Every contract of the suite.
 #[derive(Debug)]
-pub(super) struct Contracts {
+pub(crate) struct Contracts {
     pool: DescriptorPool,
 }
 
@@ -44,20 +46,20 @@ fn propose(word: &str, names: &[String]) -> String {
 }
 
 /// The name of a method as it is called: `tidings.user.v1.UserService/GetUser`.
-pub(super) fn full_name(method: &MethodDescriptor) -> String {
+pub(crate) fn full_name(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
 }
 
 impl Contracts {
     /// Reads the descriptors that the build made of `proto/`.
     #[expect(clippy::expect_used, reason = "the build wrote the set and a test reads it")]
-    pub(super) fn compiled_in() -> Self {
+    pub(crate) fn compiled_in() -> Self {
         let pool = DescriptorPool::decode(tidings_proto::DESCRIPTORS).expect("the compiled-in contracts are whole");
         Self { pool }
     }
 
     /// Every method, service by service in the order of the contracts.
-    pub(super) fn methods(&self) -> impl Iterator<Item = MethodDescriptor> {
+    pub(crate) fn methods(&self) -> impl Iterator<Item = MethodDescriptor> {
         self.pool.services().flat_map(|service| service.methods().collect::<Vec<_>>())
     }
 
@@ -65,7 +67,7 @@ impl Contracts {
     ///
     /// # Errors
     /// There is none, or more than one.
-    pub(super) fn method(&self, name: &str) -> Result<MethodDescriptor, Unknown> {
+    pub(crate) fn method(&self, name: &str) -> Result<MethodDescriptor, Unknown> {
         pick("method", name, self.methods().map(|method| (full_name(&method), method)).collect())
     }
 
@@ -73,9 +75,20 @@ impl Contracts {
     ///
     /// # Errors
     /// There is none, or more than one.
-    pub(super) fn message(&self, name: &str) -> Result<MessageDescriptor, Unknown> {
+    pub(crate) fn message(&self, name: &str) -> Result<MessageDescriptor, Unknown> {
         let messages = self.pool.all_messages().filter(|message| !message.is_map_entry());
         pick("message", name, messages.map(|message| (message.full_name().to_owned(), message)).collect())
+    }
+
+    /// A message as proto3 JSON; `name` is its full name.
+    #[expect(
+        clippy::expect_used,
+        reason = "the message and its descriptor come from one contract, as tests of each verb show"
+    )]
+    pub(crate) fn json(&self, name: &str, message: &impl Message) -> Value {
+        let descriptor = self.pool.get_message_by_name(name).expect("the contracts have the message");
+        let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice());
+        serde_json::to_value(message.expect("what was encoded can be decoded")).expect("every message has its JSON")
     }
 }
 

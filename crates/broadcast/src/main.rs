@@ -1,0 +1,22 @@
+//! `tidings-broadcast`: the broadcast service as a program of its own, for images.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidings_broadcast::{Config, ServeError};
+use tidings_server::signal;
+
+/// The broadcast service of Tidings: publish once, deliver to everybody who listens, and to those who were away.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve(Box<Config>),
+}
+
+fn main() -> ExitCode {
+    let Command::Serve(config) = tidings_server::parse();
+    tidings_server::run("tidings-broadcast", async {
+        tidings_broadcast::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await
+    })
+}

@@ -1,0 +1,81 @@
+//! Checks of Publish and BatchPublish, and their answers.
+
+use prost::Message as _;
+use tidings_proto::broadcast::encoded as pb;
+use tidings_status::{Fields, Invalid};
+
+use super::DOMAIN;
+use crate::model::{ChannelName, Epoch, NewMessage};
+
+/// The most items of one batch.
+const BATCH_MAX: usize = 500;
+/// The most bytes that the items of one batch have together.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most bytes that one message says.
+const DATA_MAX: usize = 64 * 1024;
+const CONTENT_TYPE_MAX: usize = 128;
+
+/// Checks Publish.
+pub fn publish(request: pb::PublishRequest) -> Result<NewMessage, Invalid> {
+    let mut fields = Fields::new(DOMAIN);
+    check(&mut fields, &request);
+    fields.finish()?;
+    Ok(new_message(request))
+}
+
+/// Checks BatchPublish.
+pub fn batch_publish(request: pb::BatchPublishRequest) -> Result<Vec<NewMessage>, Invalid> {
+    let mut fields = Fields::new(DOMAIN);
+    let requests = request.requests;
+    fields.within_range("requests", &requests.len(), &(1..=BATCH_MAX));
+    let bytes: usize = requests.iter().map(pb::PublishRequest::encoded_len).sum();
+    if bytes > BATCH_BYTES_MAX {
+        fields.refuse("requests", format!("expected at most {BATCH_BYTES_MAX} bytes together, got {bytes}"));
+    }
+    for (place, item) in requests.iter().enumerate().take(BATCH_MAX) {
+        fields.within(format_args!("requests[{place}]"), |fields| check(fields, item));
+    }
+    fields.finish()?;
+    Ok(requests.into_iter().map(new_message).collect())
+}
+
+fn check(fields: &mut Fields, request: &pb::PublishRequest) {
+    fields.name("channel", &request.channel);
+    let (bytes, kind) = (request.data.len(), &request.content_type);
+    fields.require("data", bytes <= DATA_MAX, format!("expected at most {DATA_MAX} bytes, got {bytes}"));
+    fields.require(
+        "content_type",
+        kind.len() <= CONTENT_TYPE_MAX && kind.bytes().all(|byte| byte.is_ascii_graphic()),
+        format!("expected at most {CONTENT_TYPE_MAX} bytes of visible ASCII"),
+    );
+    fields.attributes("attributes", &request.attributes);
+    fields.optional_id("request_id", &request.request_id);
+}
+
+fn new_message(request: pb::PublishRequest) -> NewMessage {
+    NewMessage {
+        channel: ChannelName::new(request.channel),
+        data: request.data,
+        content_type: request.content_type,
+        attributes: request.attributes,
+        request_id: Some(request.request_id).filter(|id| !id.is_empty()),
+    }
+}
+
+/// The answer to a publish that was done.
+pub fn published(epoch: Epoch, offset: i64, deduplicated: bool) -> pb::PublishResponse {
+    pb::PublishResponse { epoch: epoch.to_string(), offset, deduplicated }
+}
+
+/// The result of an item that was published.
+pub fn batch_published(epoch: Epoch, offset: i64, deduplicated: bool) -> pb::BatchPublishResult {
+    let outcome = pb::batch_publish_result::Outcome::Published(published(epoch, offset, deduplicated));
+    pb::BatchPublishResult { outcome: Some(outcome) }
+}
+
+/// The result of an item whose request id belongs to the message at this place.
+pub fn batch_refused(message: String, epoch: Epoch, offset: i64) -> pb::BatchPublishResult {
+    let reason = pb::ErrorReason::RequestIdReused.into();
+    let failure = pb::PublishFailure { reason, message, epoch: epoch.to_string(), offset };
+    pb::BatchPublishResult { outcome: Some(pb::batch_publish_result::Outcome::Failure(failure)) }
+}

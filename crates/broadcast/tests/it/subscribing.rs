@@ -1,0 +1,1 @@
+//! Subscribe: where a stream begins, and what it brings.

@@ -1,0 +1,27 @@
+//! `tidings-lock`: the lock service as a program of its own, for images.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidings_lock::{Config, ServeError};
+use tidings_server::signal;
+
+/// The lock service of Tidings: only one of us may do this now.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve(Box<Config>),
+    /// Applies pending migrations and exits.
+    Migrate(Box<tidings_postgres::Args>),
+}
+
+fn main() -> ExitCode {
+    let command: Command = tidings_server::parse();
+    tidings_server::run("tidings-lock", async {
+        match command {
+            Command::Serve(config) => tidings_lock::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,
+            Command::Migrate(args) => tidings_lock::migrate(&args).await,
+        }
+    })
+}

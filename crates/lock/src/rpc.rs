@@ -1,0 +1,74 @@
+//! The handlers: check, call, answer.
+
+mod deadline;
+mod status;
+
+use std::time::Duration;
+
+use tidings_proto::lock as pb;
+use tidings_proto::lock::lock_service_server::LockService;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::domain::Locks;
+use crate::wire;
+
+/// The contract over the use cases.
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    locks: Locks,
+    default_ttl: Duration,
+}
+
+impl Rpc {
+    /// The contract over these locks.
+    pub fn new(locks: Locks, default_ttl: Duration) -> Self {
+        Self { locks, default_ttl }
+    }
+}
+
+#[tonic::async_trait]
+impl LockService for Rpc {
+    async fn acquire_lock(
+        &self,
+        request: Request<pb::AcquireLockRequest>,
+    ) -> Result<Response<pb::AcquireLockResponse>, Status> {
+        let deadline = deadline::of(request.metadata());
+        let wish = wire::acquire(request.into_inner(), self.default_ttl, Instant::now(), deadline)?;
+        let acquired = self.locks.acquire(wish).await?;
+        Ok(Response::new(wire::acquired(acquired)))
+    }
+
+    async fn renew_lock(
+        &self,
+        request: Request<pb::RenewLockRequest>,
+    ) -> Result<Response<pb::RenewLockResponse>, Status> {
+        let hold = wire::renew(request.into_inner())?;
+        let lease = self.locks.renew(&hold.name, &hold.lease, hold.token).await?;
+        Ok(Response::new(wire::renewed(lease)))
+    }
+
+    async fn release_lock(
+        &self,
+        request: Request<pb::ReleaseLockRequest>,
+    ) -> Result<Response<pb::ReleaseLockResponse>, Status> {
+        let hold = wire::release(request.into_inner())?;
+        let there_was_one = self.locks.release(&hold.name, &hold.lease, hold.token).await?;
+        Ok(Response::new(wire::released(there_was_one)))
+    }
+
+    async fn check_lock(
+        &self,
+        request: Request<pb::CheckLockRequest>,
+    ) -> Result<Response<pb::CheckLockResponse>, Status> {
+        let (name, token) = wire::check(request.into_inner())?;
+        let worth = self.locks.check(&name, token).await?;
+        Ok(Response::new(wire::worth(worth)))
+    }
+
+    async fn get_lock(&self, request: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
+        let name = wire::get(request.into_inner())?;
+        let lock = self.locks.look(name).await?;
+        Ok(Response::new(wire::lock(lock)))
+    }
+}

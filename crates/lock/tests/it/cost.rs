@@ -1,0 +1,52 @@
+//! What calls cost, counted by Redis, with Postgres gone.
+
+use redis::cmd;
+
+use crate::support::client::once;
+use crate::support::redis::Tampering;
+use crate::support::{Locks, own_stack};
+
+/// The commands that clients sent since the last look, without what keeps connections and instances alive.
+async fn round_trips(redis: &Tampering) -> u64 {
+    let info: String = redis.run(cmd("INFO").arg("commandstats")).await;
+    redis.run::<()>(cmd("CONFIG").arg("RESETSTAT")).await;
+    let calls = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let scripts = ["eval", "evalsha", "script|load"].contains(&name);
+        scripts.then(|| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    info.lines().filter_map(calls).sum()
+}
+
+#[tokio::test]
+async fn an_uncontended_acquire_and_a_release_are_one_round_trip_each_and_ask_postgres_nothing() {
+    const ROUNDS: u64 = 200;
+    let stack = own_stack().await;
+    let locks = Locks::start_on(&stack, 1, |_, config| {
+        config.locks.lock_sweep_tick = crate::support::NEVER.into();
+        config.locks.lock_reread_tick = crate::support::NEVER.into();
+    })
+    .await;
+    let redis = locks.redis().await;
+    let mut hold = locks.take("warm", "up").await; // Redis learns the scripts
+    locks.renew(&mut hold).await.unwrap();
+    locks.get("warm").await.unwrap();
+    locks.release(&hold).await.unwrap();
+    stack.postgres().kill().await;
+    round_trips(&redis).await;
+
+    for round in 0..ROUNDS {
+        let hold = locks.take(&format!("orders/{round}"), "ada").await;
+        locks.release(&hold).await.unwrap();
+    }
+    assert_eq!(round_trips(&redis).await, 2 * ROUNDS);
+
+    let mut hold = locks.take("a", "ada").await;
+    locks.renew(&mut hold).await.unwrap();
+    locks.check("a", hold.token).await.unwrap();
+    locks.get("a").await.unwrap();
+    locks.acquire(once("a", "bob")).await.unwrap().held();
+    assert_eq!(round_trips(&redis).await, 5);
+    drop(locks);
+    stack.stop().await;
+}
