@@ -1,6 +1,7 @@
 //! Clients that nobody here wrote.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use crate::support::{Up, finish, stderr};
 
@@ -35,6 +36,37 @@ fn buf_curl_learns_the_contract_by_reflection_and_calls() {
     let open = r#"{"conversation": {"id": "lobby", "kind": "KIND_OPEN"}}"#;
     let (created, said) = call("history", "tidings.history.v1.ConversationService/CreateConversation", open);
     assert!(created, "{said}");
+    let (health, said) = call("history", "grpc.health.v1.Health/Check", "{}");
+    assert!(health && said.contains("SERVING"), "{said}");
+
+    let request = r#"{"name": "orders/42", "owner": "buf"}"#;
+    let (granted, said) = call("lock", "tidings.lock.v1.LockService/AcquireLock", request);
+    assert!(granted && said.contains("leaseId"), "{said}");
+    let request = r#"{"channel": "orders/eu", "data": "aGVsbG8="}"#;
+    let (published, said) = call("broadcast", "tidings.broadcast.v1.BroadcastService/Publish", request);
+    assert!(published && said.contains(r#""offset": "1""#), "{said}");
+    assert_streams(&up);
+    assert_lists_what_is_served(&up);
+}
+
+/// A stream is read as long as one likes.
+fn assert_streams(up: &Up) {
+    let url = format!("http://{}/tidings.broadcast.v1.BroadcastService/Subscribe", up.address("broadcast"));
+    let request = r#"{"channels": [{"channel": "orders/eu", "last": 10}]}"#;
+    let mut listening = Command::new("buf")
+        .args(["curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", request, &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(listening.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let heard: Vec<_> = lines.take_while(|line| !line.contains("caughtUp")).collect();
+    assert!(heard.iter().any(|line| line.contains(r#""data": "aGVsbG8=""#)), "{heard:?}");
+    listening.kill().unwrap();
+    listening.wait().unwrap();
+}
+
+/// Reflection lists what is served here, whatever else the contracts describe.
+fn assert_lists_what_is_served(up: &Up) {
     let url = format!("http://{}", up.address("history"));
     let listed = finish(Command::new("buf").args([
         "curl",
@@ -47,6 +79,4 @@ fn buf_curl_learns_the_contract_by_reflection_and_calls() {
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("tidings.history.v1.HistoryService"), "{listed}");
     assert!(!listed.contains("tidings.user"), "what is not served here is not listed: {listed}");
-    let (health, said) = call("history", "grpc.health.v1.Health/Check", "{}");
-    assert!(health && said.contains("SERVING"), "{said}");
 }

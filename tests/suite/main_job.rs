@@ -105,7 +105,8 @@ fn a_replay_survives_the_death_of_everything_it_stands_on() {
 fn two_instances_of_each_service_do_the_job_together_and_one_of_each_does_it_alone() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path());
-    let mut others: Vec<_> = ["user", "history", "lock", "broadcast"].map(|service| (service, up.another(service))).into();
+    let mut others: Vec<_> =
+        ["user", "history", "lock", "broadcast"].map(|service| (service, up.another(service))).into();
     let (logs, conversation, speed) = slow_logs("two_instances_of_each_service_do_the_job_together");
     let mut command = up.command(&["replay", "--quiet", "--output", "json", "--speed", speed]);
     for (service, other) in &others {
@@ -138,19 +139,19 @@ fn while_broadcast_is_stopped_messages_are_kept_and_metrics_say_so_and_afterward
         up.call("AppendMessage", &request);
     };
     let waiting = || up.metric("history", "tidings_history_outbox_rows");
-    eventually("nothing waits", || waiting().filter(|rows| *rows == 0.0));
+    eventually("nothing waits", || waiting().filter(|rows| *rows < 0.5));
 
     up.signal("broadcast", Signal::STOP);
     for key in 0..10 {
         say(key);
     }
-    eventually("ten wait", || waiting().filter(|rows| *rows == 10.0));
+    eventually("ten wait", || waiting().filter(|rows| (9.5..10.5).contains(rows)));
     eventually("and have waited", || {
         up.metric("history", "tidings_history_outbox_oldest_seconds").filter(|seconds| *seconds > 1.0)
     });
     up.signal("broadcast", Signal::CONT);
 
-    eventually("nothing waits any more", || waiting().filter(|rows| *rows == 0.0));
+    eventually("nothing waits any more", || waiting().filter(|rows| *rows < 0.5));
     let channel = up.call("GetChannel", r#"{"name": "conversation/lobby"}"#);
     assert_eq!(channel["channel"]["head"], "10", "{channel}");
 }

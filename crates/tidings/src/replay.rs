@@ -187,7 +187,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         lock: &args.lock_addr,
         broadcast: &args.broadcast_addr,
     };
-    let services = Services::new(&places, policy);
+    let services = Services::new(&places, &policy);
     let work = Work { progress: Progress::new(args.quiet), plan: &plan, services: &services, args: &args };
     let (findings, sending, checking) = work.run().await?;
 

@@ -29,13 +29,11 @@ impl<'a> Hold<'a> {
     /// again: it must be safe to repeat.
     pub(super) async fn during<R>(&mut self, call: impl AsyncFn() -> Result<R, Error>) -> Result<R, Error> {
         loop {
-            match self.guard.guard(call()).await {
-                Ok(answer) => return answer,
-                Err(_) => {
-                    self.losses += 1;
-                    self.guard = self.services.lock(&self.name, &self.owner).await?;
-                }
+            if let Ok(answer) = self.guard.guard(call()).await {
+                return answer;
             }
+            self.losses += 1;
+            self.guard = self.services.lock(&self.name, &self.owner).await?;
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Nothing is connected before the first call.
-    pub(super) fn new(places: &Places<'_>, policy: Policy) -> Self {
+    pub(super) fn new(places: &Places<'_>, policy: &Policy) -> Self {
         let caller = |addresses| Caller::new(Endpoints::new(addresses), policy.clone());
         Self {
             users: caller(places.user),

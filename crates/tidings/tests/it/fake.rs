@@ -34,6 +34,23 @@ pub(crate) struct Faults {
     pub(crate) drop_answer_every: usize,
     /// The second conversation is read in another way than it was written.
     pub(crate) damage: Option<Damage>,
+    /// The messages of the second conversation are pushed in another way than they were written.
+    pub(crate) push: Option<Push>,
+}
+
+/// What is wrong with the messages that are pushed; the number is a `seq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Push {
+    /// The message is not pushed.
+    Lose(i64),
+    /// The message is pushed twice.
+    Double(i64),
+    /// The message is pushed after the one behind it.
+    Delay(i64),
+    /// The message says something else.
+    Alter(i64),
+    /// The channel is lost with this message.
+    Reset(i64),
 }
 
 /// What is wrong with the messages that are read; the number is a `seq`.
@@ -57,6 +74,8 @@ pub(crate) struct Store {
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) cached_users: BTreeSet<String>,
     pub(crate) conversations: BTreeMap<String, (Conversation, Vec<Message>)>,
+    /// What is pushed with the next message.
+    delayed: Option<Message>,
     pub(crate) holds: BTreeMap<String, lock::Hold>,
     last_token: i64,
     pub(crate) renewals: usize,

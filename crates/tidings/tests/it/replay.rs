@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fake::{Damage, Fake, Faults};
+use crate::fake::{Damage, Fake, Faults, Push};
 use crate::{Run, command, ended, tidings};
 
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../demo");
+
+/// The flags that say where the services are.
+const ADDRESSES: [&str; 4] = ["--user-addr", "--history-addr", "--lock-addr", "--broadcast-addr"];
 
 /// Replays `files` against `fake` with a summary for programs.
 fn replay(fake: &Fake, files: &[&Path], more: &[&str]) -> Run {
     let mut arguments: Vec<_> = ["replay", "--output", "jsonl", "--quiet"].map(str::to_owned).into();
     arguments.extend(files.iter().map(|file| file.to_str().unwrap().to_owned()));
-    arguments.extend(["--user-addr", "--history-addr"].into_iter().flat_map(|flag| [flag.to_owned(), fake.address()]));
+    arguments.extend(ADDRESSES.into_iter().flat_map(|flag| [flag.to_owned(), fake.address()]));
     arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     tidings(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -122,6 +125,90 @@ fn every_damage_is_found_with_its_line() {
 }
 
 #[test]
+fn every_reader_gets_every_message_pushed_once() {
+    let fake = Fake::start(Faults::default());
+
+    let run = demo(&fake, &["--readers", "4"]);
+
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(count(&run, "messages_pushed_to_readers"), 4 * count(&run, "messages_sent"));
+    for none in ["messages_pushed_again", "gaps_and_resets_told_to_readers", "messages_filled_from_history"] {
+        assert_eq!(count(&run, none), 0, "{none}: {run:?}");
+    }
+    let again = demo(&fake, &[]);
+    assert_eq!((again.code, count(&again, "messages_pushed_to_readers")), (0, 0), "all was there before: {again:?}");
+}
+
+#[test]
+fn what_is_wrong_with_a_push_is_found_with_its_place() {
+    let cases = [
+        (Push::Lose(4), "conversation irc-b", "messages from 4 on were not pushed, and nobody said so"),
+        (Push::Lose(10), "line 10, seq 10", "no further message"),
+        (Push::Delay(4), "conversation irc-b", "messages from 4 on were not pushed, and nobody said so"),
+        (Push::Alter(4), "line 4, seq 4: text, as received by a reader", "something else"),
+    ];
+    let logs = three_logs();
+    for (push, place, what) in cases {
+        let fake = Fake::start(Faults { push: Some(push), ..Faults::default() });
+
+        let run = replay(&fake, &[logs.path()], &["--readers", "1", "--patience", "2s"]);
+
+        assert_eq!(run.code, 1, "{push:?}: {run:?}");
+        assert!(run.err.contains(place) && run.err.contains(what), "{push:?}: {run:?}");
+        assert_eq!(count(&run, "lost"), 0, "history has it: {run:?}");
+    }
+}
+
+#[test]
+fn what_is_pushed_twice_is_recognised_and_what_is_said_to_be_lost_is_read_from_history() {
+    let logs = three_logs();
+    for (push, counted) in
+        [(Push::Double(4), "messages_pushed_again"), (Push::Reset(4), "gaps_and_resets_told_to_readers")]
+    {
+        let fake = Fake::start(Faults { push: Some(push), ..Faults::default() });
+
+        let run = replay(&fake, &[logs.path()], &["--readers", "1"]);
+
+        assert_eq!((run.code, count(&run, counted)), (0, 1), "{push:?}: {run:?}");
+        let received = count(&run, "messages_pushed_to_readers") + count(&run, "messages_filled_from_history");
+        assert_eq!(received, count(&run, "messages_sent"), "{push:?}: {run:?}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_lost_is_taken_again_before_anything_else_is_sent() {
+    let (logs, fake) = (three_logs(), Fake::start(Faults::default()));
+    let child = command(&["replay", logs.path().to_str().unwrap(), "--speed", "2", "--output", "jsonl"])
+        .args(ADDRESSES.into_iter().flat_map(|flag| [flag.to_owned(), fake.address()]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while fake.store().appends < 6 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    fake.store().holds.clear(); // as when Redis is flushed
+
+    let run = ended(&child.wait_with_output().unwrap());
+
+    assert_eq!((run.code, count(&run, "locks_lost_and_taken_again")), (0, 3), "{run:?}");
+    assert_eq!((count(&run, "messages_sent"), count(&run, "lost"), count(&run, "doubled")), (30, 0, 0));
+}
+
+#[test]
+fn a_conversation_that_somebody_else_imports_is_waited_for_and_then_given_up() {
+    let (logs, fake) = (three_logs(), Fake::start(Faults::default()));
+    let lock =
+        tidings(&["lock", "acquire", "replay/irc-b", "--owner", "other", "--ttl", "60s", "--addr", &fake.address()]);
+    assert_eq!(lock.code, 0, "{lock:?}");
+
+    let run = replay(&fake, &[logs.path()], &["--patience", "500ms"]);
+
+    assert_eq!(run.code, 3, "{run:?}");
+    assert!(run.err.contains("other holds the lock replay/irc-b"), "{run:?}");
+}
+
+#[test]
 fn a_log_that_changed_since_it_was_sent_is_a_difference() {
     let (logs, fake) = (three_logs(), Fake::start(Faults::default()));
     let file = logs.path().join("a.log");
@@ -139,7 +226,7 @@ fn a_log_that_changed_since_it_was_sent_is_a_difference() {
 fn calls_that_fail_are_repeated_and_counted() {
     let fake = Fake::start(Faults { unavailable_first: 12, ..Faults::default() });
 
-    let run = demo(&fake, &[]);
+    let run = demo(&fake, &["--readers", "0"]);
 
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(count(&run, "retries"), 12);
@@ -161,7 +248,7 @@ fn answers_lost_after_the_commit_double_nothing() {
 fn a_call_that_hangs_is_repeated_after_its_timeout() {
     let fake = Fake::start(Faults { hang_first: 2, ..Faults::default() });
 
-    let run = demo(&fake, &["--timeout", "200ms"]);
+    let run = demo(&fake, &["--timeout", "200ms", "--readers", "0"]);
 
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(count(&run, "retries"), 2);
@@ -171,9 +258,8 @@ fn a_call_that_hangs_is_repeated_after_its_timeout() {
 fn services_that_die_and_come_back_are_waited_for() {
     let (logs, mut fake) = (three_logs(), Fake::start(Faults::default()));
     let address = fake.address();
-    let arguments = ["replay", logs.path().to_str().unwrap(), "--user-addr", &address, "--history-addr", &address];
-    let child = command(&arguments)
-        .args(["--speed", "10", "--output", "jsonl"])
+    let child = command(&["replay", logs.path().to_str().unwrap(), "--speed", "10", "--output", "jsonl"])
+        .args(ADDRESSES.into_iter().flat_map(|flag| [flag, &address]))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -1,5 +1,7 @@
 //! The history service in memory.
 
+use prost::Message as _;
+use tidings_proto::broadcast::PublishRequest;
 use tidings_proto::history::conversation_service_server::ConversationService;
 use tidings_proto::history::history_service_server::HistoryService;
 use tidings_proto::history::list_messages_request::Anchor;
@@ -7,7 +9,8 @@ use tidings_proto::history::read_info::Source;
 use tidings_proto::history::{self as pb, Body, Conversation, Message, ReadInfo, body};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Damage, Shared, Store, away, refusal};
+use super::broadcast::Channel;
+use super::{Damage, Push, Shared, Store, away, refusal};
 
 impl Shared {
     /// The messages of a conversation as they are read.
@@ -22,6 +25,32 @@ impl Shared {
             return Ok(harmed.iter().filter(is_asked_for).cloned().collect());
         }
         Ok(stored.iter().filter(is_asked_for).cloned().collect())
+    }
+}
+
+/// Publishes a message, as the relay does, or in another way.
+fn push(store: &mut Store, message: &Message, damage: Option<Push>) {
+    let channel = format!("conversation/{}", message.conversation_id);
+    let mut pushed = vec![message.clone()];
+    match damage {
+        Some(Push::Lose(seq)) if seq == message.seq => pushed.clear(),
+        Some(Push::Double(seq)) if seq == message.seq => pushed.push(message.clone()),
+        Some(Push::Delay(seq)) if seq == message.seq => {
+            store.delayed = Some(message.clone());
+            pushed.clear();
+        }
+        Some(Push::Alter(seq)) if seq == message.seq => {
+            pushed[0].body = Some(Body { content: Some(body::Content::Text("something else".into())) });
+        }
+        Some(Push::Reset(seq)) if seq == message.seq => {
+            store.channels.insert(channel.clone(), Channel::new("e2"));
+            pushed.clear();
+        }
+        _ => pushed.extend(store.delayed.take()),
+    }
+    for message in pushed {
+        let data = message.encode_to_vec().into();
+        store.publish(PublishRequest { channel: channel.clone(), data, ..Default::default() });
     }
 }
 
@@ -121,6 +150,8 @@ impl HistoryService for Shared {
                     return Err(refusal(Code::FailedPrecondition, "REPLY_TARGET_NOT_FOUND", "not there yet"));
                 }
                 messages.push(message.clone());
+                let second = store.conversations.keys().nth(1) == Some(&message.conversation_id);
+                push(&mut store, &message, self.faults.push.filter(|_| second));
                 message
             }
         };
