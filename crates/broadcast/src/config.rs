@@ -67,6 +67,11 @@ pub struct StreamArgs {
           value_name = "DURATION", value_parser = duration)]
     pub broadcast_linger: humantime::Duration,
 
+    /// Longest wait of a stream for Redis where it needs it, e.g. `30s`; then the stream ends.
+    #[arg(long, env = "TIDINGS_BROADCAST_PATIENCE", default_value_t = Self::default().broadcast_patience,
+          value_name = "DURATION", value_parser = duration)]
+    pub broadcast_patience: humantime::Duration,
+
     /// How often what was heard is compared with Redis, e.g. `5s`: a message that got lost on its way is found so late.
     #[arg(long, env = "TIDINGS_BROADCAST_COMPARE_INTERVAL", default_value_t = Self::default().broadcast_compare_interval,
           value_name = "DURATION", value_parser = duration)]
@@ -100,6 +105,7 @@ impl Default for StreamArgs {
             broadcast_max_streams: 20_000,
             broadcast_heartbeat: Duration::from_secs(25).into(),
             broadcast_linger: Duration::from_secs(30).into(),
+            broadcast_patience: Duration::from_secs(30).into(),
             broadcast_compare_interval: Duration::from_secs(5).into(),
             broadcast_ring_messages: 256,
             broadcast_ring_bytes: 256 * 1024,
@@ -123,6 +129,7 @@ impl StreamArgs {
             rings_bytes: self.broadcast_rings_bytes,
             linger: *self.broadcast_linger,
             heartbeat: *self.broadcast_heartbeat,
+            patience: *self.broadcast_patience,
             streams: size(self.broadcast_max_streams),
         }
     }

@@ -58,6 +58,8 @@ pub struct Limits {
     pub linger: Duration,
     /// After how long without another frame a stream hears a heartbeat.
     pub heartbeat: Duration,
+    /// How long a stream waits for Redis where it needs it.
+    pub patience: Duration,
     /// The most streams.
     pub streams: usize,
 }

@@ -17,7 +17,9 @@ use tidings_proto::broadcast::subscribe_response::Frame;
 use tidings_proto::broadcast::{Goodbye, Message, Position, SubscribeRequest, SubscribeResponse};
 use tidings_status::Failure;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tonic::{Status, Streaming};
+use tokio_util::sync::ReusableBoxFuture;
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
 
 pub use self::place::{Event, Start};
 use self::place::{Place, Taken};
@@ -49,6 +51,8 @@ pub struct Subscription {
     /// Where the stream is, or will be.
     endpoint: Arc<Endpoint>,
     stream: Option<Streaming<SubscribeResponse>>,
+    /// The stream to be. It is kept here, so that who waits only a little at a time does not begin anew each time.
+    opening: Option<ReusableBoxFuture<'static, Opened>>,
     /// When it was heard last.
     heard: Instant,
     /// What comes first.
@@ -57,6 +61,8 @@ pub struct Subscription {
     unread: vec::IntoIter<Message>,
     outage: Option<Outage>,
 }
+
+type Opened = Result<Streaming<SubscribeResponse>, Status>;
 
 /// The time since a stream broke after which no other was heard yet.
 #[derive(Debug)]
@@ -87,6 +93,7 @@ impl Subscription {
             endpoint: endpoints.pick(),
             endpoints: endpoints.clone(),
             stream: None,
+            opening: None,
             heard: Instant::now(),
             held: None,
             unread: Vec::new().into_iter(),
@@ -155,16 +162,20 @@ impl Subscription {
         if let Some(outage) = &self.outage {
             sleep_until(outage.retry).await;
         }
-        let request = SubscribeRequest { channels: self.places.values().map(Place::start).collect() };
-        let mut service = BroadcastServiceClient::new(self.endpoint.channel());
-        match timeout(OPENING, service.subscribe(request)).await {
-            Ok(Ok(stream)) => {
-                self.stream = Some(stream.into_inner());
+        let (places, endpoint) = (&self.places, &self.endpoint);
+        let opening = self.opening.get_or_insert_with(|| {
+            let request = SubscribeRequest { channels: places.values().map(Place::start).collect() };
+            ReusableBoxFuture::new(open_stream(endpoint.channel(), request))
+        });
+        let opened = opening.await;
+        self.opening = None;
+        match opened {
+            Ok(stream) => {
+                self.stream = Some(stream);
                 self.heard = Instant::now();
                 Ok(())
             }
-            Ok(Err(status)) => self.broken(&status),
-            Err(_) => self.broken(&Status::deadline_exceeded("the stream was not accepted within 10s")),
+            Err(status) => self.broken(&status),
         }
     }
 
@@ -184,12 +195,12 @@ impl Subscription {
     /// The instance ends the stream: goes elsewhere at once, if there is an elsewhere.
     fn leave(&mut self, goodbye: &Goodbye) -> Result<(), Error> {
         let back = goodbye.retry_after.and_then(|time| time.try_into().ok());
+        self.endpoint.rests_for(back);
         let elsewhere = self.endpoints.pick_other_than(Some(&self.endpoint));
         if self.outage.is_some() || Arc::ptr_eq(&elsewhere, &self.endpoint) {
             return self.again(&Status::unavailable("the instance said goodbye"), back);
         }
         self.outage = Some(Outage::begin());
-        self.endpoint.rests_for(back);
         self.endpoint = elsewhere;
         self.forget_stream();
         Ok(())
@@ -209,12 +220,10 @@ impl Subscription {
 
     /// Prepares another attempt, elsewhere.
     fn again(&mut self, status: &Status, asked: Option<Duration>) -> Result<(), Error> {
-        let now = Instant::now();
-        let outage =
-            self.outage.get_or_insert_with(|| Outage { begin: now, attempts: 0, backoff: Backoff::new(), retry: now });
+        let outage = self.outage.get_or_insert_with(Outage::begin);
         outage.attempts += 1;
-        outage.retry = now + outage.backoff.pause(asked);
-        let (attempts, elapsed) = (outage.attempts, now - outage.begin);
+        outage.retry = Instant::now() + outage.backoff.pause(asked);
+        let (attempts, elapsed) = (outage.attempts, outage.begin.elapsed());
         let too_long = self.patience.is_some_and(|patience| outage.retry - outage.begin > patience);
         let last = Box::new(Refusal::new(status, self.endpoint.address()));
         self.endpoint = self.endpoints.pick_other_than(Some(&self.endpoint));
@@ -228,7 +237,13 @@ impl Subscription {
     /// What was not returned yet comes again.
     fn forget_stream(&mut self) {
         self.stream = None;
-        self.held = None;
         self.unread = Vec::new().into_iter();
+    }
+}
+
+async fn open_stream(channel: Channel, request: SubscribeRequest) -> Opened {
+    match timeout(OPENING, BroadcastServiceClient::new(channel).subscribe(request)).await {
+        Ok(opened) => opened.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("the stream was not accepted within 10s")),
     }
 }

@@ -11,7 +11,8 @@
 //!   of it looks after its place once a second; nobody else depends on that;
 //! - **L4** an offer is not a hold: nobody believes in it until it is claimed, and one that is not claimed passes on;
 //! - **L5** what a call has in Redis is its own, by a random name, until a repeat of its request takes it over: then the
-//!   older call's claim and cancel do nothing;
+//!   older call's claim and cancel do nothing. A hold that two calls were told of is neither's, so that no caller who goes
+//!   away ends what another believes in;
 //! - **L6** a call leaves nothing behind: what its caller did not get is given up, at once or by a task that outlives it; what
 //!   that could not, ends by itself;
 //! - **L7** an answer of Redis is used only in the epoch in which it was asked for;
@@ -46,7 +47,7 @@ use waiting::{Asked, Waiting};
 const ROUNDS: usize = 3;
 /// How often it is tried to give up what nobody wants. What is left after that ends by itself, within its `ttl` or its wait.
 const GIVE_UPS: u32 = 5;
-/// The pause after the first try; it doubles with each. All of them outlast a restart of Redis.
+/// The pause after the first try; it doubles with each. All of them outlast a short restart of Redis.
 const GIVE_UP_PAUSE: Duration = Duration::from_millis(100);
 /// The waiters that GetLock tells of.
 const WAITERS_SHOWN: usize = 100;
@@ -194,14 +195,14 @@ impl Locks {
         let locks = self.clone();
         let job = async move {
             let id = place.as_ref().unwrap_or(&asked.id);
-            let mut pause = GIVE_UP_PAUSE;
-            for _ in 0..GIVE_UPS {
+            for attempt in 0..GIVE_UPS {
+                if attempt > 0 {
+                    sleep(GIVE_UP_PAUSE * 2_u32.pow(attempt - 1)).await;
+                }
                 match locks.leave(&asked, id, claimed).await {
                     Ok(_) => break,
                     Err(error) => tracing::debug!(%error, "not given up yet"),
                 }
-                sleep(pause).await;
-                pause *= 2;
             }
             drop(permit);
         };

@@ -51,6 +51,16 @@ pub enum Error {
     Malformed,
 }
 
+impl Error {
+    /// Whether what was asked for may have been done, or may be done yet.
+    pub fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::NoEpoch | Self::Redis(tidings_redis::Error::Away) => false,
+            Self::Redis(_) | Self::Malformed => true,
+        }
+    }
+}
+
 /// How much there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -113,12 +123,14 @@ impl Leases {
         now: Instant,
     ) -> Result<Acquire, Error> {
         let mut lane = self.redis.writer(wish.name.as_str()).await?;
-        let asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
+        let mut asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
+        asked.arg(0);
         outcome::acquire(epoch, Answer::new(lane.run(&asked).await?)?)
     }
 
-    /// Acquires for many calls, in their order. One round trip; if it fails, any of them may have been done.
-    pub async fn acquire_all<'a>(
+    /// Acquires once more for calls that lost what they had with Redis, in their order. One round trip; if it fails, any of
+    /// them may have been done.
+    pub async fn acquire_again<'a>(
         &self,
         epoch: Epoch,
         instance: &InstanceId,
@@ -126,8 +138,12 @@ impl Leases {
         now: Instant,
     ) -> Result<Vec<Acquire>, Error> {
         let mut lane = self.redis.reader().await?;
-        let calls: Vec<_> =
-            wishes.map(|(id, call, wish)| self.acquire_call(&lane, epoch, instance, (id, call), wish, now)).collect();
+        let again = |(id, call, wish)| {
+            let mut asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
+            asked.arg(1);
+            asked
+        };
+        let calls: Vec<_> = wishes.map(again).collect();
         let answers: Vec<Vec<Value>> = lane.run_all(&calls).await?;
         answers.into_iter().map(|answer| outcome::acquire(epoch, Answer::new(answer)?)).collect()
     }

@@ -77,3 +77,70 @@ impl Budget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::hub::ring::RingLimits;
+    use crate::model::{ChannelName, Epoch, Position};
+    use crate::wire::Told;
+
+    struct Feeds {
+        budget: Arc<Budget>,
+        feeds: Vec<(Arc<Feed>, Epoch, i64)>,
+    }
+
+    impl Feeds {
+        fn new(count: usize, max: usize) -> Self {
+            let budget = Arc::new(Budget::new(max));
+            let feed = |number: usize| {
+                let limits = RingLimits { messages: 10, bytes: 1000 };
+                let feed = Feed::new(ChannelName::new(number.to_string()), limits, Arc::clone(&budget));
+                let epoch = Epoch::random();
+                feed.open(Position::beginning(Some(epoch)));
+                (feed, epoch, 0)
+            };
+            Self { feeds: (0..count).map(feed).collect(), budget }
+        }
+
+        /// Publishes 100 bytes to a feed.
+        fn publish(&mut self, number: usize) {
+            let (feed, epoch, offset) = &mut self.feeds[number];
+            *offset += 1;
+            feed.hear(Told { epoch: *epoch, offset: *offset, message: Bytes::from(vec![0; 100]) });
+        }
+
+        fn held(&self) -> Vec<usize> {
+            self.feeds.iter().map(|(feed, ..)| feed.bytes()).collect()
+        }
+    }
+
+    #[test]
+    fn the_ring_that_was_published_to_least_recently_is_emptied_first() {
+        let mut feeds = Feeds::new(3, 500);
+        for number in [0, 1, 2, 0, 1] {
+            feeds.publish(number);
+        }
+        assert_eq!((feeds.held(), feeds.budget.held()), (vec![200, 200, 100], 500));
+
+        feeds.publish(1);
+        assert_eq!((feeds.held(), feeds.budget.held()), (vec![200, 300, 0], 500));
+        feeds.publish(2);
+        assert_eq!((feeds.held(), feeds.budget.held()), (vec![0, 300, 100], 400));
+    }
+
+    #[test]
+    fn a_feed_that_leaves_gives_back_what_it_held() {
+        let mut feeds = Feeds::new(2, 10_000);
+        for number in [0, 0, 1] {
+            feeds.publish(number);
+        }
+        assert!(feeds.feeds[0].0.leave(std::time::Duration::ZERO));
+        assert_eq!(feeds.budget.held(), 100);
+
+        feeds.publish(0);
+        assert_eq!(feeds.budget.held(), 100, "what comes after the end is not kept");
+    }
+}

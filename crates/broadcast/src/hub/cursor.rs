@@ -45,16 +45,20 @@ impl Cursor {
     pub(super) fn meet(&mut self, channel: &ChannelName, page: &Page, present: (Position, u64)) -> Vec<Frame> {
         let mut told = Vec::new();
         let Stand { head, oldest, .. } = page.stand;
-        if head.epoch != self.position.epoch || head.offset < self.position.offset {
-            let (ring, losses) = present;
-            // The first epoch since there was none, and nothing says that there was another: nothing is lost.
-            let first = self.position.epoch.is_none() && self.losses == losses && ring.epoch == head.epoch;
-            if !first {
-                told.push(Frame::Reset { channel: channel.clone(), head });
-            }
+        let (ring, losses) = present;
+        let unharmed = self.position.epoch.is_some() || self.losses == losses;
+        let continues = head.epoch == self.position.epoch && head.offset >= self.position.offset && unharmed;
+        // The first epoch since there was none, and nothing says that there was another: nothing is lost.
+        let first = self.position.epoch.is_none() && unharmed && ring.epoch == head.epoch;
+        if continues || first {
+            told.extend(self.caught_up(channel));
+        } else {
+            told.push(Frame::Reset { channel: channel.clone(), head });
+            self.goal = self.goal.map(|_| head.offset);
+        }
+        if !continues {
             self.losses = losses;
             self.position = Position::beginning(head.epoch);
-            self.goal = self.goal.map(|_| head.offset);
         }
         if oldest > self.position.offset + 1 {
             let (first, last) = (self.position.offset + 1, oldest - 1);

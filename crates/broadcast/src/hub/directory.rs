@@ -12,6 +12,9 @@ use super::ring::RingLimits;
 use super::seat::Seat;
 use crate::model::ChannelName;
 
+/// The most channels that are heard though nobody wants them: whoever asks for one name after the other must not fill the memory.
+const IDLE_MAX: usize = 10_000;
+
 /// The feeds of this instance, by channel.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -74,9 +77,12 @@ impl Directory {
         self.wanted.notified().await;
     }
 
-    /// Removes the feeds where nobody has sat for `linger`, and returns their channels.
+    /// Removes the feeds where nobody has sat for `linger`, or at all if there are too many, and returns their channels.
     pub(super) fn take_idle(&self, linger: Duration) -> Vec<ChannelName> {
-        let idle: Vec<_> = self.read().feeds.values().filter(|feed| feed.is_idle(linger)).cloned().collect();
+        let mut idle: Vec<_> =
+            self.read().feeds.values().filter(|feed| feed.is_idle(Duration::ZERO)).cloned().collect();
+        let linger = if idle.len() > IDLE_MAX { Duration::ZERO } else { linger };
+        idle.retain(|feed| feed.is_idle(linger));
         if idle.is_empty() {
             return Vec::new();
         }
@@ -113,5 +119,55 @@ impl Directory {
 
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::seat::Bell;
+    use crate::model::Position;
+
+    const NEVER: Duration = Duration::from_hours(1);
+
+    fn directory() -> Directory {
+        Directory::new(RingLimits { messages: 10, bytes: 1000 }, Arc::new(Budget::new(10_000)))
+    }
+
+    /// Sits down at a channel, lets it be heard, and stands up.
+    fn visit(directory: &Directory, number: usize) {
+        let bell = Arc::new(Bell::default());
+        let (feed, place, _) = directory.sit(&ChannelName::new(number.to_string()), Seat::new(&bell, 0));
+        feed.open(Position::default());
+        feed.stand_up(place);
+    }
+
+    #[test]
+    fn a_channel_that_nobody_wants_lingers_and_then_leaves() {
+        let directory = directory();
+        visit(&directory, 0);
+        assert!(directory.take_idle(NEVER).is_empty());
+        assert_eq!(directory.take_idle(Duration::ZERO), [ChannelName::new("0")]);
+        assert_eq!(directory.len(), 0);
+    }
+
+    #[test]
+    fn a_channel_that_somebody_wants_again_stays() {
+        let directory = directory();
+        visit(&directory, 0);
+        let bell = Arc::new(Bell::default());
+        let (feed, place, _) = directory.sit(&ChannelName::new("0"), Seat::new(&bell, 0));
+        assert!(directory.take_idle(Duration::ZERO).is_empty());
+        feed.stand_up(place);
+        assert_eq!(directory.take_idle(Duration::ZERO).len(), 1);
+    }
+
+    #[test]
+    fn too_many_channels_that_nobody_wants_leave_at_once() {
+        let directory = directory();
+        (0..IDLE_MAX).for_each(|number| visit(&directory, number));
+        assert!(directory.take_idle(NEVER).is_empty());
+        visit(&directory, IDLE_MAX);
+        assert_eq!(directory.take_idle(NEVER).len(), IDLE_MAX + 1);
     }
 }

@@ -88,6 +88,12 @@ impl Feed {
         lock(&self.inner).seats.len()
     }
 
+    /// The bytes that its ring holds.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        lock(&self.inner).ring.bytes()
+    }
+
     /// Whether it is heard for sure.
     pub(super) fn is_live(&self) -> bool {
         lock(&self.inner).state == State::Live

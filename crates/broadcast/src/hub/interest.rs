@@ -26,15 +26,19 @@ impl Hub {
     /// Joins and leaves channels, in one session after the other; runs for ever.
     pub async fn attend(&self, subscriber: Subscriber) {
         let mut sessions = subscriber.sessions();
+        let mut has_heard = false;
         loop {
             let session = sessions.borrow_and_update().clone();
+            has_heard |= session.is_some();
             tokio::select! {
                 ended = sessions.changed() => if ended.is_err() { return },
                 () = self.attend_session(session) => {}
             }
             self.hears.store(false, Ordering::Relaxed);
             // Before anything is heard in the next session.
-            self.directory.was_deaf();
+            if has_heard {
+                self.directory.was_deaf();
+            }
         }
     }
 

@@ -88,6 +88,8 @@ pub(super) struct Ring {
     run: Run,
     /// What was heard behind a hole that is being filled, newest last, so that a ring of a busy channel can catch up.
     early: Run,
+    /// How far that was when Redis was asked last.
+    asked: Position,
     /// The epoch of what was heard while the channel has none.
     witness: Option<Epoch>,
     /// Whether an epoch may have come and gone while the channel has none.
@@ -99,7 +101,15 @@ pub(super) struct Ring {
 impl Ring {
     /// An empty ring of a channel that has no epoch yet, as far as is known.
     pub(super) fn new(limits: RingLimits) -> Self {
-        Self { limits, run: Run::default(), early: Run::default(), witness: None, doubt: false, losses: 0 }
+        Self {
+            limits,
+            run: Run::default(),
+            early: Run::default(),
+            asked: Position::default(),
+            witness: None,
+            doubt: false,
+            losses: 0,
+        }
     }
 
     /// The newest message.
@@ -148,9 +158,9 @@ impl Ring {
         self.early.push(told.message, self.limits);
     }
 
-    /// Where to read from, to learn what is missing. What was heard until now will be in that page, or is over.
+    /// Where to read from, to learn what is missing. What was heard until now is in that page, or is over.
     pub(super) fn begin_fill(&mut self) -> Position {
-        self.early = Run::default();
+        self.asked = self.early.head;
         self.run.head
     }
 
@@ -158,30 +168,34 @@ impl Ring {
     /// the ring has all that was heard meanwhile: if not, another fill is due.
     pub(super) fn fill(&mut self, page: &Page) -> bool {
         let now = page.stand.head;
+        let all_was_heard_before = self.early.head == self.asked;
         if now.epoch != self.run.head.epoch {
             let first = self.run.head.epoch.is_none() && self.witness == now.epoch && !self.doubt;
             self.begin(now.epoch, !first);
+            self.witness = self.early.head.epoch.filter(|_| now.epoch.is_none() && !all_was_heard_before);
+        } else if self.witness.is_some() && all_was_heard_before {
+            self.begin(None, true); // there was an epoch, and it is over
         }
+        let mut whole = self.absorb();
         if now.offset > self.run.head.offset {
-            if page.first > self.run.head.offset + 1 || page.last() < now.offset {
-                // More is missing than one page, or it is not kept: whoever wants it reads for himself.
-                self.run = Run::at(now);
-            } else {
-                let known = usize::try_from(self.run.head.offset + 1 - page.first).unwrap_or_default();
-                for message in page.messages.iter().skip(known) {
-                    self.run.push(message.clone(), self.limits);
-                }
-            }
+            self.take_page(page);
+            whole = self.absorb();
         }
-        self.absorb()
+        if !whole && all_was_heard_before {
+            self.early = Run::default(); // it is over
+            whole = true;
+        }
+        whole
     }
 
     /// Takes where Redis says that the channel stands, right after it was subscribed: nothing is missing before that. Returns
     /// like [`fill`](Self::fill).
     pub(super) fn open(&mut self, head: Position) -> bool {
-        let other = self.witness.is_some_and(|witness| head.epoch != Some(witness));
-        self.begin(head.epoch, other || self.doubt);
-        self.run = Run::at(head);
+        if head.epoch.is_some() {
+            let other = self.witness.is_some_and(|witness| head.epoch != Some(witness));
+            self.begin(head.epoch, other || self.doubt);
+            self.run = Run::at(head);
+        }
         self.absorb()
     }
 
@@ -189,15 +203,30 @@ impl Ring {
     fn begin(&mut self, epoch: Option<Epoch>, lost: bool) {
         self.losses += u64::from(lost);
         self.run = Run::at(Position::beginning(epoch));
-        // What was heard since Redis was asked is of the next one, if there is none now.
-        self.witness = self.early.head.epoch.filter(|_| epoch.is_none());
+        self.witness = None;
         self.doubt = false;
     }
 
-    /// Takes what was heard early, if it follows.
+    /// Takes a page that goes further than the ring.
+    fn take_page(&mut self, page: &Page) {
+        if page.last() < page.stand.head.offset {
+            // More is missing than one page: whoever wants it reads for himself.
+            self.run = Run::at(page.stand.head);
+            return;
+        }
+        if page.first > self.run.head.offset + 1 {
+            self.run = Run::at(Position { offset: page.first - 1, ..page.stand.head });
+        }
+        let known = usize::try_from(self.run.head.offset + 1 - page.first).unwrap_or_default();
+        for message in page.messages.iter().skip(known) {
+            self.run.push(message.clone(), self.limits);
+        }
+    }
+
+    /// Takes what was heard early, if it follows. Returns whether nothing is left.
     fn absorb(&mut self) -> bool {
         if self.early.head.epoch.is_none() {
-            return true; // nothing was heard
+            return true;
         }
         if self.early.head.epoch != self.run.head.epoch || self.early.first() > self.run.head.offset + 1 {
             return false;
@@ -227,7 +256,11 @@ impl Ring {
     /// on: nothing can have been lost before it.
     pub(super) fn take(&self, after: Position, losses: u64) -> Taken {
         let Run { head, messages, .. } = &self.run;
-        if after.epoch != head.epoch && (after.epoch.is_some() || losses != self.losses || self.run.first() > 1) {
+        let continues = match after.epoch {
+            Some(epoch) => head.epoch == Some(epoch),
+            None => losses == self.losses && (head.epoch.is_none() || self.run.first() == 1),
+        };
+        if !continues {
             return Taken::Behind;
         }
         if after.offset >= head.offset {
@@ -249,3 +282,6 @@ impl Ring {
         Taken::Messages { epoch: head.epoch, messages: taken, more }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ enum Step {
     Publish,
     /// The next message that is under way is heard.
     Hear,
-    /// A message that was published before is heard, again or late.
+    /// A message that was heard is heard again; or one that was cut off, late, beside the next session.
     HearAgain(prop::sample::Index),
     /// Redis loses its data.
     Flush,
@@ -101,9 +101,10 @@ struct World {
     head: Position,
     kept: VecDeque<Bytes>,
     ledger: Ledger,
-    published: Vec<wire::Told>,
     hears: bool,
     under_way: VecDeque<wire::Told>,
+    cut_off: Vec<wire::Told>,
+    past: Vec<wire::Told>,
     ring: Ring,
     filling: bool,
     fill: Option<Reading>,
@@ -119,9 +120,10 @@ impl World {
             head: Position::default(),
             kept: VecDeque::new(),
             ledger: Ledger::default(),
-            published: Vec::new(),
             hears: true,
             under_way: VecDeque::new(),
+            cut_off: Vec::new(),
+            past: Vec::new(),
             ring,
             filling: false,
             fill: None,
@@ -134,38 +136,38 @@ impl World {
             Step::Publish => self.publish(),
             Step::Hear => {
                 if let Some(told) = self.under_way.pop_front() {
+                    self.past.push(told.clone());
                     self.hear(told);
                 }
             }
-            Step::HearAgain(which) if !self.published.is_empty() => self.hear(which.get(&self.published).clone()),
-            Step::HearAgain(_) => {}
+            Step::HearAgain(which) if !self.past.is_empty() => self.hear(which.get(&self.past).clone()),
             Step::Flush => {
                 self.head = Position::default();
                 self.kept.clear();
             }
             Step::Cut => {
                 self.hears = false;
-                self.under_way.clear();
+                self.cut_off.extend(self.under_way.drain(..));
             }
             Step::Rejoin if !self.hears => {
                 self.ring.was_deaf();
                 self.hears = true;
+                self.past.append(&mut self.cut_off);
                 self.compare();
             }
-            Step::Rejoin => {}
             Step::Compare => self.compare(),
             Step::Shed => self.ring.shed(),
             Step::Fill => self.fill(),
             Step::Begin(wanted) => self.begin(wanted),
             Step::Read(which) if !self.readers.is_empty() => self.read(which.index(self.readers.len())),
-            Step::Read(_) => {}
+            Step::HearAgain(_) | Step::Rejoin | Step::Read(_) => {}
         }
     }
 
     fn publish(&mut self) {
         let epoch = *self.head.epoch.get_or_insert_with(Epoch::random);
         self.head.offset += 1;
-        let (offset, text) = (self.head.offset, self.published.len().to_string());
+        let (offset, text) = (self.head.offset, self.ledger.acks.len().to_string());
         self.ledger.note(&epoch.to_string(), offset, &text);
         let message = Bytes::from(text);
         self.kept.push_back(message.clone());
@@ -173,10 +175,7 @@ impl World {
             self.kept.pop_front();
         }
         let told = wire::Told { epoch, offset, message };
-        self.published.push(told.clone());
-        if self.hears {
-            self.under_way.push_back(told);
-        }
+        if self.hears { self.under_way.push_back(told) } else { self.cut_off.push(told) }
     }
 
     fn hear(&mut self, told: wire::Told) {
@@ -276,15 +275,12 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest, and judges every reader.
+    /// Lets everything come to rest, twice, and judges every reader: what may have come and gone unheard while there was no
+    /// epoch is said with the next message.
     fn judge(&mut self) -> Result<(), String> {
-        self.go(Step::Rejoin);
-        for _ in 0..50 {
-            self.go(Step::Hear);
-            self.go(Step::Compare);
-            (0..3).for_each(|_| self.fill());
-            (0..self.readers.len()).for_each(|number| (0..3).for_each(|_| self.read(number)));
-        }
+        self.rest();
+        self.publish();
+        self.rest();
         if self.ring.head() != self.head {
             return Err(format!("the ring is at {:?}, the channel at {:?}", self.ring.head(), self.head));
         }
@@ -293,6 +289,16 @@ impl World {
             let judged = self.ledger.judge(&reader.account, (&end.0, end.1));
             judged.map_err(|error| format!("{error}\n{:#?}\n{:?}", reader.account, self.ledger))
         })
+    }
+
+    fn rest(&mut self) {
+        self.go(Step::Rejoin);
+        for _ in 0..50 {
+            self.go(Step::Hear);
+            self.go(Step::Compare);
+            (0..3).for_each(|_| self.fill());
+            (0..self.readers.len()).for_each(|number| (0..3).for_each(|_| self.read(number)));
+        }
     }
 }
 

@@ -18,8 +18,6 @@ use super::{Error, Hub};
 use crate::channels;
 use crate::model::{Frame, Page, Position, Wish, count};
 
-/// How long a stream waits for Redis where it needs it, as the contract says.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a read that failed waits before it is tried again: as long as Redis may take to be found again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// When a stream that ends may come back: after a restart, and not all at the same moment.
@@ -244,7 +242,7 @@ impl Subscription {
     /// Waits until there is something to do.
     async fn wait(&mut self) {
         let heartbeat = self.told + self.hub.limits.heartbeat;
-        let patience = self.missing.map(|since| since + PATIENCE);
+        let patience = self.missing.map(|since| since + self.hub.limits.patience);
         let due = [self.pause, patience].into_iter().flatten().fold(heartbeat, Instant::min);
         // Set anew only if it would be late: one that is early costs a look, and is rarer than frames are.
         if self.timer.is_elapsed() || self.timer.deadline() > due {
@@ -276,7 +274,7 @@ impl Subscription {
 
     /// Why the stream can not go on, if it has waited too long for what it needs.
     fn overdue(&self) -> Option<Error> {
-        self.missing.filter(|since| since.elapsed() >= PATIENCE)?;
+        self.missing.filter(|since| since.elapsed() >= self.hub.limits.patience)?;
         Some(self.failure.clone().map_or(Error::Unheard, Error::Unread))
     }
 }

@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use crate::domain::Error;
 use crate::{hub, wire};
 
-/// When to try again while there are as many streams as may be: some end at any time.
-const FULL: Duration = Duration::from_secs(1);
+/// When to try again here what another instance may do now: streams end at any time, and connections are made anew.
+const LATER: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -26,10 +26,10 @@ impl From<Error> for Status {
             Error::Channel(cause) | Error::Stream(hub::Error::Channel(cause)) => state_failed(wire::DOMAIN, cause),
             Error::Stream(hub::Error::Unread(cause)) => state_failed(wire::DOMAIN, cause),
             Error::Stream(hub::Error::Unheard) => {
-                reply(Code::Unavailable, ErrorReason::StateAway, "redis can not be subscribed to").retry_after(FULL)
+                reply(Code::Unavailable, ErrorReason::StateAway, "redis can not be subscribed to").retry_after(LATER)
             }
             Error::Stream(hub::Error::Full) => {
-                reply(Code::ResourceExhausted, ErrorReason::Overloaded, &said).quota("streams").retry_after(FULL)
+                reply(Code::ResourceExhausted, ErrorReason::Overloaded, &said).quota("streams").retry_after(LATER)
             }
             Error::Stream(hub::Error::Closing) => {
                 reply(Code::Unavailable, ErrorReason::Draining, &said).retry_after(Duration::ZERO)

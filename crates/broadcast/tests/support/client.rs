@@ -27,7 +27,16 @@ pub(crate) struct Client {
 
 impl Client {
     pub(super) fn new(address: SocketAddr) -> Self {
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self::over(&endpoint(address))
+    }
+
+    /// A client that takes no more than 64 KiB unread, as those of other languages do.
+    pub(super) fn narrow(address: SocketAddr) -> Self {
+        Self::over(&endpoint(address).initial_stream_window_size(65_535).initial_connection_window_size(65_535))
+    }
+
+    fn over(endpoint: &Endpoint) -> Self {
+        let channel = endpoint.connect_lazy();
         Self { broadcasts: BroadcastServiceClient::new(channel.clone()), channel }
     }
 
@@ -118,6 +127,10 @@ impl Client {
         ear.caught_up().await;
         ear
     }
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}")).unwrap()
 }
 
 /// A request to publish a text.

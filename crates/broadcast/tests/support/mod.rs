@@ -97,6 +97,11 @@ impl<'a> Broadcasts<'a> {
         Client::new(self.address(place))
     }
 
+    /// A client of one instance, over a connection of its own on which little may be on its way.
+    pub(crate) fn narrow_client(&self, place: usize) -> Client {
+        Client::narrow(self.address(place))
+    }
+
     /// Tells an instance to shut down, without waiting.
     pub(crate) fn shut_down(&self, place: usize) {
         self.instances[place].stop.cancel();

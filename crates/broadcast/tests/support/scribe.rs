@@ -8,8 +8,8 @@ use tidings_status::Failure;
 use tokio::task::JoinHandle;
 
 use super::ear::{Ear, assert_frame, text};
+use super::eventually;
 use super::ledger::{Account, Told};
-use super::{PATIENCE, eventually};
 
 /// A subscriber that writes down what it is told, for as long as its stream lasts. Dropping it ends the stream.
 pub(crate) struct Scribe {
@@ -42,11 +42,6 @@ impl Scribe {
         let reached = async || self.account(channel).position() == end;
         eventually(&format!("{channel} is at {end:?}, it is {:?}", self.account(channel).position()), reached).await;
         self.account(channel)
-    }
-
-    /// How the stream ended.
-    pub(crate) async fn ended(&mut self) -> Result<(), Box<Failure>> {
-        tokio::time::timeout(PATIENCE, &mut self.writing).await.unwrap().unwrap()
     }
 }
 

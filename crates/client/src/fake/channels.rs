@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Fail(Status),
     /// It is not accepted.
     Refuse(Status),
+    /// It is accepted so much later.
+    Late(Duration),
     /// It ends.
     End,
 }
@@ -148,8 +150,10 @@ impl BroadcastService for Served {
             state.asked.push(Asked { instance: self.name, request: request.into_inner() });
             state.scripts.pop_front().unwrap_or_else(|| vec![Step::Pause(Duration::MAX)])
         };
-        if let Some(Step::Refuse(status)) = script.first() {
-            return Err(status.clone());
+        match script.first() {
+            Some(Step::Refuse(status)) => return Err(status.clone()),
+            Some(Step::Late(time)) => sleep(*time).await,
+            _ => {}
         }
         let (sender, frames) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -157,6 +161,7 @@ impl BroadcastService for Served {
                 let sent = match step {
                     Step::Send(frame) => sender.send(Ok(pb::SubscribeResponse { frame: Some(frame) })).await,
                     Step::Fail(status) | Step::Refuse(status) => sender.send(Err(status)).await,
+                    Step::Late(_) => Ok(()),
                     Step::End => return,
                     Step::Pause(time) => {
                         tokio::select! {

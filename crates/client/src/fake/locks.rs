@@ -115,6 +115,12 @@ impl Locks {
         self.state().hold(name).is_some_and(|hold| hold.token == token)
     }
 
+    /// How long the hold of `token` lasts at the service; nothing if it is over.
+    pub(crate) fn remaining(&self, name: &str, token: i64) -> Duration {
+        let remaining = |hold: &Hold| hold.ends.saturating_duration_since(Instant::now());
+        self.state().hold(name).filter(|hold| hold.token == token).map(remaining).unwrap_or_default()
+    }
+
     /// How often a method was called.
     pub(crate) fn calls(&self, method: &'static str) -> usize {
         self.state().calls.get(method).copied().unwrap_or_default()

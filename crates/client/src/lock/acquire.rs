@@ -96,7 +96,9 @@ impl LockGuard {
             let mut service = LockServiceClient::new(tries.endpoint.channel());
             // Before it is sent: the lease can not end earlier at the service than by this clock.
             let sent = Moment::now();
-            match within(limit, service.acquire_lock(request)).await.map(tonic::Response::into_inner) {
+            // Boxed, because it is large, and part of every future that acquires.
+            let answer = Box::pin(service.acquire_lock(request));
+            match within(limit, answer).await.map(tonic::Response::into_inner) {
                 Ok(answer) => match conclude(answer, sent, caller, &options) {
                     Ok(acquired) => {
                         tries.answered();

@@ -114,3 +114,63 @@ impl Belief {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::moment::tests::suspend;
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn belief() -> Belief {
+        Belief::new(Moment::now() + seconds(10))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_moves_the_deadline_on_and_never_back() {
+        let belief = belief();
+
+        belief.renewed(Moment::now() + seconds(20));
+        belief.renewed(Moment::now() + seconds(5));
+
+        assert_eq!((belief.deadline().remaining(), belief.lost()), (seconds(20), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_after_the_deadline_changes_nothing_even_if_nobody_has_looked() {
+        let belief = belief();
+        suspend(seconds(10));
+
+        belief.renewed(Moment::now() + seconds(10));
+
+        assert_eq!(belief.lost(), Some(Lost::Expired { last_failure: None }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_lost_stays_lost_in_the_way_in_which_it_was() {
+        let belief = belief();
+        belief.over();
+
+        belief.renewed(Moment::now() + seconds(20));
+        suspend(seconds(30));
+
+        assert_eq!((belief.lost(), belief.until_lost().await), (Some(Lost::Over), Lost::Over));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_failure_that_no_renewal_followed_is_why_it_was_lost() {
+        let belief = belief();
+        belief.not_renewed("the first".into());
+        belief.renewed(Moment::now() + seconds(10));
+        let unexplained = belief.until_lost().await;
+
+        let belief = self::belief();
+        belief.not_renewed("the first".into());
+        belief.not_renewed("the last".into());
+
+        assert_eq!(unexplained.to_string(), "the lease was not renewed in time");
+        assert_eq!(belief.until_lost().await.to_string(), "the lease was not renewed in time: the last");
+    }
+}

@@ -186,3 +186,57 @@ impl Place {
         event
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What an instance may tell of epoch `e`, true or not, twice or not at all.
+    fn event() -> impl Strategy<Value = Event> {
+        let (channel, epoch) = (String::from("c"), String::from("e"));
+        let first = 1..40i64;
+        (first, 0..6i64, 0..6u8).prop_map(move |(first_offset, more, kind)| {
+            let (channel, epoch) = (channel.clone(), epoch.clone());
+            match kind {
+                0 => Event::CaughtUp(CaughtUp { channel, epoch, head: first_offset }),
+                1 => {
+                    let (last_offset, reason) = (first_offset + more, Reason::Trimmed.into());
+                    Event::Gap(Gap { channel, epoch, first_offset, last_offset, reason })
+                }
+                _ => Event::Message(Message { channel, epoch, offset: first_offset, ..Default::default() }),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_offset_is_told_once_and_in_order_as_a_message_or_as_missing(events in prop::collection::vec(event(), 0..60)) {
+            let mut place = Place::new(Start::after("c", Position { epoch: "e".into(), offset: 0 }));
+            let mut next = 1;
+            for mut event in events {
+                loop {
+                    let (told, again) = match place.take(event) {
+                        Taken::Told(told) => (told, None),
+                        Taken::Hole { gap, behind } => (gap, Some(behind)),
+                        Taken::Twice => break,
+                        Taken::Contradiction(why) => panic!("{why}"),
+                    };
+                    let (first, last) = match told {
+                        Event::Message(message) => (message.offset, message.offset),
+                        Event::Gap(gap) => (gap.first_offset, gap.last_offset),
+                        Event::CaughtUp(_) | Event::Reset(_) => (next, next - 1),
+                    };
+                    prop_assert_eq!(first, next);
+                    next = last + 1;
+                    prop_assert_eq!(place.position().map(|position| position.offset), Some(last));
+                    match again {
+                        Some(behind) => event = behind,
+                        None => break,
+                    }
+                }
+            }
+        }
+    }
+}

@@ -59,7 +59,11 @@ impl Call {
             self.locks.put_back(Some(&wish.name)).await?;
         }
         let begun = Instant::now();
-        let acquire = |epoch| self.locks.leases.acquire(epoch, &self.locks.instance, (id, call), wish, begun);
+        let acquire = async |epoch| {
+            let answer = self.locks.leases.acquire(epoch, &self.locks.instance, (id, call), wish, begun).await;
+            fail::fail_point!("lock::acquired");
+            answer
+        };
         let (_, answer) = self.locks.in_epoch(wish.ttl, acquire).await?;
         match (answer, &self.seat) {
             (Acquire::Held { holder, waiting }, None) => Ok(Acquired::Held { holder, waiting }),
@@ -163,6 +167,7 @@ pub(super) fn granted(answer: Acquire, waited: Duration) -> Result<Grant, Error>
         }
         Acquire::Quarantine(left) => Err(Error::Quarantine(left)),
         Acquire::LeaseOver(token) => Err(Error::LeaseOver(token)),
+        Acquire::Taken => Err(Error::TakenOver),
         Acquire::Reused => Err(Error::RequestIdReused),
         Acquire::QueueFull => Err(Error::QueueFull),
         // Nobody is queued who does not want to wait, and nobody who does is told that it is held.

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use self::rule::Decision;
 use super::{Error, Missing};
 use crate::leases::{self, Leases};
 use crate::model::Epoch;
@@ -24,7 +25,9 @@ use crate::store;
 /// How long a call waits for an epoch that is being found out: a switch takes some milliseconds, and a caller has better
 /// things to do than to wait for servers that are away.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is looked again before giving up for now: once is usual, twice when another instance is ahead. More means
+/// How long somebody is waited for who is about to begin an epoch, until the next look.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many epochs are opened before giving up for now: once is usual, twice when another instance is ahead. More means
 /// that Redis changes its reign faster than we look.
 const ROUNDS: usize = 4;
 
@@ -56,13 +59,26 @@ pub(super) struct Known {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
-    /// It has an epoch.
-    Known(Known),
-    /// It has none, and somebody finds out; what that waits for.
-    Seeking(Missing),
-    /// It has none, and nobody finds out; what was missing the last time.
-    None(Missing),
+struct State {
+    /// The epoch, if there is one.
+    known: Option<Known>,
+    /// What somebody waits for who finds it out.
+    seeking: Option<Missing>,
+    /// How often it could not be found out.
+    failures: u64,
+    /// What was missing the last time.
+    missing: Missing,
+}
+
+/// What one look came to.
+#[derive(Debug)]
+enum Found {
+    /// This is the epoch.
+    Epoch(Known),
+    /// Somebody is about to begin one.
+    Wait,
+    /// One was opened, and has to be begun.
+    Opened(store::Opening),
 }
 
 /// Why the epoch could not be found out.
@@ -72,9 +88,9 @@ enum Unknown {
     Restless,
     #[error("all epochs were used")]
     UsedUp,
-    #[error("redis is away")]
+    #[error("redis can not be asked")]
     State(#[from] leases::Error),
-    #[error("postgres is away")]
+    #[error("postgres can not be asked")]
     Store(#[from] store::Error),
 }
 
@@ -91,7 +107,8 @@ impl Unknown {
 impl Epochs {
     /// Nothing is known yet. What runs on after its caller is tracked in `jobs`.
     pub(super) fn new(store: store::Epochs, leases: Arc<Leases>, default_ttl: Duration, jobs: TaskTracker) -> Self {
-        let state = watch::Sender::new(State::None(Missing::Store));
+        let unknown = State { known: None, seeking: None, failures: 0, missing: Missing::Store };
+        let state = watch::Sender::new(unknown);
         Self { inner: Arc::new(Inner { store, leases, default_ttl, state, settling: AtomicBool::new(false), jobs }) }
     }
 
@@ -100,36 +117,28 @@ impl Epochs {
     /// # Errors
     /// [`Error::NoEpoch`], after about a second at the latest.
     pub(super) async fn current(&self) -> Result<Known, Error> {
-        if let State::Known(known) = *self.inner.state.borrow() {
+        let now = *self.inner.state.borrow();
+        if let Some(known) = now.known {
             return Ok(known);
         }
         let mut state = self.inner.state.subscribe();
         self.seek();
-        let found = timeout(PATIENCE, state.wait_for(|state| !matches!(state, State::Seeking(_)))).await;
-        let found = found.map_or_else(
-            |_| *self.inner.state.borrow(),
-            |found| found.map_or(State::None(Missing::Store), |found| *found),
-        );
-        match found {
-            State::Known(known) => Ok(known),
-            State::Seeking(missing) | State::None(missing) => Err(Error::NoEpoch(missing)),
-        }
+        let ended = |state: &State| state.known.is_some() || state.failures > now.failures;
+        let found = match timeout(PATIENCE, state.wait_for(ended)).await {
+            Ok(Ok(state)) => *state,
+            Ok(Err(_)) | Err(_) => *self.inner.state.borrow(),
+        };
+        found.known.ok_or(Error::NoEpoch(found.seeking.unwrap_or(found.missing)))
     }
 
     /// Whether this instance still has that epoch: what Redis answered in another one is not used.
     pub(super) fn has(&self, epoch: Epoch) -> bool {
-        matches!(*self.inner.state.borrow(), State::Known(known) if known.epoch == epoch)
+        self.inner.state.borrow().known.is_some_and(|known| known.epoch == epoch)
     }
 
     /// Forgets the epoch, in which Redis is no more.
     pub(super) fn forget(&self, epoch: Epoch) {
-        self.inner.state.send_if_modified(|state| {
-            let over = matches!(state, State::Known(known) if known.epoch == epoch);
-            if over {
-                *state = State::None(Missing::State);
-            }
-            over
-        });
+        self.inner.state.send_if_modified(|state| state.known.take_if(|known| known.epoch == epoch).is_some());
     }
 
     /// Makes sure that Postgres knows of leases of this length in this epoch, before one is granted: as long as the longest
@@ -142,38 +151,21 @@ impl Epochs {
             self.forget(known.epoch);
             return Ok(false);
         };
-        self.inner.state.send_if_modified(|state| {
-            if let State::Known(now) = state
-                && now.epoch == known.epoch
-            {
-                now.max_ttl = now.max_ttl.max(allowed);
-            }
-            false // nobody waits for this
-        });
+        self.inner.change(known.epoch, |now| now.max_ttl = now.max_ttl.max(allowed));
         Ok(true)
     }
 
     /// Tells Postgres, once, that the quarantine of an epoch is over; in a task of its own, because nothing depends on it but
     /// the length of the next quarantine.
     pub(super) fn settle(&self, epoch: Epoch) {
-        let carries =
-            matches!(*self.inner.state.borrow(), State::Known(known) if known.epoch == epoch && known.carries);
+        let carries = self.inner.state.borrow().known.is_some_and(|known| known.epoch == epoch && known.carries);
         if !carries || self.inner.settling.swap(true, Ordering::Relaxed) {
             return;
         }
         let inner = Arc::clone(&self.inner);
         self.inner.jobs.spawn(async move {
             match inner.store.settle(epoch).await {
-                Ok(()) => {
-                    inner.state.send_if_modified(|state| {
-                        if let State::Known(known) = state
-                            && known.epoch == epoch
-                        {
-                            known.carries = false;
-                        }
-                        false // nobody waits for this
-                    });
-                }
+                Ok(()) => inner.change(epoch, |known| known.carries = false),
                 Err(error) => tracing::debug!(%error, "the end of the quarantine is not noted yet"),
             }
             inner.settling.store(false, Ordering::Relaxed);
@@ -185,7 +177,7 @@ impl Epochs {
     pub(super) async fn start_fresh(&self) -> bool {
         match self.inner.find_out(true).await {
             Ok(known) => {
-                self.inner.state.send_replace(State::Known(known));
+                self.inner.state.send_modify(|state| state.known = Some(known));
                 true
             }
             Err(error) => {
@@ -197,26 +189,26 @@ impl Epochs {
 
     /// Begins to find the epoch out, unless somebody does.
     fn seek(&self) {
-        let idle = self.inner.state.send_if_modified(|state| {
-            let idle = matches!(state, State::None(_));
-            if idle {
-                *state = State::Seeking(Missing::Store);
+        let begins = self.inner.state.send_if_modified(|state| {
+            let begins = state.known.is_none() && state.seeking.is_none();
+            if begins {
+                state.seeking = Some(Missing::Store);
             }
-            idle
+            begins
         });
-        if !idle {
+        if !begins {
             return;
         }
-        let search = Search(Arc::clone(&self.inner));
+        let (inner, search) = (Arc::clone(&self.inner), Search(Some(Arc::clone(&self.inner))));
         self.inner.jobs.spawn(async move {
-            match search.0.find_out(false).await {
+            match inner.find_out(false).await {
                 Ok(known) => {
                     tracing::info!(epoch = known.epoch.get(), "in an epoch");
-                    search.0.state.send_replace(State::Known(known));
+                    search.end(Ok(known));
                 }
                 Err(error) => {
-                    tracing::warn!(cause = ?error, "no epoch: {error}");
-                    search.0.state.send_replace(State::None(error.missing()));
+                    tracing::debug!(cause = ?error, "no epoch"); // whoever needs it says so aloud
+                    search.end(Err(error.missing()));
                 }
             }
         });
@@ -224,59 +216,91 @@ impl Epochs {
 }
 
 /// Whoever finds the epoch out; when it is cut off, somebody else can.
-struct Search(Arc<Inner>);
+struct Search(Option<Arc<Inner>>);
+
+impl Search {
+    fn end(mut self, found: Result<Known, Missing>) {
+        self.tell(found);
+    }
+
+    /// Tells what was found, once: what is sought after that is another search's.
+    fn tell(&mut self, found: Result<Known, Missing>) {
+        let Some(inner) = self.0.take() else { return };
+        inner.state.send_modify(|state| {
+            state.seeking = None;
+            match found {
+                Ok(known) => state.known = Some(known),
+                Err(missing) => (state.failures, state.missing) = (state.failures + 1, missing),
+            }
+        });
+    }
+}
 
 impl Drop for Search {
     fn drop(&mut self) {
-        self.0.state.send_if_modified(|state| {
-            let cut = matches!(state, State::Seeking(_));
-            if cut {
-                *state = State::None(Missing::State);
-            }
-            cut
-        });
+        self.tell(Err(Missing::State));
     }
 }
 
 impl Inner {
     /// Looks until all agree, and opens an epoch where they do not.
     async fn find_out(&self, fresh: bool) -> Result<Known, Unknown> {
-        for _ in 0..ROUNDS {
+        let mut rounds = 0;
+        while rounds < ROUNDS {
             self.waits_for(Missing::Store);
-            let (row, opening) = self.store.decide(async |row| self.look(row, fresh).await).await??;
-            let Some(opening) = opening else {
-                return Ok(Known { epoch: row.epoch, max_ttl: row.max_ttl, carries: !row.carry_ttl.is_zero() });
-            };
-            fail::fail_point!("lock::epoch_committed");
-            self.waits_for(Missing::State);
-            let (epoch, reign) = (opening.row.epoch, &opening.row.reign);
-            tracing::info!(epoch = epoch.get(), quarantine = ?opening.quarantine, "an epoch is opened");
-            // Once: what became of it is seen in the next round, and never assumed.
-            let told = self.leases.activate(epoch, reign, opening.quarantine).await;
-            tracing::debug!(epoch = epoch.get(), ?told, "redis was told");
-            fail::fail_point!("lock::epoch_activated");
+            match self.store.decide(async |row| self.look(row, fresh).await).await?? {
+                Found::Epoch(known) => return Ok(known),
+                Found::Wait => sleep(PAUSE).await, // not for long: what is waited for grows old
+                Found::Opened(opening) => {
+                    self.begin(&opening).await;
+                    rounds += 1;
+                }
+            }
         }
         Err(Unknown::Restless)
     }
 
     /// Reads Redis under the lock of the row, and decides.
-    async fn look(&self, row: &store::Row, fresh: bool) -> Result<Option<store::Opening>, Unknown> {
+    async fn look(&self, row: store::Row, fresh: bool) -> Result<(Found, Option<store::Opening>), Unknown> {
         fail::fail_point!("lock::epoch_locked");
         self.waits_for(Missing::State);
         let seen = self.leases.epoch().await?;
         fail::fail_point!("lock::epoch_seen");
         self.waits_for(Missing::Store);
-        if rule::agree(row, &seen) {
-            return Ok(None);
+        match rule::decide(&row, &seen, self.default_ttl, fresh) {
+            Decision::Keep => {
+                let carries = !row.carry_ttl.is_zero();
+                Ok((Found::Epoch(Known { epoch: row.epoch, max_ttl: row.max_ttl, carries }), None))
+            }
+            Decision::Wait => Ok((Found::Wait, None)),
+            Decision::Open(opening) => Ok((Found::Opened(opening.clone()), Some(opening))),
+            Decision::UsedUp => Err(Unknown::UsedUp),
         }
-        rule::open(row, &seen, self.default_ttl, fresh).map(Some).ok_or(Unknown::UsedUp)
+    }
+
+    /// Tells Redis of an epoch that was committed. Once: what became of it is seen in the next round, and never assumed.
+    async fn begin(&self, opening: &store::Opening) {
+        fail::fail_point!("lock::epoch_committed");
+        self.waits_for(Missing::State);
+        let (epoch, quarantine) = (opening.epoch.get(), opening.quarantine);
+        let told = self.leases.activate(opening.epoch, &opening.reign, quarantine).await;
+        tracing::info!(epoch, ?quarantine, ?told, "an epoch was opened");
+        fail::fail_point!("lock::epoch_activated");
     }
 
     /// Says what the search waits for, so that those who lose patience know.
     fn waits_for(&self, missing: Missing) {
         self.state.send_if_modified(|state| {
-            if let State::Seeking(awaited) = state {
-                *awaited = missing;
+            state.seeking = state.seeking.map(|_| missing);
+            false // nobody waits for this
+        });
+    }
+
+    /// Changes what is known of an epoch, if this instance still has it.
+    fn change(&self, epoch: Epoch, change: impl FnOnce(&mut Known)) {
+        self.state.send_if_modified(|state| {
+            if let Some(known) = state.known.as_mut().filter(|known| known.epoch == epoch) {
+                change(known);
             }
             false // nobody waits for this
         });

@@ -1,5 +1,6 @@
 //! What can go wrong, in the words of the service.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::model::Token;
@@ -33,7 +34,7 @@ pub enum Error {
     #[error("this instance is shutting down")]
     Draining,
     /// There is no epoch, and what it takes to find it out is away.
-    #[error("no epoch")]
+    #[error("no epoch, without {0}")]
     NoEpoch(Missing),
     /// Redis failed; unless it was away, what was asked for may have been done.
     #[error("lease state failed")]
@@ -54,12 +55,21 @@ pub enum Missing {
     Epochs,
 }
 
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::State => "redis",
+            Self::Store => "postgres",
+            Self::Epochs => "a number that is left",
+        })
+    }
+}
+
 impl Error {
     /// Whether something may have been done all the same, so that it has to be given up.
     pub(super) fn leaves_doubt(&self) -> bool {
         match self {
-            Self::State(leases::Error::Redis(error)) => !matches!(error, tidings_redis::Error::Away),
-            Self::State(leases::Error::Malformed) => true,
+            Self::State(error) => error.leaves_doubt(),
             _ => false,
         }
     }

@@ -16,6 +16,9 @@ use crate::model::LockName;
 const SWEEP_MAX: usize = 200;
 /// Waiters that are put back into queues in one round trip.
 const RETURN_MAX: usize = 50;
+/// How long one waits for others who put waiters back. As long as one answer of Redis may take: who does not get a turn by
+/// then is better off without.
+const TURN: Duration = Duration::from_millis(150);
 /// How often a fresh start is tried, where it begins with all servers at the same time: for two seconds or more.
 const FRESH_STARTS: usize = 20;
 /// The pause after each.
@@ -90,16 +93,18 @@ impl Locks {
     }
 
     /// Puts waiters that lost their places, of one lock or of all, back into the queue, in the order of their arrival here;
-    /// hands them what is free by now. During a quarantine they stay where they are.
+    /// hands them what is free by now. During a quarantine they stay where they are, and so they do if others do the same for
+    /// too long.
     pub(super) async fn put_back(&self, name: Option<&LockName>) -> Result<(), Error> {
-        let _turn = self.returning.lock().await;
         loop {
+            let Ok(_turn) = timeout(TURN, self.returning.lock()).await else { return Ok(()) };
             let lost = self.waiting.out_of_queue(name, RETURN_MAX);
             let Some(longest) = lost.iter().map(|asked| asked.wish.ttl).max() else { return Ok(()) };
             let wishes = || lost.iter().map(|asked| (&asked.id, &asked.call, &asked.wish));
             let sent = Instant::now();
-            let acquire = |epoch| self.leases.acquire_all(epoch, &self.instance, wishes(), sent);
+            let acquire = |epoch| self.leases.acquire_again(epoch, &self.instance, wishes(), sent);
             let (_, answers) = self.in_epoch(longest, acquire).await?;
+            fail::fail_point!("lock::acquired_again");
             for (asked, answer) in lost.iter().zip(answers) {
                 if matches!(answer, Acquire::Quarantine(_)) {
                     return Ok(());
@@ -111,17 +116,18 @@ impl Locks {
 
     /// Notes what became of one of them; gives it up if its call has gone.
     fn put_back_one(&self, asked: &Arc<Asked>, answer: Acquire, sent: Instant) {
-        let (place, wanted) = match answer {
-            Acquire::Waiting { id } => (Some(id.clone()), self.waiting.queued(&asked.call, id)),
-            answer => {
-                let granted = granted(answer, sent - asked.wish.arrived);
-                let place = granted.as_ref().ok().map(|grant| grant.lease_id.clone());
-                let letter = granted.map_or_else(Letter::Over, Letter::Granted);
-                (place.clone(), self.waiting.answer(&asked.call, letter))
+        if let Acquire::Waiting { id } = answer {
+            // An offer that was heard of before this was noted can not have been claimed: it is looked for now.
+            if !self.waiting.queued(&asked.call, id.clone()) || !self.waiting.tell(&asked.call, Letter::Offered) {
+                self.give_up(Arc::clone(asked), Some(id), false);
             }
-        };
-        if !wanted && place.is_some() {
-            self.give_up(Arc::clone(asked), place, true);
+            return;
+        }
+        let granted = granted(answer, sent - asked.wish.arrived);
+        let given = granted.as_ref().ok().map(|grant| grant.lease_id.clone());
+        let heard = self.waiting.answer(&asked.call, granted.map_or_else(Letter::Over, Letter::Granted));
+        if given.is_some() && !heard {
+            self.give_up(Arc::clone(asked), given, true);
         }
     }
 

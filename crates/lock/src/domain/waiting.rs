@@ -25,8 +25,10 @@ struct All {
     /// By number of arrival.
     waiters: BTreeMap<u64, Waiter>,
     numbers: HashMap<CallId, u64>,
-    /// Those that have lost their place, by lock and number of arrival.
-    lost: BTreeSet<(LockName, u64)>,
+    /// Those that have lost their place.
+    lost: BTreeSet<u64>,
+    /// The same, by lock.
+    lost_of: BTreeSet<(LockName, u64)>,
     arrivals: u64,
 }
 
@@ -154,25 +156,17 @@ impl Waiting {
     /// The first `limit` calls that have lost their places, in order of arrival; of one lock, or of all.
     pub(super) fn out_of_queue(&self, name: Option<&LockName>, limit: usize) -> Vec<Arc<Asked>> {
         let all = self.all();
-        let mut numbers: Vec<u64> = match name {
-            Some(name) => {
-                let (first, last) = ((name.clone(), 0), (name.clone(), u64::MAX));
-                all.lost.range(first..=last).map(|(_, number)| *number).collect()
-            }
-            None => all.lost.iter().map(|(_, number)| *number).collect(),
-        };
-        numbers.sort_unstable();
-        let calls = numbers.iter().filter_map(|number| all.waiters.get(number)).map(|waiter| Arc::clone(&waiter.call));
-        calls.take(limit).collect()
+        let calls = |number: &u64| all.waiters.get(number).map(|waiter| Arc::clone(&waiter.call));
+        match name {
+            Some(name) => all.lost_of(name).take(limit).filter_map(calls).collect(),
+            None => all.lost.iter().take(limit).filter_map(calls).collect(),
+        }
     }
 
     /// Whether a call that waits for this lock, or for any, has lost its place.
     pub(super) fn any_out_of_queue(&self, name: Option<&LockName>) -> bool {
         let all = self.all();
-        match name {
-            Some(name) => all.lost.range((name.clone(), 0)..=(name.clone(), u64::MAX)).next().is_some(),
-            None => !all.lost.is_empty(),
-        }
+        !all.lost.is_empty() && name.is_none_or(|name| all.lost_of(name).next().is_some())
     }
 
     /// Asks for a look after all places, soon.
@@ -191,14 +185,20 @@ impl Waiting {
 }
 
 impl All {
+    fn lost_of(&self, name: &LockName) -> impl Iterator<Item = &u64> {
+        self.lost_of.range((name.clone(), 0)..=(name.clone(), u64::MAX)).map(|(_, number)| number)
+    }
+
     fn put(&mut self, call: &CallId, place: Place) -> bool {
-        let Some(number) = self.numbers.get(call) else { return false };
-        let Some(waiter) = self.waiters.get_mut(number) else { return false };
-        let key = (waiter.call.wish.name.clone(), *number);
+        let Some(&number) = self.numbers.get(call) else { return false };
+        let Some(waiter) = self.waiters.get_mut(&number) else { return false };
+        let name = waiter.call.wish.name.clone();
         if place == Place::Lost {
-            self.lost.insert(key);
-        } else {
-            self.lost.remove(&key);
+            self.lost.insert(number);
+            self.lost_of.insert((name, number));
+        } else if waiter.place == Place::Lost {
+            self.lost.remove(&number);
+            self.lost_of.remove(&(name, number));
         }
         waiter.place = place;
         true
@@ -207,7 +207,8 @@ impl All {
     fn remove(&mut self, number: u64) {
         if let Some(waiter) = self.waiters.remove(&number) {
             self.numbers.remove(&waiter.call.call);
-            self.lost.remove(&(waiter.call.wish.name.clone(), number));
+            self.lost.remove(&number);
+            self.lost_of.remove(&(waiter.call.wish.name.clone(), number));
         }
     }
 }

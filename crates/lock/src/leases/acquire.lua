@@ -1,13 +1,14 @@
 -- Grants a lock, or queues for it, or says who holds it.
 --
--- What is ours already under this id, or under this request, is taken over by this call: a hold is renewed, a place in the
--- queue kept. A try that was in vain is not remembered.
+-- What is ours already under this id, or under this request, is not asked for anew: a hold is renewed, an offer claimed, a
+-- place in the queue kept and taken over by this call. A try that was in vain is not remembered.
 -- Returns one of
 --   {'GRANTED', id, seq, ms of the lease, 1 if an earlier call had been granted it}
 --   {'WAITING', id}                     this call has a place in the queue
 --   {'HELD', waiting, who (see `seen`)} it did not want to wait
 --   {'QUARANTINE', ms left}             nobody is granted anything
 --   {'LEASE_OVER', seq}                 the hold of this request is over
+--   {'TAKEN'}                           a repeat of the request has what this call asks for again
 --   {'REUSED'}                          the request was another one
 --   {'QUEUE_FULL'}
 
@@ -22,6 +23,7 @@ local waited      = tonumber(ARGV[11]) -- ms the call has waited already
 local request     = ARGV[12]           -- its name, empty: it has none
 local fingerprint = ARGV[13]           -- of what was asked for
 local queue_max   = tonumber(ARGV[14]) -- most waiters of one lock
+local again       = ARGV[15] == '1'    -- on behalf of a call that lost its place with Redis: no repeat, but perhaps late
 
 local shut = open()
 if shut then
@@ -39,15 +41,21 @@ if hold and hold.ends <= clock then
 end
 
 local function granted(deduplicated)
-  hold.call, hold.instance = call, instance
   start(name, hold)
   return {'GRANTED', id, hold.seq, ttl, deduplicated and 1 or 0}
 end
 
-if hold and hold.lease == id and not hold.offered then
-  return granted(hold.call ~= call)
-end
 local waiter = waiter_of(id)
+local other = hold and hold.lease == id and hold.call ~= call or waiter and waiter.call ~= call
+if again and other then
+  return {'TAKEN'}
+end
+if hold and hold.lease == id and not hold.offered then
+  if other then
+    hold.call = '' -- two calls were told of it: neither's cancel may end what the other's caller believes in
+  end
+  return granted(other)
+end
 if waiter then
   if waiter.call ~= call then
     tell('taken', id, waiter)
@@ -64,11 +72,15 @@ end
 
 hold = hold or offer_next(name)
 if hold and hold.lease == id then
+  hold.call, hold.instance = call, instance
   return granted(false)
 end
 if not hold then
   seq = redis.call('HINCRBY', META, 'seq', 1)
-  hold = {lease = id, owner = owner, seq = seq, ttl = ttl, since = clock, offered = false, request = request}
+  hold = {
+    lease = id, call = call, instance = instance, owner = owner, seq = seq, ttl = ttl, since = clock, offered = false,
+    request = request,
+  }
   remember(request, fingerprint, id, seq)
   return granted(false)
 end

@@ -36,6 +36,8 @@ pub enum Acquire {
     Quarantine(Duration),
     /// The hold of this request is over; the token it had.
     LeaseOver(Token),
+    /// A repeat of the request has what it asked for again.
+    Taken,
     /// The request was another one.
     Reused,
     /// Too many wait for this lock.
@@ -172,6 +174,7 @@ pub(super) fn acquire(epoch: Epoch, mut answer: Answer) -> Result<Acquire, Error
         "HELD" => Acquire::Held { waiting: answer.number()?, holder: holder(epoch, &mut answer)? },
         "QUARANTINE" => Acquire::Quarantine(answer.time()?),
         "LEASE_OVER" => Acquire::LeaseOver(Token::new(epoch, answer.number()?)),
+        "TAKEN" => Acquire::Taken,
         "REUSED" => Acquire::Reused,
         "QUEUE_FULL" => Acquire::QueueFull,
         _ => return Err(Error::Malformed),

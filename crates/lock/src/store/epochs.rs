@@ -27,13 +27,21 @@ pub struct Row {
     pub max_ttl: Duration,
     /// The longest lease of earlier epochs that may still be believed in.
     pub carry_ttl: Duration,
+    /// How long ago it was opened, or will have been, by the clock of Postgres, which may jump.
+    pub age: Duration,
 }
 
 /// An epoch to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// What the row shall say.
-    pub row: Row,
+    /// Which.
+    pub epoch: Epoch,
+    /// The reign of Redis that it is opened for.
+    pub reign: String,
+    /// The longest lease in it, at first.
+    pub max_ttl: Duration,
+    /// The longest lease of earlier epochs that may still be believed in.
+    pub carry_ttl: Duration,
     /// How long nobody is granted anything in it.
     pub quarantine: Duration,
 }
@@ -43,29 +51,29 @@ impl Epochs {
         Self { postgres }
     }
 
-    /// Locks the row, made if it is not there, and lets `decide` say what it shall be; `None`: as it is. Nobody else decides
+    /// Locks the row, made if it is not there, and lets `decide` say whether an epoch shall be opened. Nobody else decides
     /// meanwhile, on no instance.
     ///
     /// # Errors
     /// Outside, [`Fault`]; after `Away` the epoch may have been opened. Inside, what `decide` says: nothing was changed.
-    pub async fn decide<E>(
+    pub async fn decide<T, E>(
         &self,
-        decide: impl AsyncFnOnce(&Row) -> Result<Option<Opening>, E>,
-    ) -> Result<Result<(Row, Option<Opening>), E>, Fault> {
+        decide: impl AsyncFnOnce(Row) -> Result<(T, Option<Opening>), E>,
+    ) -> Result<Result<T, E>, Fault> {
         self.postgres
             .run_background(async |connection| {
                 let mut transaction = connection.begin().await?;
                 insert(&mut transaction).await?;
                 let row = lock(&mut transaction).await?;
-                let opening = match decide(&row).await {
-                    Ok(opening) => opening,
+                let (decision, opening) = match decide(row).await {
+                    Ok(decided) => decided,
                     Err(error) => return Ok(Err(error)),
                 };
                 if let Some(opening) = &opening {
-                    open(&mut transaction, &opening.row).await?;
+                    open(&mut transaction, opening).await?;
                     transaction.commit().await?;
                 }
-                Ok(Ok((row, opening)))
+                Ok(Ok(decision))
             })
             .await
     }
@@ -137,7 +145,8 @@ async fn lock(connection: &mut PgConnection) -> Result<Row, sqlx::Error> {
         SELECT epoch,
                reign,
                max_ttl_ms,
-               carry_ttl_ms
+               carry_ttl_ms,
+               abs(extract(epoch FROM clock_timestamp() - activate_time) * 1000)::bigint AS "age_ms!"
         FROM lock_epoch
         WHERE partition = $1
         FOR UPDATE
@@ -151,10 +160,11 @@ async fn lock(connection: &mut PgConnection) -> Result<Row, sqlx::Error> {
         reign: row.reign,
         max_ttl: duration(row.max_ttl_ms),
         carry_ttl: duration(row.carry_ttl_ms),
+        age: duration(row.age_ms),
     })
 }
 
-async fn open(connection: &mut PgConnection, row: &Row) -> Result<(), sqlx::Error> {
+async fn open(connection: &mut PgConnection, opening: &Opening) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         UPDATE lock_epoch
@@ -162,14 +172,14 @@ async fn open(connection: &mut PgConnection, row: &Row) -> Result<(), sqlx::Erro
             reign = $3,
             max_ttl_ms = $4,
             carry_ttl_ms = $5,
-            activate_time = now()
+            activate_time = clock_timestamp()
         WHERE partition = $1
         "#,
         PARTITION,
-        row.epoch.get(),
-        row.reign,
-        millis(row.max_ttl),
-        millis(row.carry_ttl),
+        opening.epoch.get(),
+        opening.reign,
+        millis(opening.max_ttl),
+        millis(opening.carry_ttl),
     )
     .execute(connection)
     .await?;

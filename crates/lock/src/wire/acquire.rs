@@ -102,8 +102,8 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
-        Some(prost_types::Duration { seconds, nanos: 0 })
+    fn seconds(seconds: i64) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos: 0 }
     }
 
     fn request() -> pb::AcquireLockRequest {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_wait_ends_before_the_deadline_of_the_call_if_that_is_earlier() {
         let waits = |deadline| {
-            let wish = wish(pb::AcquireLockRequest { wait: seconds(5), ..request() }, deadline);
+            let wish = wish(pb::AcquireLockRequest { wait: Some(seconds(5)), ..request() }, deadline);
             wish.until.unwrap() - wish.arrived
         };
         assert_eq!(waits(None), Duration::from_secs(5));
@@ -139,13 +139,17 @@ mod tests {
             wish(pb::AcquireLockRequest { request_id: "r".to_owned(), ..request }, None).request.unwrap().fingerprint
         };
         let first = print(request());
-        let repeat =
-            pb::AcquireLockRequest { wait: seconds(3), ttl: seconds(10), mode: Mode::Exclusive.into(), ..request() };
+        let repeat = pb::AcquireLockRequest {
+            wait: Some(seconds(3)),
+            ttl: Some(seconds(10)),
+            mode: Mode::Exclusive.into(),
+            ..request()
+        };
         assert_eq!(print(repeat), first);
         for other in [
             pb::AcquireLockRequest { owner: "bob".to_owned(), ..request() },
             pb::AcquireLockRequest { name: "orders/43".to_owned(), ..request() },
-            pb::AcquireLockRequest { ttl: seconds(11), ..request() },
+            pb::AcquireLockRequest { ttl: Some(seconds(11)), ..request() },
         ] {
             assert_ne!(print(other), first);
         }

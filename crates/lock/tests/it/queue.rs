@@ -196,10 +196,10 @@ async fn more_calls_than_may_wait_at_an_instance_are_refused() {
 #[tokio::test]
 async fn whoever_holds_a_lock_and_acquires_it_again_waits_for_itself() {
     let locks = Locks::start().await;
-    let hold = locks.take("a", "ada").await;
+    let first = locks.take("a", "ada").await;
 
-    let held = locks.acquire(once("a", "ada")).await.unwrap().held();
-    assert_eq!(held.blockers[0].token, hold.token);
+    let second = locks.acquire(once("a", "ada")).await.unwrap().held();
+    assert_eq!(second.blockers[0].token, first.token);
 }
 
 #[tokio::test]
@@ -219,7 +219,9 @@ async fn a_lock_tells_of_the_first_hundred_who_wait_and_of_how_many_there_are() 
         assert_eq!(waiter.owner, "bob");
         assert!(Duration::try_from(waiter.waited.unwrap()).unwrap() >= Duration::from_secs(1));
     }
-    calls.iter().for_each(|call| call.abort());
+    for call in &calls {
+        call.abort();
+    }
 
     let free = locks.get("free").await.unwrap();
     assert_eq!((free.holders.len(), free.waiters.len(), free.waiter_count), (0, 0, 0));

@@ -15,8 +15,8 @@ fn fields<T: std::fmt::Debug>(answer: Answer<T>) -> Vec<String> {
     failure.violations.into_iter().map(|violation| violation.field).collect()
 }
 
-fn length(seconds: i64, nanos: i32) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds, nanos })
+fn length(seconds: i64, nanos: i32) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos }
 }
 
 #[tokio::test]
@@ -26,8 +26,8 @@ async fn every_malformed_field_of_an_acquire_is_named() {
         name: "orders//42".to_owned(),
         mode: 9,
         owner: "a\0b".to_owned(),
-        ttl: length(0, 999_000_000),
-        wait: length(-1, 0),
+        ttl: Some(length(0, 999_000_000)),
+        wait: Some(length(-1, 0)),
         request_id: "no spaces".to_owned(),
     };
     let expected = ["name", "mode", "owner", "ttl", "wait", "request_id"];
@@ -55,9 +55,9 @@ async fn each_limit_is_legal_and_one_above_is_not() {
         once(&format!("{}/._~-", "A0".repeat(97)), "ada"),
         once("a", &"é".repeat(64)),
         pb::AcquireLockRequest { mode: 1, ..once("b", "ada") },
-        pb::AcquireLockRequest { ttl: length(1, 0), ..once("c", "ada") },
-        pb::AcquireLockRequest { ttl: length(300, 0), ..once("d", "ada") },
-        pb::AcquireLockRequest { wait: length(60, 0), ..once("e", "ada") },
+        pb::AcquireLockRequest { ttl: Some(length(1, 0)), ..once("c", "ada") },
+        pb::AcquireLockRequest { ttl: Some(length(300, 0)), ..once("d", "ada") },
+        pb::AcquireLockRequest { wait: Some(length(60, 0)), ..once("e", "ada") },
         pb::AcquireLockRequest { request_id: "r".repeat(64), ..once("f", "ada") },
     ];
     for request in legal {
@@ -66,8 +66,8 @@ async fn each_limit_is_legal_and_one_above_is_not() {
     let illegal = [
         ("name", once(&"a".repeat(201), "ada")),
         ("owner", once("z", &"o".repeat(129))),
-        ("ttl", pb::AcquireLockRequest { ttl: length(300, 1_000_000), ..once("z", "ada") }),
-        ("wait", pb::AcquireLockRequest { wait: length(60, 1_000_000), ..once("z", "ada") }),
+        ("ttl", pb::AcquireLockRequest { ttl: Some(length(300, 1_000_000)), ..once("z", "ada") }),
+        ("wait", pb::AcquireLockRequest { wait: Some(length(60, 1_000_000)), ..once("z", "ada") }),
         ("request_id", pb::AcquireLockRequest { request_id: "r".repeat(65), ..once("z", "ada") }),
     ];
     for (field, request) in illegal {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tidings_devstack::testing;
 use tidings_proto::lock as pb;
 use tonic::Code;
 
 use crate::support::client::{State, lasting, named, once, refusal, waiting, waiting_for};
-use crate::support::{Locks, PATIENCE, TTL, eventually};
+use crate::support::{Locks, NEVER, PATIENCE, TTL, eventually};
 
 #[tokio::test]
 async fn a_repeat_on_another_instance_is_granted_the_same_hold_and_renews_it() {
@@ -29,7 +30,8 @@ async fn a_repeat_on_another_instance_is_granted_the_same_hold_and_renews_it() {
 
 #[tokio::test]
 async fn a_repeat_takes_the_place_in_the_queue_over_and_the_older_call_is_told() {
-    let locks = Locks::start_two().await;
+    let locks =
+        Locks::start_on(testing::shared().await, 2, |_, config| config.locks.lock_reread_tick = NEVER.into()).await;
     let hold = locks.acquire(lasting(PATIENCE * 2, once("a", "holder"))).await.unwrap().granted();
     let older = locks.acquiring(named("r", waiting("a", "ada")));
     locks.until_waiting("a", 1).await;
@@ -67,8 +69,10 @@ async fn a_request_whose_hold_is_over_is_lease_over_for_ten_minutes() {
     let locks = Locks::start_two().await;
     let redis = locks.redis().await;
     let released = locks.acquire(named("released", once("a", "ada"))).await.unwrap().granted();
+    let waited = locks.acquiring(named("waited", waiting("a", "ada")));
+    locks.until_waiting("a", 1).await;
     locks.release(&released).await.unwrap();
-    let waited = locks.acquiring(named("waited", waiting("a", "ada"))).await.unwrap().unwrap().granted();
+    let waited = waited.await.unwrap().unwrap().granted();
     redis.advance(TTL * 4).await; // it ran out
 
     for (request, hold) in [("released", &released), ("waited", &waited)] {

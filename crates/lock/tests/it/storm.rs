@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
 use redis::cmd;
 use tidings_devstack::Devstack;
 use tokio::task::JoinSet;
@@ -17,9 +18,8 @@ use self::checker::{Belief, check};
 use crate::support::client::waiting;
 use crate::support::{Locks, eventually, own_stack};
 
-const FAULTS: usize = 50;
-const NAMES: [&str; 3] = ["a", "b", "c"];
-const CLIENTS: usize = 8;
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const CLIENTS: usize = 10;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +33,15 @@ enum Fault {
     Postgres,
 }
 
-/// Losses of Redis are few among the others, for each of them stops everything for two seconds.
-fn fault() -> Fault {
-    match rand::rng().random_range(0..100) {
-        0..7 => Fault::Flush,
-        7..12 => Fault::Restart,
-        12..18 => Fault::Snapshot,
-        18..40 => Fault::Pause,
-        40..65 => Fault::Deaf,
-        65..90 => Fault::Crash(rand::rng().random_range(0..3)),
-        _ => Fault::Postgres,
-    }
+/// Fifty faults in any order. Losses of Redis are few among them, for each stops everything for two seconds.
+fn faults() -> Vec<Fault> {
+    let mut faults = vec![Fault::Flush, Fault::Flush, Fault::Restart, Fault::Snapshot, Fault::Snapshot];
+    faults.extend([Fault::Pause; 12]);
+    faults.extend([Fault::Deaf; 14]);
+    faults.extend((0..14).map(|number| Fault::Crash(number % 3)));
+    faults.extend([Fault::Postgres; 5]);
+    faults.shuffle(&mut rand::rng());
+    faults
 }
 
 async fn strike(stack: &Devstack, locks: &mut Locks<'_>, fault: Fault) {
@@ -91,19 +89,17 @@ async fn no_fault_makes_two_believe_or_a_token_come_out_of_order() {
         clients.spawn(clients::work(number, instances, Arc::clone(&history), stop.clone()));
     }
 
-    let mut struck = Vec::new();
-    for _ in 0..FAULTS {
-        sleep(Duration::from_millis(rand::rng().random_range(50..500))).await;
-        let fault = fault();
-        struck.push(fault);
-        strike(&stack, &mut locks, fault).await;
+    let faults = faults();
+    for fault in &faults {
+        sleep(Duration::from_millis(rand::rng().random_range(50..600))).await;
+        strike(&stack, &mut locks, *fault).await;
     }
     stop.cancel();
     clients.join_all().await;
 
     let history: Vec<Belief> = history.lock().unwrap().clone();
-    check(&history).unwrap_or_else(|broken| panic!("{broken}\nafter {struck:?}"));
-    assert!(history.len() > 20, "only {} grants", history.len());
+    check(&history).unwrap_or_else(|broken| panic!("{broken}\nafter {faults:?}"));
+    assert!(history.len() > 50, "only {} grants", history.len());
     for name in NAMES {
         let last = history.iter().filter(|belief| belief.name == name).map(|belief| belief.token).max();
         for place in 0..3 {

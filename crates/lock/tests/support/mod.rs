@@ -78,6 +78,12 @@ impl<'a> Locks<'a> {
         for place in 0..instances {
             locks.add(|config| tune(place, config)).await;
         }
+        if stack.redis().running() {
+            for place in 0..instances {
+                let client = locks.client(place);
+                eventually("the instance is in an epoch", async || client.get("none").await.is_ok()).await;
+            }
+        }
         locks
     }
 
@@ -212,14 +218,15 @@ impl Instance {
 
     fn kill(&mut self) {
         if let Some(running) = self.running.take() {
-            running.runtime.shutdown_background();
+            // A runtime must not be ended by a task of another one; and when this returns, nothing of it goes on.
+            std::thread::spawn(|| running.runtime.shutdown_timeout(PATIENCE)).join().unwrap();
         }
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.kill(); // a runtime must not be dropped by a task
+        self.kill();
     }
 }
 

@@ -99,7 +99,7 @@ async fn a_script_that_fails_is_refused_and_the_lane_goes_on() {
 
     let refusal = lane.run_all::<i64>(&calls).await.unwrap_err();
 
-    assert!(matches!(refusal, tidings_redis::Error::Refused(_)), "{refusal:?}");
+    assert!(matches!(refusal, Error::Refused(_)), "{refusal:?}");
     let answers: Vec<i64> = lane.run_all(&calls[..1]).await.unwrap();
     assert_eq!(answers, [1]);
 }

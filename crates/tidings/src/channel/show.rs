@@ -160,8 +160,8 @@ mod tests {
         Shown::new(Output::Table, false).event(&Event::Message(message))
     }
 
-    fn object(event: Event) -> Value {
-        serde_json::from_str(&Shown::new(Output::Jsonl, false).event(&event)).unwrap()
+    fn object(event: &Event) -> Value {
+        serde_json::from_str(&Shown::new(Output::Jsonl, false).event(event)).unwrap()
     }
 
     #[test]
@@ -207,9 +207,9 @@ mod tests {
 
     #[test]
     fn an_object_has_everything_and_what_the_data_say() {
-        let text = object(Event::Message(message("text/plain", "hello")));
+        let text = object(&Event::Message(message("text/plain", "hello")));
         let content_type = format!("application/x-protobuf; type={HISTORY_MESSAGE}");
-        let decoded = object(Event::Message(message(&content_type, said("hi").encode_to_vec())));
+        let decoded = object(&Event::Message(message(&content_type, said("hi").encode_to_vec())));
 
         assert_eq!(text["message"]["data"], "aGVsbG8=");
         assert_eq!((&text["message"]["offset"], &text["message"]["epoch"]), (&json!("7"), &json!("e")));
@@ -227,8 +227,8 @@ mod tests {
         let reset = Event::Reset(Reset { channel: "c".into(), epoch: "f".into(), head: 9 });
         let table = Shown::new(Output::Table, false);
 
-        assert_eq!(object(gap(Reason::Trimmed))["gap"]["lastOffset"], "4");
-        assert_eq!(object(reset.clone())["reset"]["epoch"], "f");
+        assert_eq!(object(&gap(Reason::Trimmed))["gap"]["lastOffset"], "4");
+        assert_eq!(object(&reset)["reset"]["epoch"], "f");
         assert!(table.event(&gap(Reason::Trimmed)).starts_with("c: messages 2 to 4 are missing: they are not kept"));
         assert!(table.event(&gap(Reason::Unspecified)).ends_with("the service did not say so"));
         assert!(table.event(&reset).contains("c: begins anew (epoch f)"));

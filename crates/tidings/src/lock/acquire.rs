@@ -21,9 +21,9 @@ until the lease has run out or `tidings lock release`. Under the same
 With COMMAND the lock is renewed for as long as the command runs, then released.
 The command has the token in TIDINGS_LOCK_TOKEN: whatever it writes to should
 refuse smaller tokens than the largest it has seen. It runs in a process group of
-its own, to which SIGINT and SIGTERM are passed on, and does not read from the
-terminal. If the lock is lost, the group gets SIGTERM, and SIGKILL after 5 s.
-If this process is killed by SIGKILL nobody ends the command; the token does.
+its own, to which SIGINT, SIGTERM and SIGHUP are passed on, and does not read from
+the terminal. If the lock is lost the group gets SIGTERM, and SIGKILL after 5 s.
+Nobody ends it if this process is ended by SIGKILL: that is what the token is for.
 
 Exit codes: that of the command (128 + number of the signal that ended it);
 without one 0 if the lock is held; 1 somebody else holds it, 2 wrong usage, 3 a

@@ -58,12 +58,14 @@ struct Group {
     id: Pid,
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    hangup: unix::Signal,
 }
 
 impl Group {
     fn start(guard: &LockGuard, program: &OsStr, arguments: &[OsString], name: &str) -> Result<Self, Error> {
         let listen = |kind| signal(kind).map_err(|cause| Error::System { action: "listen for signals", cause });
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let hangup = listen(SignalKind::hangup())?;
         // A process outside of the group of the terminal is stopped when it reads from it.
         let input = if io::stdin().is_terminal() { Stdio::null() } else { Stdio::inherit() };
         let started = Command::new(program)
@@ -76,7 +78,7 @@ impl Group {
         let child = started.map_err(|cause| Error::Command { command: name.to_owned(), cause })?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let id = id.ok_or(Error::System { action: "find the command", cause: io::ErrorKind::NotFound.into() })?;
-        Ok(Self { child, id, interrupt, terminate })
+        Ok(Self { child, id, interrupt, terminate, hangup })
     }
 
     /// Waits until the command has ended by itself, or was ended because the lock is lost.
@@ -94,6 +96,7 @@ impl Group {
                 }
                 _ = self.interrupt.recv() => self.signal(Signal::INT),
                 _ = self.terminate.recv() => self.signal(Signal::TERM),
+                _ = self.hangup.recv() => self.signal(Signal::HUP),
             }
         }
     }

@@ -107,12 +107,12 @@ mod tests {
 
     use super::*;
 
-    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
-        Some(prost_types::Duration { seconds, nanos: 0 })
+    fn seconds(seconds: i64) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos: 0 }
     }
 
     fn holder() -> Holder {
-        Holder { owner: "billing-1".into(), token: 7, held_for: seconds(63), remaining: seconds(9) }
+        Holder { owner: "billing-1".into(), token: 7, held_for: Some(seconds(63)), remaining: Some(seconds(9)) }
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn holders_and_waiters_have_a_line_each() {
-        let waiter = |owner: &str| Waiter { owner: owner.into(), waited: seconds(4) };
+        let waiter = |owner: &str| Waiter { owner: owner.into(), waited: Some(seconds(4)) };
         let waiters = vec![waiter("billing-2"), waiter("billing-3")];
         let shown = lock(&Lock { holders: vec![holder()], waiters, waiter_count: 5, ..Default::default() });
 
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_free_lock_and_a_quarantine_are_said() {
-        let quarantined = Lock { name: "orders/42".into(), quarantine: seconds(8), ..Default::default() };
+        let quarantined = Lock { name: "orders/42".into(), quarantine: Some(seconds(8)), ..Default::default() };
 
         assert_eq!(lock(&quarantined), "orders/42 is free\nnobody is granted anything for 8s: Redis lost its data");
     }

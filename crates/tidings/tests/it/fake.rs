@@ -23,6 +23,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 
+use crate::eventually;
+
 /// How the services misbehave.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
@@ -34,7 +36,7 @@ pub(crate) struct Faults {
     pub(crate) drop_answer_every: usize,
     /// The second conversation is read in another way than it was written.
     pub(crate) damage: Option<Damage>,
-    /// The messages of the second conversation are pushed in another way than they were written.
+    /// The messages of the conversation `irc-b` are pushed in another way than they were written.
     pub(crate) push: Option<Push>,
 }
 
@@ -74,7 +76,7 @@ pub(crate) struct Store {
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) cached_users: BTreeSet<String>,
     pub(crate) conversations: BTreeMap<String, (Conversation, Vec<Message>)>,
-    /// What is pushed with the next message.
+    /// What is pushed with the next message of its conversation.
     delayed: Option<Message>,
     pub(crate) holds: BTreeMap<String, lock::Hold>,
     last_token: i64,
@@ -157,7 +159,15 @@ impl Fake {
 
     /// Starts them again where they were.
     pub(crate) fn restart(&mut self) {
-        self.runtime = Some(serve(TcpListener::bind(self.address).unwrap(), &self.shared));
+        // A child that another test starts has our old socket until it runs a program of its own.
+        let mut listener = TcpListener::bind(self.address);
+        eventually("the port is free", || {
+            if listener.is_err() {
+                listener = TcpListener::bind(self.address);
+            }
+            listener.is_ok()
+        });
+        self.runtime = Some(serve(listener.unwrap(), &self.shared));
     }
 }
 

@@ -78,7 +78,7 @@ impl Drop for Running {
 
 /// Waits until something is so.
 #[track_caller]
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     /// Longer than anything takes on the slowest machine.
     const PATIENCE: Duration = Duration::from_mins(1);
     let begin = Instant::now();

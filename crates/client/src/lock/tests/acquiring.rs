@@ -164,6 +164,7 @@ async fn the_time_that_the_request_waited_at_the_service_is_not_lost() {
     });
 
     assert!(second.deadline().remaining() > seconds(9), "{:?}", second.deadline().remaining());
+    assert_eq!(locks.calls("AcquireLock"), 2, "one each");
 }
 
 #[tokio::test(start_paused = true)]

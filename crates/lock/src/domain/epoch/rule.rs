@@ -6,32 +6,57 @@ use crate::leases::Seen;
 use crate::model::{Epoch, TTL_MAX, Token, grace};
 use crate::store::{Opening, Row};
 
-/// Whether the epoch goes on: Postgres, Redis and the present reign agree, and there are numbers left.
-pub(super) fn agree(row: &Row, seen: &Seen) -> bool {
-    seen.began.as_ref().is_some_and(|began| {
-        began.epoch == row.epoch && began.reign == row.reign && began.reign == seen.reign && began.seq < Token::SEQ_END
-    })
+/// How long whoever has opened an epoch may take to begin it in Redis, before others open another one. Nothing depends on it:
+/// instances that start together end up in one epoch, without a quarantine for those that nobody worked in.
+const HEAD_START: Duration = Duration::from_millis(500);
+
+/// What is to be done, after Postgres and Redis were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// All agree: this is the epoch.
+    Keep,
+    /// Somebody has just opened it, and has yet to begin it.
+    Wait,
+    /// They do not agree: this one is to be opened.
+    Open(Opening),
+    /// They do not agree, and no epoch is left.
+    UsedUp,
 }
 
-/// The epoch to be opened where they do not: above all that anybody knows of. `None` if there is none left.
+/// Decides. The epoch goes on where Postgres, Redis and the present reign agree, and there are numbers left. Else the next one
+/// is above all that anybody knows of.
 ///
 /// Its quarantine is as long as the longest lease that anybody may believe in. At the very first epoch there can be no lease;
 /// where Redis knows of one and Postgres of none, the row was lost, and leases may be as long as any. `fresh` says that nobody
 /// believes in anything.
-pub(super) fn open(row: &Row, seen: &Seen, default_ttl: Duration, fresh: bool) -> Option<Opening> {
-    let known = seen.began.as_ref().map_or(Epoch::new(0), |began| began.epoch);
+pub(super) fn decide(row: &Row, seen: &Seen, default_ttl: Duration, fresh: bool) -> Decision {
+    let nothing = Epoch::new(0);
+    let known = seen.began.as_ref().map_or(nothing, |began| began.epoch);
+    if agree(row, seen) {
+        return Decision::Keep;
+    }
+    if known < row.epoch && row.reign == seen.reign && row.age < HEAD_START {
+        return Decision::Wait;
+    }
     let last = row.epoch.max(known);
+    if last >= Epoch::LAST {
+        return Decision::UsedUp;
+    }
     let believed = if fresh {
         Duration::ZERO
-    } else if row.epoch == Epoch::new(0) && seen.began.is_some() {
+    } else if row.epoch == nothing && seen.began.is_some() {
         TTL_MAX
     } else {
         row.max_ttl.max(row.carry_ttl)
     };
     let quarantine = if believed.is_zero() { Duration::ZERO } else { believed + grace(believed) };
-    (last < Epoch::LAST).then(|| Opening {
-        row: Row { epoch: last.next(), reign: seen.reign.clone(), max_ttl: default_ttl, carry_ttl: believed },
-        quarantine,
+    let (epoch, reign) = (last.next(), seen.reign.clone());
+    Decision::Open(Opening { epoch, reign, max_ttl: default_ttl, carry_ttl: believed, quarantine })
+}
+
+fn agree(row: &Row, seen: &Seen) -> bool {
+    seen.began.as_ref().is_some_and(|began| {
+        began.epoch == row.epoch && began.reign == row.reign && began.reign == seen.reign && began.seq < Token::SEQ_END
     })
 }
 
@@ -44,7 +69,7 @@ mod tests {
 
     fn row(epoch: i64, max_ttl: u64, carry_ttl: u64) -> Row {
         let (max_ttl, carry_ttl) = (Duration::from_secs(max_ttl), Duration::from_secs(carry_ttl));
-        Row { epoch: Epoch::new(epoch), reign: "aa".to_owned(), max_ttl, carry_ttl }
+        Row { epoch: Epoch::new(epoch), reign: "aa".to_owned(), max_ttl, carry_ttl, age: HEAD_START }
     }
 
     fn seen(reign: &str, epoch: i64, began_in: &str, seq: i64) -> Seen {
@@ -56,20 +81,42 @@ mod tests {
         Seen { reign: "aa".to_owned(), began: None }
     }
 
+    fn open(row: &Row, seen: &Seen, fresh: bool) -> Opening {
+        match decide(row, seen, TTL, fresh) {
+            Decision::Open(opening) => opening,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn an_epoch_goes_on_only_where_row_redis_and_reign_agree() {
-        assert!(agree(&row(3, 10, 0), &seen("aa", 3, "aa", 7)));
-        for other in
-            [seen("aa", 2, "aa", 7), seen("aa", 4, "aa", 7), seen("bb", 3, "aa", 7), seen("bb", 3, "bb", 7), empty()]
-        {
-            assert!(!agree(&row(3, 10, 0), &other), "{other:?}");
+        assert_eq!(decide(&row(3, 10, 0), &seen("aa", 3, "aa", 7), TTL, false), Decision::Keep);
+        let others =
+            [seen("aa", 2, "aa", 7), seen("aa", 4, "aa", 7), seen("bb", 3, "aa", 7), seen("bb", 3, "bb", 7), empty()];
+        for other in others {
+            open(&row(3, 10, 0), &other, false);
         }
     }
 
     #[test]
     fn an_epoch_whose_numbers_are_used_up_does_not_go_on() {
-        assert!(agree(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END - 1)));
-        assert!(!agree(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END)));
+        assert_eq!(decide(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END - 1), TTL, false), Decision::Keep);
+        assert_eq!(open(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END), false).epoch, Epoch::new(4));
+    }
+
+    #[test]
+    fn an_epoch_that_was_just_opened_for_this_reign_is_waited_for() {
+        let young = Row { age: HEAD_START / 2, ..row(3, 10, 0) };
+
+        assert_eq!(decide(&young, &empty(), TTL, false), Decision::Wait);
+        assert_eq!(decide(&young, &seen("aa", 2, "aa", 7), TTL, false), Decision::Wait);
+        assert_eq!(decide(&young, &seen("aa", 3, "aa", 7), TTL, false), Decision::Keep);
+        assert_eq!(
+            open(&young, &seen("bb", 2, "aa", 7), false).epoch,
+            Epoch::new(4),
+            "whoever opened it will be refused"
+        );
+        assert_eq!(open(&young, &seen("aa", 4, "aa", 7), false).epoch, Epoch::new(5), "nor would it help");
     }
 
     #[test]
@@ -81,21 +128,21 @@ mod tests {
             (row(3, 10, 0), seen("bb", 8, "aa", 1), 9),
             (row(8, 10, 0), seen("bb", 3, "aa", 1), 9),
         ] {
-            let opening = open(&row, &seen, TTL, false).unwrap();
-            assert_eq!((opening.row.epoch, opening.row.reign), (Epoch::new(next), seen.reign));
+            let opening = open(&row, &seen, false);
+            assert_eq!((opening.epoch, opening.reign), (Epoch::new(next), seen.reign));
         }
     }
 
     #[test]
     fn the_last_epoch_has_no_next() {
-        assert_eq!(open(&row(Epoch::LAST.get(), 10, 0), &empty(), TTL, false), None);
+        assert_eq!(decide(&row(Epoch::LAST.get(), 10, 0), &empty(), TTL, false), Decision::UsedUp);
     }
 
     #[test]
     fn the_very_first_epoch_has_no_quarantine_and_any_other_as_long_a_one_as_a_lease_may_be_believed_in() {
         let after = |row: Row, seen: Seen| {
-            let opening = open(&row, &seen, TTL, false).unwrap();
-            (opening.quarantine.as_millis(), opening.row.max_ttl.as_secs(), opening.row.carry_ttl.as_secs())
+            let opening = open(&row, &seen, false);
+            (opening.quarantine.as_millis(), opening.max_ttl.as_secs(), opening.carry_ttl.as_secs())
         };
         assert_eq!(after(row(0, 0, 0), empty()), (0, 10, 0));
         assert_eq!(after(row(3, 10, 0), empty()), (11_100, 10, 10));
@@ -106,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_fresh_start_has_no_quarantine() {
-        let opening = open(&row(3, 60, 60), &empty(), TTL, true).unwrap();
+        let opening = open(&row(3, 60, 60), &empty(), true);
 
-        assert_eq!((opening.quarantine, opening.row.carry_ttl), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((opening.quarantine, opening.carry_ttl), (Duration::ZERO, Duration::ZERO));
     }
 }

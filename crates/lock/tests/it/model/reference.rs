@@ -1,10 +1,12 @@
 //! What the scripts shall do, said once more without Redis.
 
+mod steps;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tidings_lock::leases::{Acquire, Cancel, Claim, Limits, Place, Release, Renew, View};
-use tidings_lock::model::{CallId, Epoch, Holder, InstanceId, LeaseId, LockName, Token, Waiter, Wish};
+use tidings_lock::model::{CallId, Epoch, InstanceId, LeaseId, LockName, Token, Waiter, Wish};
 
 const CLAIM_TIME: i64 = 1500;
 const SILENCE: i64 = 1500;
@@ -66,6 +68,14 @@ fn time(millis: i64) -> Duration {
     Duration::from_millis(millis.try_into().unwrap())
 }
 
+fn wait(wish: &Wish) -> i64 {
+    wish.until.map_or(0, |until| millis(until - wish.arrived))
+}
+
+fn fingerprint(wish: &Wish) -> [u8; 16] {
+    wish.request.as_ref().map_or([0; 16], |request| request.fingerprint)
+}
+
 fn grace(ttl: i64) -> i64 {
     1000 + ttl / 100
 }
@@ -97,18 +107,29 @@ impl Reference {
         self.holds.get(&wish.name).is_some_and(|hold| hold.lease == *id && hold.call == *call && !hold.offered)
     }
 
-    pub(super) fn acquire(&mut self, instance: &InstanceId, (id, call): (&LeaseId, &CallId), wish: &Wish) -> Acquire {
-        let (name, wait) = (&wish.name, wish.until.map_or(0, |until| millis(until - wish.arrived)));
+    pub(super) fn acquire(
+        &mut self,
+        instance: &InstanceId,
+        (id, call): (&LeaseId, &CallId),
+        wish: &Wish,
+        again: bool,
+    ) -> Acquire {
+        let (name, wait) = (&wish.name, wait(wish));
         let record = wish.request.as_ref().and_then(|request| self.records.get(&request.id)).cloned();
-        let fingerprint = wish.request.as_ref().map_or([0; 16], |request| request.fingerprint);
-        if record.as_ref().is_some_and(|record| record.fingerprint != fingerprint) {
+        if record.as_ref().is_some_and(|record| record.fingerprint != fingerprint(wish)) {
             return Acquire::Reused;
         }
         let id = self.id_of(id, wish);
         self.end_what_is_over(name);
+        let held_by = self.holds.get(name).filter(|hold| hold.lease == id).map(|hold| hold.call.clone());
+        let queued_by = self.find(name, &id).map(|queued| queued.call.clone());
+        if again && held_by.into_iter().chain(queued_by).any(|other| other != *call) {
+            return Acquire::Taken;
+        }
         if let Some(hold) = self.holds.get(name).filter(|hold| hold.lease == id && !hold.offered) {
             let deduplicated = hold.call != *call;
-            return self.grant(name, call, deduplicated);
+            let told = if deduplicated { &CallId::new(String::new()) } else { call };
+            return self.grant(name, told, deduplicated);
         }
         let clock = self.clock;
         let queued = self.find(name, &id).map(|queued| {
@@ -125,13 +146,26 @@ impl Reference {
             return Acquire::Quarantine(time(self.quarantine - clock));
         }
 
-        let request = wish.request.as_ref().map(|request| request.id.clone());
         if !self.holds.contains_key(name) {
             self.offer_next(name);
         }
         if self.holds.get(name).is_some_and(|hold| hold.lease == id) {
             return self.grant(name, call, false);
         }
+        self.get_or_queue(instance, (&id, call), wish, queued.is_some())
+    }
+
+    /// Nothing is offered to this call: it gets the lock if nobody else has it, and queues if it may.
+    fn get_or_queue(
+        &mut self,
+        instance: &InstanceId,
+        (id, call): (&LeaseId, &CallId),
+        wish: &Wish,
+        queued: bool,
+    ) -> Acquire {
+        let (name, clock, wait) = (&wish.name, self.clock, wait(wish));
+        let fingerprint = fingerprint(wish);
+        let request = wish.request.as_ref().map(|request| request.id.clone());
         if !self.holds.contains_key(name) {
             self.seq += 1;
             self.holds.insert(
@@ -149,19 +183,19 @@ impl Reference {
                 },
             );
             let seq = Some(self.seq);
-            self.records.extend(request.map(|request| (request, Record { fingerprint, id, seq })));
+            self.records.extend(request.map(|request| (request, Record { fingerprint, id: id.clone(), seq })));
             return self.grant(name, call, false);
         }
         if wait == 0 {
-            if queued.is_some() {
-                self.remove(name, &id);
+            if queued {
+                self.remove(name, id);
                 self.forget(request.as_ref());
             }
             let holder = self.holds.get(name).and_then(|hold| self.seen(hold));
             return Acquire::Held { holder, waiting: self.waiting(name) };
         }
-        if queued.is_some() {
-            return Acquire::Waiting { id };
+        if queued {
+            return Acquire::Waiting { id: id.clone() };
         }
         if self.waiting(name) >= self.limits.queue.try_into().unwrap() {
             return Acquire::QueueFull;
@@ -179,7 +213,7 @@ impl Reference {
         });
         self.records.extend(request.map(|request| (request, Record { fingerprint, id: id.clone(), seq: None })));
         self.instances.insert(instance.clone(), clock);
-        Acquire::Waiting { id }
+        Acquire::Waiting { id: id.clone() }
     }
 
     pub(super) fn claim(&mut self, name: &LockName, id: &LeaseId, call: &CallId) -> Claim {
@@ -316,123 +350,5 @@ impl Reference {
     pub(super) fn sizes(&self) -> [usize; 4] {
         let queued = self.queues.values().map(Vec::len).sum();
         [queued, self.records.len(), self.ended.len(), self.instances.len()]
-    }
-
-    fn end(&mut self, entry: &str) {
-        if let Some(name) = entry.strip_prefix('h') {
-            let name = LockName::new(name.to_owned());
-            if self.holds.get(&name).is_some_and(|hold| hold.ends <= self.clock) {
-                self.run_out(&name);
-                self.offer_next(&name);
-            }
-            return;
-        }
-        let id = LeaseId::new(entry[1..].to_owned());
-        let name = self.queues.iter().find(|(_, queue)| queue.iter().any(|queued| queued.id == id));
-        if let Some(name) = name.map(|(name, _)| name.clone()) {
-            let queued = self.remove(&name, &id);
-            self.forget(queued.request.as_ref());
-            if self.holds.get(&name).is_some_and(|hold| hold.lease == id) {
-                self.holds.remove(&name);
-                self.offer_next(&name);
-            }
-        }
-    }
-
-    fn end_what_is_over(&mut self, name: &LockName) {
-        if self.holds.get(name).is_some_and(|hold| hold.ends <= self.clock) {
-            self.run_out(name);
-            self.offer_next(name);
-        }
-    }
-
-    fn run_out(&mut self, name: &LockName) {
-        let hold = self.holds.remove(name).unwrap();
-        if hold.offered {
-            if let Some(queued) = self.find(name, &hold.lease) {
-                queued.missed = true;
-            }
-            return;
-        }
-        let Some(request) = hold.request else { return };
-        self.ended.push((self.clock + REMEMBERED, request));
-        self.ended.sort();
-        while self.ended.len() > self.limits.ended {
-            let (_, oldest) = self.ended.remove(0);
-            self.forget(Some(&oldest));
-        }
-    }
-
-    fn offer_next(&mut self, name: &LockName) {
-        let lives =
-            |queued: &&Queued| self.instances.get(&queued.instance).is_some_and(|heard| self.clock - heard <= SILENCE);
-        let live = || self.queues.get(name).into_iter().flatten().filter(lives);
-        let Some(next) = live().find(|queued| !queued.missed).or_else(|| live().next()).cloned() else { return };
-        self.seq += 1;
-        let Queued { id, call, owner, ttl, request, .. } = next;
-        let (seq, since, ends) = (self.seq, self.clock, self.clock + CLAIM_TIME);
-        let hold = Hold { lease: id, call, owner, seq, ttl, since, ends, offered: true, request };
-        self.holds.insert(name.clone(), hold);
-    }
-
-    fn grant(&mut self, name: &LockName, call: &CallId, deduplicated: bool) -> Acquire {
-        self.holds.get_mut(name).unwrap().call = call.clone();
-        self.start(name);
-        let hold = &self.holds[name];
-        let token = Token::new(self.epoch, hold.seq);
-        Acquire::Granted { id: hold.lease.clone(), token, lease: time(hold.ttl), deduplicated }
-    }
-
-    fn start(&mut self, name: &LockName) {
-        let clock = self.clock;
-        let hold = self.holds.get_mut(name).unwrap();
-        hold.ends = clock + hold.ttl + grace(hold.ttl);
-        if hold.offered {
-            (hold.offered, hold.since) = (false, clock);
-            let (id, seq, request) = (hold.lease.clone(), hold.seq, hold.request.clone());
-            self.remove(name, &id);
-            if let Some(record) = request.and_then(|request| self.records.get_mut(&request)) {
-                record.seq = Some(seq);
-            }
-        }
-    }
-
-    /// When the hold of this lease and token ends, if it stands.
-    fn claimed(&self, name: &LockName, id: &LeaseId, token: Token) -> Option<i64> {
-        let hold = self.holds.get(name).filter(|hold| !hold.offered && hold.lease == *id)?;
-        (Token::new(self.epoch, hold.seq) == token).then_some(hold.ends)
-    }
-
-    fn find(&mut self, name: &LockName, id: &LeaseId) -> Option<&mut Queued> {
-        self.queues.get_mut(name)?.iter_mut().find(|queued| queued.id == *id)
-    }
-
-    fn remove(&mut self, name: &LockName, id: &LeaseId) -> Queued {
-        let queue = self.queues.get_mut(name).unwrap();
-        let place = queue.iter().position(|queued| queued.id == *id).unwrap();
-        queue.remove(place)
-    }
-
-    fn forget(&mut self, request: Option<&String>) {
-        if let Some(request) = request {
-            self.records.remove(request);
-        }
-    }
-
-    fn waiting(&self, name: &LockName) -> i64 {
-        self.queues.get(name).map_or(0, Vec::len).try_into().unwrap()
-    }
-
-    fn remaining(&self, hold: &Hold) -> Duration {
-        time((hold.ends - grace(hold.ttl) - self.clock).max(0))
-    }
-
-    fn seen(&self, hold: &Hold) -> Option<Holder> {
-        (!hold.offered).then(|| Holder {
-            owner: hold.owner.clone(),
-            token: Token::new(self.epoch, hold.seq),
-            held_for: time(self.clock - hold.since),
-            remaining: self.remaining(hold),
-        })
     }
 }

@@ -68,16 +68,16 @@ async fn acquire(instances: &[Client; 3], request: AcquireLockRequest) -> Option
 async fn use_it(instances: &[Client; 3], mut hold: Hold, history: &Mutex<Vec<Belief>>) {
     let mut belief = Belief::begin(&hold);
     let client = &instances[rand::rng().random_range(0..3)];
-    sleep(millis(0..150)).await;
+    sleep(millis(0..80)).await;
     if chance(30) && Instant::now() < hold.deadline && client.renew(&mut hold).await.is_ok() {
         belief.until = hold.deadline;
     }
-    if chance(20) {
+    if chance(7) {
         sleep_until(belief.until).await; // the holder is stuck, and the lock with it
     }
     belief.end();
     history.lock().unwrap().push(belief);
-    if chance(70) {
+    if chance(90) {
         let _ = client.release(&hold).await;
     }
 }

@@ -1,0 +1,220 @@
+//! Redis away: publishes are refused at once, streams stay, and are exact afterwards.
+
+use std::time::Duration;
+
+use redis::cmd;
+use tidings_broadcast::Config;
+use tidings_proto::broadcast::subscribe_response::Frame;
+use tidings_server::health::pb::HealthCheckRequest;
+use tidings_server::health::pb::health_check_response::ServingStatus;
+use tidings_server::health::pb::health_client::HealthClient;
+use tidings_status::Failure;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::support::client::{everything, latest, saying};
+use crate::support::ear::Ear;
+use crate::support::{Broadcasts, eventually, own_stack};
+
+/// As shipped, but for heartbeats that a test can wait for.
+fn shipped(config: &mut Config) {
+    config.redis.redis_timeout = None;
+    config.streams.broadcast_heartbeat = Duration::from_millis(200).into();
+}
+
+fn assert_away(failure: &Failure) {
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "STATE_AWAY"), "{failure}");
+    assert!(failure.retry_after.is_some());
+}
+
+/// Waits for a heartbeat that says so; only heartbeats may come.
+async fn degraded(ear: &mut Ear, degraded: bool) {
+    let until = Instant::now() + crate::support::PATIENCE;
+    while ear.heartbeat().await != degraded {
+        assert!(Instant::now() < until, "no heartbeat says degraded: {degraded}");
+    }
+}
+
+/// What the next messages say, heartbeats or not.
+async fn next_texts(ear: &mut Ear) -> Vec<String> {
+    loop {
+        match ear.frame().await {
+            Frame::Heartbeat(_) => {}
+            Frame::Messages(frame) => return frame.messages.iter().map(crate::support::ear::text).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_redis_does_not_answer_calls_are_refused_at_once_and_streams_stay_open_and_are_exact_afterwards() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 2, |_, config| shipped(config)).await;
+    let mut ear = broadcasts.client(1).listen("lobby").await;
+    broadcasts.say("lobby", "before").await;
+    assert_eq!(next_texts(&mut ear).await, ["before"]);
+
+    stack.redis().pause();
+    for number in 0..10 {
+        let start = Instant::now();
+        assert_away(&broadcasts.publish(saying("lobby", "away")).await.unwrap_err());
+        // 150 ms for a lane or its answer; the rest is for a busy machine.
+        assert!(start.elapsed() < Duration::from_millis(1500), "call {number} took {:?}", start.elapsed());
+    }
+    assert_away(&broadcasts.batch(vec![saying("lobby", "away")]).await.unwrap_err());
+    assert_away(&broadcasts.get("lobby").await.unwrap_err());
+    assert_away(&broadcasts.try_subscribe(vec![latest("lobby")]).await.map(|_| ()).unwrap_err());
+    degraded(&mut ear, true).await;
+    stack.redis().resume();
+
+    // Some of those that were refused may have been published: what came is told like everything else.
+    eventually("publishes go on", async || broadcasts.publish(saying("lobby", "after")).await.is_ok()).await;
+    while !next_texts(&mut ear).await.contains(&"after".to_owned()) {}
+    degraded(&mut ear, false).await;
+}
+
+#[tokio::test]
+async fn a_service_that_starts_without_redis_serves_as_soon_as_there_is_one() {
+    let stack = own_stack().await;
+    stack.redis().kill().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| shipped(config)).await;
+    assert_away(&broadcasts.publish(saying("lobby", "away")).await.unwrap_err());
+
+    stack.redis().start().await.unwrap();
+
+    let mut ear = broadcasts.insist_on_stream(vec![latest("lobby")]).await;
+    loop {
+        match ear.frame().await {
+            Frame::Heartbeat(_) => {}
+            Frame::CaughtUp(caught_up) => break assert_eq!((caught_up.epoch.as_str(), caught_up.head), ("", 0)),
+            other => panic!("{other:?}"),
+        }
+    }
+    broadcasts.insist(saying("lobby", "there")).await;
+    assert_eq!(next_texts(&mut ear).await, ["there"]);
+}
+
+/// Whether an instance is ready.
+async fn ready(broadcasts: &Broadcasts<'_>) -> bool {
+    let request = HealthCheckRequest { service: "readiness".to_owned() };
+    let answer = HealthClient::new(broadcasts.client(0).channel).check(request).await.unwrap();
+    answer.into_inner().status() == ServingStatus::Serving
+}
+
+/// Lets nobody listen any more, though everything else works.
+async fn forbid_pubsub(broadcasts: &Broadcasts<'_>) {
+    let redis = broadcasts.redis().await;
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("-subscribe")).await;
+    redis.cut_pubsub().await;
+}
+
+#[tokio::test]
+async fn readiness_turns_red_when_nothing_is_heard_for_5_s_although_redis_answers_and_back() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| shipped(config)).await;
+    let mut ear = broadcasts.listen("lobby").await;
+    broadcasts.say("lobby", "first").await;
+    assert_eq!(next_texts(&mut ear).await, ["first"]);
+    assert!(ready(&broadcasts).await);
+
+    let cut = Instant::now();
+    forbid_pubsub(&broadcasts).await;
+    eventually("it is not ready", async || !ready(&broadcasts).await).await;
+    assert!(cut.elapsed() > Duration::from_secs(4), "a short repair is none of its business");
+    degraded(&mut ear, true).await;
+    // Messages come late, by the comparison, and none is lost.
+    broadcasts.say("lobby", "late").await;
+    assert_eq!(next_texts(&mut ear).await, ["late"]);
+
+    broadcasts.redis().await.run::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("+subscribe")).await;
+    eventually("it is ready", async || ready(&broadcasts).await).await;
+    degraded(&mut ear, false).await;
+    broadcasts.say("lobby", "in time").await;
+    assert_eq!(next_texts(&mut ear).await, ["in time"]);
+}
+
+#[tokio::test]
+async fn an_instance_stays_ready_while_redis_is_away() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| shipped(config)).await;
+    let mut ear = broadcasts.listen("lobby").await;
+
+    stack.redis().kill().await;
+    degraded(&mut ear, true).await;
+    let until = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < until {
+        assert!(ready(&broadcasts).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_if_its_channel_can_not_be_heard_for_as_long_as_it_waits() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| {
+        shipped(config);
+        config.streams.broadcast_patience = Duration::from_secs(1).into();
+    })
+    .await;
+    let mut old = broadcasts.listen("lobby").await;
+    forbid_pubsub(&broadcasts).await;
+    degraded(&mut old, true).await;
+
+    let mut ear = broadcasts.try_subscribe(vec![latest("lobby"), latest("hall")]).await.unwrap();
+    let failure = loop {
+        match ear.next().await {
+            Ok(Some(Frame::Heartbeat(_) | Frame::CaughtUp(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(failure) => break failure,
+        }
+    };
+    assert_away(&failure);
+    degraded(&mut old, true).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_if_redis_can_not_be_read_for_as_long_as_it_waits_where_the_stream_needs_it() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| {
+        shipped(config);
+        config.streams.broadcast_patience = Duration::from_secs(1).into();
+        config.streams.broadcast_ring_messages = 1;
+    })
+    .await;
+    let quiet = broadcasts.listen("hall").await;
+    let mut slow = broadcasts.narrow_client(0).listen("lobby").await;
+    for _ in 0..40 {
+        broadcasts.say("lobby", &"x".repeat(60_000)).await; // more than the connection takes unread
+    }
+
+    stack.redis().pause();
+    let failure = loop {
+        match slow.next().await {
+            Ok(Some(Frame::Heartbeat(_) | Frame::Messages(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(failure) => break failure,
+        }
+    };
+    assert_away(&failure);
+    let mut quiet = quiet;
+    degraded(&mut quiet, true).await;
+    stack.redis().resume();
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_refuses_publishes_and_is_read_all_the_same() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, _| {}).await;
+    let redis = broadcasts.redis().await;
+    let (epoch, _) = broadcasts.count("lobby", 1, 3).await;
+
+    redis.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(1)).await;
+    assert_away(&broadcasts.publish(saying("lobby", "x")).await.unwrap_err());
+    let mut ear = broadcasts.subscribe(everything("lobby")).await;
+    assert_eq!(ear.offsets(3).await, [1, 2, 3]);
+    assert_eq!(ear.caught_up().await, (epoch.clone(), 3));
+
+    redis.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg(0)).await;
+    assert_eq!(broadcasts.say("lobby", "4").await, (epoch, 4));
+    assert_eq!(ear.text().await, "4");
+}

@@ -1,1 +1,0 @@
-//! Subscribe: where a stream begins, and what it brings.
