@@ -125,7 +125,7 @@ async fn a_message_that_broadcast_refuses_holds_up_its_conversation_until_it_is_
         let mut more = 5;
         let parked = "SELECT count(*) FROM outbox WHERE park_time IS NOT NULL AND error IS NOT NULL";
         eventually("it is parked", async || {
-            let held_up = seqs(&broadcaster.published("sick")) == [1];
+            let held_up = broadcaster.published("sick").len() <= 1;
             let is_parked = histories.count(parked).await == 1;
             assert!(held_up || is_parked, "{:?}", seqs(&broadcaster.published("sick")));
             histories.say("well", "ada", &more.to_string()).await;
