@@ -33,6 +33,7 @@ pub async fn repeat_on<N: Future<Output = ()>, E: Error, F: Future<Output = Resu
     let mut failing = false;
     loop {
         tokio::select! {
+            biased; // to stop comes first
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
             () = news(), if !failing => {}
