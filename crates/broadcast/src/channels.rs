@@ -1,8 +1,9 @@
 //! Redis: the channels, each with its numbering and the newest of its messages.
 //!
-//! `m:{channel}` is a hash: the epoch, the reign of the server that wrote it, the offset and the time of the newest message.
-//! `s:{channel}` is a stream of the newest messages, `k:{channel}:<request id>` remembers who published what. All three are
-//! believed only in the reign that they were written in: every script compares it, also those that only read.
+//! `m:{channel}` is a hash: the epoch, the reign of the server that wrote it, the offset and the time of the newest
+//! message. `s:{channel}` is a stream of the newest messages, `k:{channel}:<request id>` remembers who published what.
+//! All three are believed only in the reign that they were written in: every script compares it, also those that only
+//! read.
 
 mod answer;
 
@@ -59,10 +60,11 @@ impl Channels {
 
     /// Publishes messages, those of one channel in the order given, and returns what became of each. One round trip.
     ///
+    /// None is published twice: nothing on the way to Redis sends a publish again. Therefore no key is remembered for a
+    /// message without a request id; one of our making would only cost memory.
+    ///
     /// # Errors
-    /// [`Error`]; after `Unanswered` some may have been published. None is published twice: nothing on the way to Redis sends
-    /// a publish again. Therefore no key is remembered for a message without a request id; one of our making would only cost
-    /// memory.
+    /// [`Error`]; after `Unanswered` some may have been published.
     pub async fn publish(&self, messages: &[NewMessage]) -> Result<Vec<Published>, Error> {
         let Some(first) = messages.first() else {
             return Ok(Vec::new());

@@ -1,12 +1,12 @@
 //! The use cases and their order of steps.
 //!
-//! Publish: one script in Redis numbers the message, keeps it and tells everybody who listens. Subscribe: the hub sits down
-//! at the channels, reads where they stand, and goes on from there. That nothing is lost in silence rests on these
+//! Publish: one script in Redis numbers the message, keeps it and tells everybody who listens. Subscribe: the hub sits
+//! down at the channels, reads where they stand, and goes on from there. That nothing is lost in silence rests on these
 //! invariants, of which the [`hub`](crate::hub) holds most (B1 to B7); in addition:
-//! - **B8** one epoch gives each offset once: the script numbers and keeps a message in one step, and continues only what
-//!   was written in the present reign of the server (`channels/publish.lua`);
-//! - **B9** a page is read together with its epoch and its reign (`channels/read.lua`): what another reign left is never
-//!   delivered;
+//! - **B8** one epoch gives each offset once: the script numbers and keeps a message in one step, and continues only
+//!   what was written in the present reign of the server (`channels/publish.lua`);
+//! - **B9** a page is read together with its epoch and its reign (`channels/read.lua`): what another reign left is
+//!   never delivered;
 //! - **B10** an acknowledged publish is published once: nothing resends it without its request id.
 //!
 //! A publish is one step in Redis, done or not done: a caller that goes away leaves nothing half done, so it is not
@@ -41,8 +41,8 @@ impl Broadcasts {
         Self { channels, hub }
     }
 
-    /// Publishes messages to any channels, those of one channel in the order given; what becomes of each is told in their
-    /// order.
+    /// Publishes messages to any channels, those of one channel in the order given; what becomes of each is told in
+    /// their order.
     pub async fn publish(&self, messages: &[NewMessage]) -> Result<Vec<Result<Place, Error>>, Error> {
         let outcomes = self.channels.publish(messages).await?;
         if outcomes.len() != messages.len() {

@@ -1,18 +1,19 @@
 //! What is published is heard here once, and given to every subscriber of this instance.
 //!
-//! A message that is heard enters the [`ring`] of its channel and rings the [`seat`]s there. A [`subscription`] is polled by
-//! the flow control of its connection, and takes from the rings what lies between its [`cursor`]s and their heads: there is
-//! no task, no queue and no copy of a message for a subscriber. [`interest`] decides what is heard at all, [`repair`] fills
-//! rings that have missed something. These invariants hold:
-//! - **B1** a ring is a part of its channel without a hole: it takes the message behind its newest, or what Redis says (`Ring`);
-//! - **B2** a ring never goes back to an epoch that is over: only Redis moves it to another, and one fill at a time, each read
-//!   after the one before (`Feed::ask`, `Ring::fill`);
+//! A message that is heard enters the `ring` of its channel and rings the `seat`s there. A `subscription` is
+//! polled by the flow control of its connection, and takes from the rings what lies between its `cursor`s and their
+//! heads: there is no task, no queue and no copy of a message for a subscriber. `interest` decides what is heard at
+//! all, `repair` fills rings that have missed something. These invariants hold:
+//! - **B1** a ring is a part of its channel without a hole: it takes the message behind its newest, or what Redis says
+//!   (`Ring`);
+//! - **B2** a ring never goes back to an epoch that is over: only Redis moves it to another, and one fill at a time,
+//!   each read after the one before (`Feed::ask`, `Ring::fill`);
 //! - **B3** a ring that misses something knows it at the next message, or at the next comparison, and is filled
 //!   (`Repairs`); what is heard while it is filled is kept, or filled next (`Ring::absorb`);
-//! - **B4** a ring lives exactly as long as a confirmed subscription: it begins where Redis says that the channel stands after
-//!   the confirmation, and is dropped before the subscription ends (`Interest`, `Feed::leave`);
-//! - **B5** a cursor moves over each message once, in order, by delivering it or by saying that it is missing; to another
-//!   epoch only by saying `Reset`, or from no epoch to the first one since (`Cursor`);
+//! - **B4** a ring lives exactly as long as a confirmed subscription: it begins where Redis says that the channel
+//!   stands after the confirmation, and is dropped before the subscription ends (`Interest`, `Feed::leave`);
+//! - **B5** a cursor moves over each message once, in order, by delivering it or by saying that it is missing; to
+//!   another epoch only by saying `Reset`, or from no epoch to the first one since (`Cursor`);
 //! - **B6** whoever adds to a ring rings its seats, whoever takes heeds first: no wake-up is lost (`Seat`);
 //! - **B7** nobody waits for a reader: a stream that is not polled holds its cursors and nothing else (`Subscription`).
 
@@ -172,7 +173,8 @@ pub struct Size {
     pub rings_bytes: usize,
 }
 
-/// Locks; what a panic left behind is used all the same, as nothing is left half done between two statements that may panic.
+/// Locks; what a panic left behind is used all the same, as nothing is left half done between two statements that may
+/// panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
-//! The broadcast service: publish once, deliver to everybody who listens, and to those who were away. Redis numbers and keeps
-//! the messages, its pub/sub carries the news.
+//! The broadcast service: publish once, deliver to everybody who listens, and to those who were away. Redis numbers and
+//! keeps the messages, its pub/sub carries the news.
 //!
-//! A call goes `rpc -> domain -> {channels, hub} -> model`: `channels` is Redis, [`hub`] is what this instance hears and
-//! who listens to it, and reads from `channels` what it has missed. The invariants stand at the heads of [`domain`] and
-//! [`hub`].
+//! A call goes `rpc -> domain -> {channels, hub} -> model`: `channels` is Redis, [`hub`] is what this instance hears
+//! and who listens to it, and reads from `channels` what it has missed. The invariants stand at the heads of [`domain`]
+//! and [`hub`].
 
 pub mod channels;
 pub mod config;
@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 pub use tidings_server::ServeError;
 
-/// The largest request: a batch of 4 MiB, and a little, so that one that is too large by a little is told so in our words.
+/// The largest request: a batch of 4 MiB, and a little, so that one that is too large by a little is told so in our
+/// words.
 const REQUEST_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 
 /// Binds the configured address and serves until `shutdown`.

@@ -37,7 +37,8 @@ pub async fn compare(broadcasts: Broadcasts, tick: Duration, stop: CancellationT
 
 /// Says in the health of the service whether what is published is heard, and measures it, until told to stop.
 ///
-/// While Redis is away the instance stays ready: it can not be better elsewhere. If Redis answers and nothing is heard, it is.
+/// While Redis is away the instance stays ready: it can not be better elsewhere. If Redis answers and nothing is heard,
+/// it is.
 pub async fn watch(broadcasts: Broadcasts, health: Health, stop: CancellationToken) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,14 +1,14 @@
 #!lua
 -- Publishes a message: numbers it, keeps it, tells everybody who listens.
--- A channel that is not there, or was written in another reign of the server, begins a new epoch: what came from another
--- reign may be older than what was acknowledged, and is never continued.
--- Returns {0, epoch, offset} if published; {1, epoch, offset} if the request id had published the same before, {2, epoch,
--- offset} if it had published something else, with the position of that message.
+-- A channel that is not there, or was written in another reign of the server, begins a new epoch: what came from
+-- another reign may be older than what was acknowledged, and is never continued.
+-- Returns {0, epoch, offset} if published; {1, epoch, offset} if the request id had published the same before,
+-- {2, epoch, offset} if it had published something else, with the position of that message.
 -- Not safe to run twice without a request id: whoever calls it must not resend.
 
-local meta        = KEYS[1] -- hash: epoch (16 hex digits), reign (40 hex digits), head, time (us, of the newest); 30 days
+local meta        = KEYS[1] -- hash: epoch (16 hex), reign (40 hex), head, time (us, of the newest); 30 days
 local stream      = KEYS[2] -- stream: ids <offset>-0, fields t (us, when published) and b (the body); 1 h
-local request     = KEYS[3] -- string: epoch, offset, fingerprint of a message with a request id; 10 min. Absent: it has none
+local request     = KEYS[3] -- string: epoch, offset, fingerprint; 10 min. Absent if there is no request id
 local offered     = ARGV[1] -- epoch to begin, if one begins
 local body        = ARGV[2] -- [bytes] protobuf of the message without epoch, offset and time
 local fingerprint = ARGV[3] -- [bytes] 32, of what the publisher asked for; empty without a request id

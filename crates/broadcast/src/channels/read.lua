@@ -1,10 +1,10 @@
 #!lua flags=no-writes
 -- Reads a page of a channel together with where the channel stands.
--- What follows `after` in the epoch the reader is in; from the oldest kept on, if the reader is in another epoch or ahead
--- of the head: it has to begin anew then. What is too old is not there.
--- Returns {epoch, head, oldest, time, t, b, t, b, ...}: `oldest` is the first offset that is kept, head + 1 if none is; the
--- page begins with the later of after + 1 and oldest. A channel that is not there, or was written in another reign of the
--- server, has an empty epoch.
+-- It is what follows `after` in the epoch the reader is in; from the oldest kept on, if the reader is in another epoch
+-- or ahead of the head: it has to begin anew then. What is too old is not there.
+-- Returns {epoch, head, oldest, time, t, b, t, b, ...}: `oldest` is the first offset that is kept, head + 1 if none is;
+-- the page begins with the later of after + 1 and oldest. A channel that is not there, or was written in another reign
+-- of the server, has an empty epoch.
 
 local meta      = KEYS[1] -- hash: epoch, reign, head, time (us, of the newest)
 local stream    = KEYS[2] -- stream: ids <offset>-0, fields t (us, when published) and b (the body)

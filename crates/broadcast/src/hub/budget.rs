@@ -1,7 +1,7 @@
 //! The memory of all rings together.
 //!
-//! When it is used up, the ring that was published to least recently is emptied: its subscribers have what it held, or read it
-//! from Redis.
+//! When it is used up, the ring that was published to least recently is emptied: its subscribers have what it held, or
+//! read it from Redis.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

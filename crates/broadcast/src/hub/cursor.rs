@@ -19,8 +19,8 @@ impl Cursor {
         Self { position: Position::default(), losses, goal: None }
     }
 
-    /// Goes to the start that was asked for; returns the `Reset` if there is no such place. `stand` is where the channel stood
-    /// when the subscription began.
+    /// Goes to the start that was asked for; returns the `Reset` if there is no such place. `stand` is where the
+    /// channel stood when the subscription began.
     pub(super) fn begin(&mut self, channel: &ChannelName, start: Start, stand: &Stand) -> Option<Frame> {
         let head = stand.head;
         let (position, lost) = match start {

@@ -12,7 +12,8 @@ use super::ring::RingLimits;
 use super::seat::Seat;
 use crate::model::ChannelName;
 
-/// The most channels that are heard though nobody wants them: whoever asks for one name after the other must not fill the memory.
+/// The most channels that are heard though nobody wants them: whoever asks for one name after the other must not fill
+/// the memory.
 const IDLE_MAX: usize = 10_000;
 
 /// The feeds of this instance, by channel.
@@ -36,8 +37,8 @@ impl Directory {
         Self { limits, budget, table: RwLock::default(), wanted: Notify::new() }
     }
 
-    /// Sits down at a channel, whose feed is made if it is absent. Returns the feed, the place, and what its ring counts as
-    /// losses.
+    /// Sits down at a channel, whose feed is made if it is absent. Returns the feed, the place, and what its ring
+    /// counts as losses.
     pub(super) fn sit(&self, channel: &ChannelName, seat: Arc<Seat>) -> (Arc<Feed>, usize, u64) {
         let mut table = self.write();
         let feed = if let Some(feed) = table.feeds.get(channel) {
@@ -77,7 +78,8 @@ impl Directory {
         self.wanted.notified().await;
     }
 
-    /// Removes the feeds where nobody has sat for `linger`, or at all if there are too many, and returns their channels.
+    /// Removes the feeds where nobody has sat for `linger`, or at all if there are too many, and returns their
+    /// channels.
     pub(super) fn take_idle(&self, linger: Duration) -> Vec<ChannelName> {
         let mut idle: Vec<_> =
             self.read().feeds.values().filter(|feed| feed.is_idle(Duration::ZERO)).cloned().collect();

@@ -118,8 +118,8 @@ impl Feed {
         lock(&self.inner).ring.was_deaf();
     }
 
-    /// Takes where Redis says that the channel stands, after it is heard for sure: the feed is live from now on. One that
-    /// was live before learns whether it missed something.
+    /// Takes where Redis says that the channel stands, after it is heard for sure: the feed is live from now on. One
+    /// that was live before learns whether it missed something.
     pub(super) fn open(self: &Arc<Self>, head: Position) -> Next {
         self.change(|inner| {
             if inner.state == State::Live {
@@ -150,8 +150,8 @@ impl Feed {
         from
     }
 
-    /// Takes what Redis has behind the place where the fill began. Returns whether the fill is done; else it goes on, with
-    /// what was heard meanwhile.
+    /// Takes what Redis has behind the place where the fill began. Returns whether the fill is done; else it goes on,
+    /// with what was heard meanwhile.
     pub(super) fn fill(self: &Arc<Self>, page: &Page) -> bool {
         let done = self.change(|inner| {
             let whole = inner.ring.fill(page);

@@ -1,9 +1,9 @@
 //! Decides what is heard: owns the pub/sub session, and joins and leaves channels in it.
 //!
 //! A channel is absent, joining, live or leaving. It joins when somebody wants it, is live when Redis has confirmed the
-//! subscription and said where the channel stands after that, and leaves when nobody has wanted it for a while. One task
-//! does all of this, a step at a time: whoever wants a channel that leaves gets a feed of its own, which joins next, so
-//! that it never relies on a subscription that is about to end.
+//! subscription and said where the channel stands after that, and leaves when nobody has wanted it for a while. One
+//! task does all of this, a step at a time: whoever wants a channel that leaves gets a feed of its own, which joins
+//! next, so that it never relies on a subscription that is about to end.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use super::lock;
 use crate::channels::{Channels, Error};
 use crate::model::{ChannelName, Page, Position};
 
-/// The most reads at a time: enough to keep the connections to Redis busy, few enough to leave room for publishes. More wait,
-/// each stream for one of its own.
+/// The most reads at a time: enough to keep the connections to Redis busy, few enough to leave room for publishes. More
+/// wait, each stream for one of its own.
 const READS_MAX: usize = 64;
 
 /// What a read brings, for all who share it.
@@ -36,8 +36,8 @@ impl Reads {
         Arc::new(Self { channels, permits: Semaphore::new(READS_MAX), under_way: Mutex::default() })
     }
 
-    /// Reads what follows a position; joins a read of the same that is under way. Its page may be a little older than the call:
-    /// whoever read it first was at the same place.
+    /// Reads what follows a position; joins a read of the same that is under way. Its page may be a little older than
+    /// the call: whoever read it first was at the same place.
     pub(super) fn join(self: &Arc<Self>, channel: &ChannelName, after: Position) -> Read {
         let key = (channel.clone(), after);
         let mut under_way = lock(&self.under_way);

@@ -50,8 +50,8 @@ impl Hub {
         due.for_each_concurrent(FILLS_MAX, async |feed| self.fill(feed).await).await;
     }
 
-    /// Compares every ring with where Redis says that its channel stands; those that are behind, or in another epoch, are
-    /// filled.
+    /// Compares every ring with where Redis says that its channel stands; those that are behind, or in another epoch,
+    /// are filled.
     ///
     /// # Errors
     /// [`Error`]; some were compared.

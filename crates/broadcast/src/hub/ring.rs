@@ -1,7 +1,7 @@
 //! The newest messages of a channel, in memory, encoded: what subscribers are served from.
 //!
-//! A ring takes only the message that follows its newest; what else is heard shows that something is missing, or comes late,
-//! and Redis says which. So a ring never has a hole, and never goes back to an epoch that is over.
+//! A ring takes only the message that follows its newest; what else is heard shows that something is missing, or comes
+//! late, and Redis says which. So a ring never has a hole, and never goes back to an epoch that is over.
 
 use std::collections::VecDeque;
 
@@ -188,8 +188,8 @@ impl Ring {
         whole
     }
 
-    /// Takes where Redis says that the channel stands, right after it was subscribed: nothing is missing before that. Returns
-    /// like [`fill`](Self::fill).
+    /// Takes where Redis says that the channel stands, right after it was subscribed: nothing is missing before that.
+    /// Returns like [`fill`](Self::fill).
     pub(super) fn open(&mut self, head: Position) -> bool {
         if head.epoch.is_some() {
             let other = self.witness.is_some_and(|witness| head.epoch != Some(witness));
@@ -252,8 +252,8 @@ impl Ring {
 
     /// What follows a position, at most a frame of it.
     ///
-    /// Whoever has seen no epoch yet, and knows of as many `losses` as the ring, takes the first epoch from its first message
-    /// on: nothing can have been lost before it.
+    /// Whoever has seen no epoch yet, and knows of as many `losses` as the ring, takes the first epoch from its first
+    /// message on: nothing can have been lost before it.
     pub(super) fn take(&self, after: Position, losses: u64) -> Taken {
         let Run { head, messages, .. } = &self.run;
         let continues = match after.epoch {

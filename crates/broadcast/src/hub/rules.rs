@@ -1,5 +1,5 @@
-//! The rules of rings and cursors, played against a model of Redis without sockets and without time: whatever is lost, late
-//! or read at the wrong moment, every reader gets each message once and in order, or is told where not.
+//! The rules of rings and cursors, played against a model of Redis without sockets and without time: whatever is lost,
+//! late or read at the wrong moment, every reader gets each message once and in order, or is told where not.
 
 #[expect(dead_code, reason = "the tests of the service use the rest")]
 #[path = "../../tests/support/ledger.rs"]
@@ -275,8 +275,8 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest, twice, and judges every reader: what may have come and gone unheard while there was no
-    /// epoch is said with the next message.
+    /// Lets everything come to rest, twice, and judges every reader: what may have come and gone unheard while there
+    /// was no epoch is said with the next message.
     fn judge(&mut self) -> Result<(), String> {
         self.rest();
         self.publish();

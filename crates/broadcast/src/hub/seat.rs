@@ -1,8 +1,8 @@
 //! How a stream learns which of its channels have something for it.
 //!
-//! A stream has one [`Bell`] and a [`Seat`] at each of its channels. A seat that is rung puts its number into the bell's
-//! queue, once, until the stream takes it out: so quiet channels cost nothing, busy ones take turns, and the queue is never
-//! longer than there are seats.
+//! A stream has one [`Bell`] and a [`Seat`] at each of its channels. A seat that is rung puts its number into the
+//! bell's queue, once, until the stream takes it out: so quiet channels cost nothing, busy ones take turns, and the
+//! queue is never longer than there are seats.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -1,7 +1,7 @@
 //! The bytes of a message, encoded once by the instance that published it.
 //!
-//! A *body* is a `Message` without epoch, offset and publish time, which only Redis knows. The fields of a protobuf may stand
-//! in any order, so what is missing is put behind the body, and the whole serves every subscriber.
+//! A *body* is a `Message` without epoch, offset and publish time, which only Redis knows. The fields of a protobuf may
+//! stand in any order, so what is missing is put behind the body, and the whole serves every subscriber.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +12,8 @@ use tidings_proto::broadcast as pb;
 
 use crate::model::{Epoch, NewMessage};
 
-/// What stands before the body of a message that is told to those who listen: epoch as text (16), offset (8) and time (8, in
-/// us), big endian.
+/// What stands before the body of a message that is told to those who listen: epoch as text (16), offset (8) and time
+/// (8, in us), big endian.
 const HEADER: usize = 32;
 
 /// The body of a message.

@@ -9,12 +9,12 @@ use tidings_server::health::pb::HealthCheckRequest;
 use tidings_server::health::pb::health_check_response::ServingStatus;
 use tidings_server::health::pb::health_client::HealthClient;
 use tidings_status::Failure;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
 
 use crate::support::client::{everything, latest, saying};
-use crate::support::ear::Ear;
-use crate::support::{Broadcasts, eventually, own_stack};
+use crate::support::ear::{Ear, text};
+use crate::support::{Broadcasts, NEVER, PATIENCE, eventually, own_stack};
 
 /// As shipped, but for heartbeats that a test can wait for.
 fn shipped(config: &mut Config) {
@@ -29,20 +29,30 @@ fn assert_away(failure: &Failure) {
 
 /// Waits for a heartbeat that says so; only heartbeats may come.
 async fn degraded(ear: &mut Ear, degraded: bool) {
-    let until = Instant::now() + crate::support::PATIENCE;
+    let until = Instant::now() + PATIENCE;
     while ear.heartbeat().await != degraded {
         assert!(Instant::now() < until, "no heartbeat says degraded: {degraded}");
     }
 }
 
+/// The next frame that is no heartbeat.
+async fn beyond_heartbeats(ear: &mut Ear) -> Frame {
+    let frame = async {
+        loop {
+            match ear.frame().await {
+                Frame::Heartbeat(_) => {}
+                other => return other,
+            }
+        }
+    };
+    timeout(PATIENCE, frame).await.expect("nothing but heartbeats")
+}
+
 /// What the next messages say, heartbeats or not.
 async fn next_texts(ear: &mut Ear) -> Vec<String> {
-    loop {
-        match ear.frame().await {
-            Frame::Heartbeat(_) => {}
-            Frame::Messages(frame) => return frame.messages.iter().map(crate::support::ear::text).collect(),
-            other => panic!("{other:?}"),
-        }
+    match beyond_heartbeats(ear).await {
+        Frame::Messages(frame) => frame.messages.iter().map(text).collect(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -83,12 +93,9 @@ async fn a_service_that_starts_without_redis_serves_as_soon_as_there_is_one() {
     stack.redis().start().await.unwrap();
 
     let mut ear = broadcasts.insist_on_stream(vec![latest("lobby")]).await;
-    loop {
-        match ear.frame().await {
-            Frame::Heartbeat(_) => {}
-            Frame::CaughtUp(caught_up) => break assert_eq!((caught_up.epoch.as_str(), caught_up.head), ("", 0)),
-            other => panic!("{other:?}"),
-        }
+    match beyond_heartbeats(&mut ear).await {
+        Frame::CaughtUp(caught_up) => assert_eq!((caught_up.epoch.as_str(), caught_up.head), ("", 0)),
+        other => panic!("{other:?}"),
     }
     broadcasts.insist(saying("lobby", "there")).await;
     assert_eq!(next_texts(&mut ear).await, ["there"]);
@@ -134,6 +141,32 @@ async fn readiness_turns_red_when_nothing_is_heard_for_5_s_although_redis_answer
 }
 
 #[tokio::test]
+async fn an_epoch_that_came_and_went_while_nothing_was_heard_is_told_with_the_next_message() {
+    let stack = own_stack().await;
+    let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| {
+        shipped(config);
+        config.streams.broadcast_compare_interval = NEVER.into();
+    })
+    .await;
+    let redis = broadcasts.redis().await;
+    let mut ear = broadcasts.listen("lobby").await;
+
+    forbid_pubsub(&broadcasts).await;
+    degraded(&mut ear, true).await;
+    broadcasts.say("lobby", "never heard of").await;
+    redis.forget("lobby").await;
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("+subscribe")).await;
+    degraded(&mut ear, false).await;
+    let (epoch, _) = broadcasts.say("lobby", "heard").await;
+
+    match beyond_heartbeats(&mut ear).await {
+        Frame::Reset(reset) => assert_eq!((reset.epoch, reset.head), (epoch, 1)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(next_texts(&mut ear).await, ["heard"]);
+}
+
+#[tokio::test]
 async fn an_instance_stays_ready_while_redis_is_away() {
     let stack = own_stack().await;
     let broadcasts = Broadcasts::start_on(&stack, 1, |_, config| shipped(config)).await;
@@ -148,6 +181,20 @@ async fn an_instance_stays_ready_while_redis_is_away() {
     }
 }
 
+/// Why a stream ends, whatever it says before.
+async fn failure_of(mut ear: Ear) -> Box<Failure> {
+    let failure = async {
+        loop {
+            match ear.next().await {
+                Ok(Some(Frame::Heartbeat(_) | Frame::CaughtUp(_) | Frame::Messages(_))) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(failure) => return failure,
+            }
+        }
+    };
+    timeout(PATIENCE, failure).await.expect("the stream ends")
+}
+
 #[tokio::test]
 async fn a_stream_ends_if_its_channel_can_not_be_heard_for_as_long_as_it_waits() {
     let stack = own_stack().await;
@@ -160,14 +207,8 @@ async fn a_stream_ends_if_its_channel_can_not_be_heard_for_as_long_as_it_waits()
     forbid_pubsub(&broadcasts).await;
     degraded(&mut old, true).await;
 
-    let mut ear = broadcasts.try_subscribe(vec![latest("lobby"), latest("hall")]).await.unwrap();
-    let failure = loop {
-        match ear.next().await {
-            Ok(Some(Frame::Heartbeat(_) | Frame::CaughtUp(_))) => {}
-            Ok(other) => panic!("{other:?}"),
-            Err(failure) => break failure,
-        }
-    };
+    let ear = broadcasts.try_subscribe(vec![latest("lobby"), latest("hall")]).await.unwrap();
+    let failure = failure_of(ear).await;
     assert_away(&failure);
     degraded(&mut old, true).await;
 }
@@ -181,22 +222,15 @@ async fn a_stream_ends_if_redis_can_not_be_read_for_as_long_as_it_waits_where_th
         config.streams.broadcast_ring_messages = 1;
     })
     .await;
-    let quiet = broadcasts.listen("hall").await;
-    let mut slow = broadcasts.narrow_client(0).listen("lobby").await;
+    let mut quiet = broadcasts.listen("hall").await;
+    let slow = broadcasts.narrow_client(0).listen("lobby").await;
     for _ in 0..40 {
         broadcasts.say("lobby", &"x".repeat(60_000)).await; // more than the connection takes unread
     }
 
     stack.redis().pause();
-    let failure = loop {
-        match slow.next().await {
-            Ok(Some(Frame::Heartbeat(_) | Frame::Messages(_))) => {}
-            Ok(other) => panic!("{other:?}"),
-            Err(failure) => break failure,
-        }
-    };
+    let failure = failure_of(slow).await;
     assert_away(&failure);
-    let mut quiet = quiet;
     degraded(&mut quiet, true).await;
     stack.redis().resume();
 }

@@ -55,8 +55,11 @@ async fn more_lost_messages_than_a_ring_holds_are_found_and_what_is_trimmed_is_t
     assert_eq!(ear.offsets(3).await, [1, 2, 3]);
 
     // In one step, so that no comparison comes between.
-    let silent = "for i = 4, 1200 do redis.call('XADD', KEYS[1], 'MAXLEN', '=', 1000, i .. '-0', 't', ARGV[1], 'b', '') end \
-                  redis.call('HSET', KEYS[2], 'head', 1200)";
+    let silent = r"
+        for offset = 4, 1200 do
+            redis.call('XADD', KEYS[1], 'MAXLEN', '=', 1000, offset .. '-0', 't', ARGV[1], 'b', '')
+        end
+        redis.call('HSET', KEYS[2], 'head', 1200)";
     let time = redis.meta("lobby", "time").await.unwrap();
     let mut eval = cmd("EVAL");
     eval.arg(silent).arg(2).arg(redis.stream_key("lobby")).arg(redis.meta_key("lobby")).arg(time);

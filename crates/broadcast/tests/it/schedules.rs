@@ -22,8 +22,8 @@ const LINGER: Duration = Duration::from_millis(20);
 /// One subscriber: what it asked for, and what it was told.
 struct Listener {
     scribe: Scribe,
-    /// The position that it asked for, if it did; else where it may begin, by what was published before the call and before
-    /// its answer.
+    /// The position that it asked for, if it did; else where it may begin, by what was published before the call and
+    /// before its answer.
     start: Result<(String, i64), RangeInclusive<i64>>,
     since: usize,
 }

@@ -15,8 +15,8 @@ use tidings_proto::broadcast::subscribe_response::Frame;
 use support::client::{latest, published, saying};
 use support::{Broadcasts, PATIENCE};
 
-/// What a reader that does not read may cost: a frame of 256 KiB between ring and connection, 400 KiB that HTTP/2 takes to send,
-/// and 64 KiB that the client takes; three times that, for whatever the allocator makes of it.
+/// What a reader that does not read may cost: a frame of 256 KiB between ring and connection, 400 KiB that HTTP/2 takes
+/// to send, and 64 KiB that the client takes; three times that, for whatever the allocator makes of it.
 const READER_MAX: usize = 2 * 1024 * 1024;
 const READERS: usize = 32;
 

@@ -1,5 +1,5 @@
-//! What publishers were told, and the one rule by which every subscriber is judged: each acknowledged message once and in
-//! order, or told exactly where it was not. Exact or said, never silence.
+//! What publishers were told, and the one rule by which every subscriber is judged: each acknowledged message once and
+//! in order, or told exactly where it was not. Exact or said, never silence.
 
 use std::collections::HashMap;
 

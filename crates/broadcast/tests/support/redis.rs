@@ -52,8 +52,8 @@ impl Tampering {
         self.run::<()>(&cmd("FLUSHALL")).await;
     }
 
-    /// Publishes a text by the script of the service, but for the line that tells those who listen: as if the message got
-    /// lost on its way.
+    /// Publishes a text by the script of the service, but for the line that tells those who listen: as if the message
+    /// got lost on its way.
     pub(crate) async fn publish_unheard(&self, channel: &str, text: &str) -> (String, i64) {
         let silent: Vec<_> = PUBLISH.lines().filter(|line| !line.starts_with("redis.call('PUBLISH'")).collect();
         assert_eq!(silent.len() + 1, PUBLISH.lines().count());

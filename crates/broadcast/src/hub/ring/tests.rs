@@ -1,4 +1,4 @@
-//! What a ring holds and gives; what it makes of losses is played in [`rules`](crate::hub::rules).
+//! What a ring holds and gives; what it makes of losses is played in `rules`.
 
 use super::*;
 use crate::model::Stand;
