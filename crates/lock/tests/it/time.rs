@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::cmd;
 use tokio::time::Instant;
 
-use crate::support::client::{State, lasting, named, once, waiting};
+use crate::support::client::{Hold, State, lasting, named, once, waiting};
 use crate::support::{GRACE, Locks, PATIENCE, TTL, eventually, own_stack};
 
 const HOUR: i64 = 3_600_000;
@@ -98,4 +98,28 @@ async fn the_lock_is_free_one_second_and_one_percent_of_the_ttl_after_what_its_h
     let first = locks.take("b", "ada").await;
     redis.advance(TTL + GRACE).await;
     assert!(locks.take("b", "bob").await.token > first.token);
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_holder_is_never_later_than_the_servers() {
+    let locks = Locks::start_two().await;
+    let other = locks.client(1);
+    let assert_earlier = async |hold: &Hold| {
+        let (_, remaining) = other.check("a", hold.token).await.unwrap();
+        let servers = Instant::now() + remaining.unwrap(); // at the latest
+        assert!(hold.deadline <= servers + Duration::from_millis(1), "{:?} too late", hold.deadline - servers);
+    };
+    let request = |number: i32| named(&number.to_string(), lasting(Duration::from_secs(20), waiting("a", "ada")));
+    let mut hold = locks.acquire(request(0)).await.unwrap().granted();
+    for round in 1..20 {
+        assert_earlier(&hold).await;
+        let repeat = locks.acquire(request(round - 1)).await.unwrap().granted();
+        assert_earlier(&repeat).await;
+        locks.renew(&mut hold).await.unwrap();
+        assert_earlier(&hold).await;
+        let next = locks.acquiring(request(round));
+        locks.until_waiting("a", 1).await;
+        other.release(&hold).await.unwrap();
+        hold = next.await.unwrap().unwrap().granted();
+    }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::NAMES;
 use super::checker::Belief;
+use crate::support::GRACE;
 use crate::support::client::{Acquired, Client, Hold, named, once, waiting_for};
 
 fn chance(percent: u32) -> bool {
@@ -72,12 +73,20 @@ async fn use_it(instances: &[Client; 3], mut hold: Hold, history: &Mutex<Vec<Bel
     if chance(30) && Instant::now() < hold.deadline && client.renew(&mut hold).await.is_ok() {
         belief.until = hold.deadline;
     }
-    if chance(7) {
-        sleep_until(belief.until).await; // the holder is stuck, and the lock with it
+    let stuck = chance(7);
+    if stuck {
+        sleep_until(belief.until).await; // the holder does not move, and so does the lock not
     }
     belief.end();
     history.lock().unwrap().push(belief);
+    if stuck {
+        sleep(GRACE + millis(0..400)).await; // by now somebody else may have it
+    }
     if chance(90) {
         let _ = client.release(&hold).await;
+    }
+    if chance(20) {
+        sleep(millis(0..200)).await;
+        let _ = client.release(&hold).await; // a repeat that comes late
     }
 }
