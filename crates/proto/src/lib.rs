@@ -3,8 +3,10 @@
 //! Maps are ordered and bytes are [`bytes::Bytes`], so that equal messages encode to equal bytes.
 
 mod codec;
+mod methods;
 
 pub use codec::{Codec, Decode};
+pub use methods::{METHODS, Method, Retry, Scope, Work};
 
 /// Every contract with its imports, as a serialized `google.protobuf.FileDescriptorSet`: for reflection and for
 /// clients that learn the contracts at run time.
