@@ -6,7 +6,7 @@ DATA ?= demo
 # The command as cargo builds it.
 TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
 
-.PHONY: help install up test demo lint sqlx
+.PHONY: help install up test demo docs lint sqlx
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -22,6 +22,9 @@ test: install ## Run every test.
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
 	@cargo build --package tidings
 	@exec $(TIDINGS) up --temporary -- $(TIDINGS) replay "$(DATA)"
+
+docs: ## Write the documents that are made from the code (docs/*.md, deploy/service_config.json).
+	@TIDINGS_WRITE_DOCS=1 cargo test --quiet --package tidings-tests --test documents
 
 lint: ## Check format, lints, contracts and the committed SQL, as CI does.
 	@.ci/lint
