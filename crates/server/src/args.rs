@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::security;
+
 /// Limits and timers of a server; services flatten it into their own arguments.
 ///
 /// The defaults stand once, in [`Args::default`]; clap reads them from there.
@@ -43,6 +45,10 @@ pub struct Args {
     /// Longest time calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
     #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain, value_parser = duration)]
     pub drain: humantime::Duration,
+
+    /// Who may call.
+    #[command(flatten, next_help_heading = "Security")]
+    pub security: security::Args,
 }
 
 /// Reads a length of time that is more than nothing.
@@ -67,6 +73,7 @@ impl Default for Args {
             preface_timeout: Duration::from_secs(3).into(),
             lame_duck: Duration::ZERO.into(),
             drain: Duration::from_secs(20).into(),
+            security: security::Args::default(),
         }
     }
 }

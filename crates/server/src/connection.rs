@@ -13,12 +13,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::Args;
 use crate::call::Calls;
+use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +44,7 @@ pub(crate) struct Connections {
 struct Shared {
     http: auto::Builder<Tracked>,
     calls: Calls<Routes>,
+    tls: Option<Tls>,
     preface_timeout: Duration,
     tasks: TaskTracker,
     drain: CancellationToken,
@@ -49,13 +52,14 @@ struct Shared {
 }
 
 impl Connections {
-    pub(crate) fn new(args: &Args, calls: Calls<Routes>) -> Self {
+    pub(crate) fn new(args: &Args, calls: Calls<Routes>, tls: Option<Tls>) -> Self {
         let tasks = TaskTracker::new();
         let max = args.max_connections as usize;
         Self {
             shared: Arc::new(Shared {
                 http: http2(args, Tracked(tasks.clone())),
                 calls,
+                tls,
                 preface_timeout: args.preface_timeout.into(),
                 tasks,
                 drain: CancellationToken::new(),
@@ -111,8 +115,7 @@ impl Drop for Connections {
 impl Shared {
     async fn serve(&self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // Nothing was asked yet, so a drain may end it without a word.
-        let preface = self.drain.run_until_cancelled(preface(stream, self.preface_timeout));
-        let Some(stream) = preface.await else {
+        let Some(stream) = self.drain.run_until_cancelled(self.open(stream)).await else {
             return Ok(());
         };
         let service = TowerToHyperService::new(self.calls.clone());
@@ -122,6 +125,15 @@ impl Shared {
             () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
+    }
+
+    /// Brings a connection to where HTTP/2 begins.
+    async fn open(&self, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+        let stream = match &self.tls {
+            None => Either::Left(stream),
+            Some(tls) => Either::Right(tls.accept(stream).await?),
+        };
+        preface(stream, self.preface_timeout).await
     }
 }
 

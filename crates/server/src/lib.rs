@@ -26,18 +26,22 @@
 
 mod accept;
 mod args;
+pub mod auth;
 mod call;
 mod connection;
 pub mod health;
+mod live;
 mod metrics;
 mod reason;
 mod refusal;
 mod repeat;
 mod run;
+pub mod security;
 mod server;
 mod service;
 pub mod signal;
 pub mod telemetry;
+pub mod tls;
 mod usage;
 
 pub use args::{Args, duration};

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
@@ -13,6 +14,7 @@ use tower::Service;
 
 use crate::call::Calls;
 use crate::connection::Connections;
+use crate::security::Wrong;
 use crate::{Args, Health, accept, health, metrics};
 
 /// What every server serves besides what is added to it.
@@ -27,6 +29,9 @@ pub enum Error {
     /// The address for metrics can not be bound.
     #[error("can not serve metrics")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The certificates or the tokens can not be used.
+    #[error(transparent)]
+    Security(#[from] Wrong),
 }
 
 /// How a shutdown went.
@@ -36,7 +41,7 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// A gRPC server over plain HTTP/2 with prior knowledge.
+/// A gRPC server over HTTP/2, within TLS if there is a certificate, else with prior knowledge.
 #[derive(Debug)]
 pub struct Server {
     args: Args,
@@ -100,7 +105,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// A malformed descriptor set, or no address for metrics; no connection was accepted then.
+    /// A malformed descriptor set, no address for metrics, certificates or tokens that can not be used; no connection was accepted then.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<Drained, Error> {
         if let Some(address) = self.args.admin_listen {
             metrics::expose(address)?;
@@ -108,7 +113,9 @@ impl Server {
         self.add_reflection()?;
         self.routes.add_service(self.health.service());
         let calls = Calls::new(self.routes.routes().prepare());
-        let connections = Connections::new(&self.args, calls);
+        let security = self.args.security.open()?;
+        let connections = Connections::new(&self.args, calls, security.tls.clone());
+        let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch()));
         self.health.open(&self.names);
 
         let accepting = accept::run(listener, connections.slots(), |stream, slot| connections.spawn(stream, slot));
