@@ -31,7 +31,7 @@ const REQUEST_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener = listen(config.listen).await?;
+    let listener = listen(config.listen, &config.server).await?;
     serve(config, listener, shutdown).await
 }
 

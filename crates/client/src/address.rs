@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::Uri;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
-/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`. Cheap to clone: every error names one.
+/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`, or `https://HOST:PORT` for TLS. Cheap to clone:
+/// every error names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     uri: Arc<Uri>,
@@ -19,12 +20,17 @@ pub struct Addresses(Vec<Address>);
 
 /// What was given is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}': expected HOST:PORT or http://HOST:PORT, e.g. 127.0.0.1:7401")]
+#[error("'{0}': expected HOST:PORT or https://HOST:PORT, e.g. 127.0.0.1:7401")]
 pub struct Malformed(String);
 
 impl Address {
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// Whether it is called over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.uri.scheme() == Some(&Scheme::HTTPS)
     }
 }
 
@@ -33,8 +39,12 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let malformed = || Malformed(text.to_owned());
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let uri: Uri = format!("http://{authority}").parse().map_err(|_| malformed())?;
+        let (scheme, authority) = match text.strip_prefix("https://") {
+            Some(authority) => ("https", authority),
+            None => ("http", text.strip_prefix("http://").unwrap_or(text)),
+        };
+        let authority = authority.trim_end_matches('/');
+        let uri: Uri = format!("{scheme}://{authority}").parse().map_err(|_| malformed())?;
         let complete = uri.host().is_some_and(|host| !host.is_empty()) && uri.port_u16().is_some() && uri.path() == "/";
         if complete { Ok(Self { uri: Arc::new(uri) }) } else { Err(malformed()) }
     }
@@ -42,6 +52,7 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_secure() { "https://" } else { "" })?;
         f.write_str(self.uri.authority().map_or_else(Default::default, Authority::as_str))
     }
 }
@@ -89,8 +100,17 @@ mod tests {
     }
 
     #[test]
+    fn https_stays_to_be_seen() {
+        for text in ["https://localhost:7401", "https://localhost:7401/"] {
+            let address: Address = text.parse().unwrap();
+            assert!(address.is_secure());
+            assert_eq!(address.to_string(), "https://localhost:7401");
+        }
+    }
+
+    #[test]
     fn anything_else_is_refused() {
-        for text in ["", "localhost", ":7401", "https://localhost:1", "localhost:99999", "localhost:1/x", "a b:1"] {
+        for text in ["", "localhost", ":7401", "https://localhost", "ftp://localhost:1", "localhost:99999", "localhost:1/x", "a b:1"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

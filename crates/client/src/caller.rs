@@ -128,6 +128,7 @@ impl Caller {
         loop {
             let mut request = Request::new(request.clone());
             request.set_timeout(limit);
+            tries.endpoint.authorize(&mut request);
             // Boxed, because it is large, and part of every future that calls.
             let answer = Box::pin(send(tries.endpoint.channel(), request));
             match within(limit, answer).await {

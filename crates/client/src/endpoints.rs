@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tidings_status::Failure;
 use tokio::time::Instant;
+use tonic::Request;
 use tonic::transport::{self, Channel};
 
 use crate::address::{Address, Addresses};
 use crate::attempt::instance_is_out;
+use crate::credentials::Credentials;
 
 /// How long a connection may take to be made: a service on the way up answers later calls.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -44,6 +46,7 @@ pub struct Endpoints {
 pub struct Endpoint {
     address: Address,
     channel: Channel,
+    credentials: Credentials,
     /// Until when it is passed over, if it is out.
     rests_until: Mutex<Option<Instant>>,
 }
@@ -54,7 +57,18 @@ impl Endpoints {
     /// # Panics
     /// Outside of a Tokio runtime, in which the connections live.
     pub fn new(addresses: &Addresses) -> Self {
-        Self::of(addresses.iter().map(|address| Endpoint::new(address.clone(), settings(address).connect_lazy())))
+        Self::secured(addresses, &Credentials::default())
+    }
+
+    /// The instances at `addresses`, which are shown these credentials: those that were opened for these addresses.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime, in which the connections live.
+    pub fn secured(addresses: &Addresses, credentials: &Credentials) -> Self {
+        Self::of(addresses.iter().map(|address| {
+            let channel = credentials.channel(&settings(address));
+            Endpoint { credentials: credentials.clone(), ..Endpoint::new(address.clone(), channel) }
+        }))
     }
 
     pub(crate) fn of(all: impl Iterator<Item = Endpoint>) -> Self {
@@ -87,12 +101,17 @@ impl Endpoints {
 
 impl Endpoint {
     pub(crate) fn new(address: Address, channel: Channel) -> Self {
-        Self { address, channel, rests_until: Mutex::new(None) }
+        Self { address, channel, credentials: Credentials::default(), rests_until: Mutex::new(None) }
     }
 
     /// Where it is.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Puts into a request what shows who calls, unless it is there.
+    pub fn authorize<T>(&self, request: &mut Request<T>) {
+        self.credentials.authorize(request);
     }
 
     /// Its connection, for the generated clients.

@@ -66,6 +66,7 @@ mod attempt;
 mod backoff;
 mod budget;
 mod caller;
+mod credentials;
 mod endpoints;
 #[cfg(test)]
 mod fake;
@@ -77,6 +78,7 @@ pub use address::{Address, Addresses, Malformed};
 pub use attempt::within;
 pub use budget::Budget;
 pub use caller::{Caller, Error, Policy};
+pub use credentials::{Credentials, Files, Part, Unusable};
 pub use endpoints::{Endpoint, Endpoints};
 pub use lock::{AcquireOptions, Acquired, LockGuard, Lost, Moment};
 pub use refusal::Refusal;

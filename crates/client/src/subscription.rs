@@ -19,7 +19,7 @@ use tidings_status::Failure;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::ReusableBoxFuture;
 use tonic::transport::Channel;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 pub use self::place::{Event, Start};
 use self::place::{Place, Taken};
@@ -164,7 +164,8 @@ impl Subscription {
         }
         let (places, endpoint) = (&self.places, &self.endpoint);
         let opening = self.opening.get_or_insert_with(|| {
-            let request = SubscribeRequest { channels: places.values().map(Place::start).collect() };
+            let mut request = Request::new(SubscribeRequest { channels: places.values().map(Place::start).collect() });
+            endpoint.authorize(&mut request);
             ReusableBoxFuture::new(open_stream(endpoint.channel(), request))
         });
         let opened = opening.await;
@@ -241,7 +242,7 @@ impl Subscription {
     }
 }
 
-async fn open_stream(channel: Channel, request: SubscribeRequest) -> Opened {
+async fn open_stream(channel: Channel, request: Request<SubscribeRequest>) -> Opened {
     match timeout(OPENING, BroadcastServiceClient::new(channel).subscribe(request)).await {
         Ok(opened) => opened.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("the stream was not accepted within 10s")),

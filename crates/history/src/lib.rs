@@ -39,7 +39,7 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener = listen(config.listen).await?;
+    let listener = listen(config.listen, &config.server).await?;
     serve(config, listener, shutdown).await
 }
 

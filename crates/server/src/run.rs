@@ -5,13 +5,13 @@ use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::telemetry;
+use crate::{ServeError, telemetry};
 
 /// Time for blocking work to end after the service has; a lookup that hangs must not keep the process alive.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Runs a service to its end: 0 if that was in order, 1 with one line in the log if not, 2 if it could not begin.
-pub fn run<E: Error>(service: &str, future: impl Future<Output = Result<(), E>>) -> ExitCode {
+/// Runs a service to its end: 0 if that was in order, 1 with one line in the log if not, 2 if it could not begin or a setting is wrong.
+pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "there is no log yet")]
     if let Err(error) = telemetry::init(service) {
         eprintln!("{service}: {}", chain(&error));
@@ -25,7 +25,7 @@ pub fn run<E: Error>(service: &str, future: impl Future<Output = Result<(), E>>)
     runtime.shutdown_timeout(LINGER);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(service, &error, 1),
+        Err(error) => failed(service, &error, if matches!(error, ServeError::Setting(_)) { 2 } else { 1 }),
     }
 }
 

@@ -9,11 +9,15 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Server};
+use crate::security::Wrong;
+use crate::{Args, Error, Server};
 
 /// Why a service could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Setting(#[from] Wrong),
     /// The address can not be bound.
     #[error("can not listen on {0}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -37,11 +41,12 @@ pub enum ServeError {
     Server(#[from] Error),
 }
 
-/// Binds the address of a service.
+/// Binds the address of a service, once the settings of its server are found right.
 ///
 /// # Errors
-/// [`ServeError::Listen`].
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+/// [`ServeError::Setting`] or [`ServeError::Listen`].
+pub async fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener, ServeError> {
+    args.security.validate(address)?;
     TcpListener::bind(address).await.map_err(|error| ServeError::Listen(address, error))
 }
 

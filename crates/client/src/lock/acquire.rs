@@ -93,6 +93,7 @@ impl LockGuard {
             let limit = wait + policy.timeout;
             let mut request = Request::new(options.request(&request_id, wait));
             request.set_timeout(limit);
+            tries.endpoint.authorize(&mut request);
             let mut service = LockServiceClient::new(tries.endpoint.channel());
             // Before it is sent: the lease can not end earlier at the service than by this clock.
             let sent = Moment::now();

@@ -78,6 +78,7 @@ impl Lease {
             let (name, lease_id, token) = self.named();
             let mut request = Request::new(RenewLockRequest { name, lease_id, token });
             request.set_timeout(limit);
+            tries.endpoint.authorize(&mut request);
             let mut service = LockServiceClient::new(tries.endpoint.channel());
             // Before it is sent: the lease can not end earlier at the service than by this clock.
             let sent = Moment::now();
@@ -113,6 +114,7 @@ impl Lease {
             let (name, lease_id, token) = self.named();
             let mut request = Request::new(ReleaseLockRequest { name, lease_id, token });
             request.set_timeout(limit);
+            tries.endpoint.authorize(&mut request);
             match within(limit, LockServiceClient::new(tries.endpoint.channel()).release_lock(request)).await {
                 Ok(answer) => {
                     tries.answered();
