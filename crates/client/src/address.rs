@@ -110,7 +110,16 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["", "localhost", ":7401", "https://localhost", "ftp://localhost:1", "localhost:99999", "localhost:1/x", "a b:1"] {
+        for text in [
+            "",
+            "localhost",
+            ":7401",
+            "https://localhost",
+            "ftp://localhost:1",
+            "localhost:99999",
+            "localhost:1/x",
+            "a b:1",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

@@ -253,7 +253,10 @@ mod tests {
         let token = Files { token: good.token.clone(), ..Files::default() };
 
         let error = open(&good, "https://a:1,b:1").unwrap_err();
-        assert_eq!((error.part, error.expected.as_str()), (Part::Ca, "expected addresses that begin with https://, got b:1"));
+        assert_eq!(
+            (error.part, error.expected.as_str()),
+            (Part::Ca, "expected addresses that begin with https://, got b:1")
+        );
         let error = open(&token, "https://a:1").unwrap_err().to_string();
         assert_eq!(error, "not given: expected the certificates of those who signed https://a:1");
         assert!(open(&token, "a:1").is_ok());

@@ -10,17 +10,18 @@ mod secret;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tidings_proto::{Method, Scope};
 use tidings_status::Reply;
-use tonic::Code;
 
 pub use self::line::Line;
 pub use self::scopes::Scopes;
 pub use self::secret::{Hash, Secret};
+use crate::Reason;
 use crate::live::{Content, Live, Malformed, Unusable};
 
 /// More than anybody needs; each costs every call some nanoseconds.
@@ -70,9 +71,9 @@ impl Tokens {
         }
     }
 
-    /// Takes over what the list holds whenever that changes, for as long as it is polled.
-    pub(crate) async fn watch(self) {
-        self.0.watch().await;
+    /// Looks at the list so often, and takes over what it holds when that has changed, for as long as it is polled.
+    pub(crate) async fn watch(self, look: Duration) {
+        self.0.watch(look).await;
     }
 }
 
@@ -125,16 +126,16 @@ impl List {
 }
 
 impl Refusal {
-    /// How it is answered, in the words of the service of this `domain`, e.g. `user.tidings`.
-    pub fn reply(self, domain: &'static str) -> Reply {
-        let unauthenticated = |message| Reply::new(Code::Unauthenticated, domain, "UNAUTHENTICATED", message);
+    /// How it is answered to a call of this path.
+    pub fn reply(self, path: &str) -> Reply {
         match self {
-            Self::NoToken => unauthenticated("the call has no token: expected metadata authorization: Bearer TOKEN"),
-            Self::UnknownToken => unauthenticated("the token is not known here"),
+            Self::NoToken => Reason::Unauthenticated
+                .reply(path, "the call has no token: expected authorization: Bearer TOKEN in its metadata"),
+            Self::UnknownToken => Reason::Unauthenticated.reply(path, "the token is not known here"),
             Self::NoScope(service, scope) => {
                 let scope = format!("{service}:{}", scope.as_str());
                 let message = format!("the token does not have the scope {scope}");
-                Reply::new(Code::PermissionDenied, domain, "PERMISSION_DENIED", message).with("scope", &scope)
+                Reason::PermissionDenied.reply(path, message).with("scope", &scope)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What is read from files and read again when they change: certificates, tokens.
 //!
-//! The content is looked at once a second. Waiting for the system's news of a file instead misses what Kubernetes does:
+//! The content is looked at again and again. Waiting for the system's news of a file instead misses what Kubernetes does:
 //! it swaps a symlink two directories above.
 
 use std::fs::File;
@@ -12,8 +12,6 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often files are looked at: a rotation has hours, and whoever takes a token away wants to see it gone.
-const LOOK: Duration = Duration::from_secs(1);
 /// More than any list of certificates or tokens; a path that names something else fills no memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -81,7 +79,7 @@ impl<T: Content> Live<T> {
         paths: Vec<PathBuf>,
         reader: impl Fn(&[Vec<u8>]) -> Result<T, Malformed> + Send + Sync + 'static,
     ) -> Result<Self, Unusable> {
-        let (opened, value) = look(&paths, &reader);
+        let (opened, value) = read_all(&paths, &reader);
         let value = value?;
         value.in_use();
         for outcome in ["ok", "failed"] {
@@ -95,19 +93,19 @@ impl<T: Content> Live<T> {
         Arc::clone(&self.value.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes over what the files hold whenever that changes, for as long as it is polled.
+    /// Looks at the files so often, and takes over what they hold when that has changed, for as long as it is polled.
     ///
     /// What is not right changes nothing. It is told once, when it was found twice: files that belong together are often
     /// written one after the other.
-    pub(crate) async fn watch(self: Arc<Self>) {
-        let mut ticks = interval(LOOK);
+    pub(crate) async fn watch(self: Arc<Self>, look: Duration) {
+        let mut ticks = interval(look);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut seen, mut suspected) = (self.opened, None);
         loop {
             ticks.tick().await;
             let live = Arc::clone(&self);
             // A file system that hangs must not hold up calls.
-            let looked = tokio::task::spawn_blocking(move || look(&live.paths, &*live.reader)).await;
+            let looked = tokio::task::spawn_blocking(move || read_all(&live.paths, &*live.reader)).await;
             let Ok((mark, value)) = looked else { continue };
             let unchanged = mark == seen;
             let found_twice = suspected.replace(mark) == Some(mark);
@@ -136,7 +134,7 @@ impl<T: Content> Live<T> {
 }
 
 /// Reads the files, and makes a value of them.
-fn look<T>(paths: &[PathBuf], reader: &Reader<T>) -> (Mark, Result<T, Unusable>) {
+fn read_all<T>(paths: &[PathBuf], reader: &Reader<T>) -> (Mark, Result<T, Unusable>) {
     let unusable = |place: usize, cause| Unusable { place, path: paths[place].clone(), cause };
     let mut contents = Vec::with_capacity(paths.len());
     for (place, path) in paths.iter().enumerate() {
@@ -181,6 +179,8 @@ mod tests {
 
     use super::*;
 
+    const LOOK: Duration = Duration::from_millis(50);
+
     #[derive(Debug)]
     struct Number(u32);
 
@@ -210,7 +210,7 @@ mod tests {
             let dir = TempDir::new().unwrap();
             fs::write(dir.path().join("number"), "1").unwrap();
             let live = Arc::new(Live::open(vec![dir.path().join("number")], number).unwrap());
-            tokio::spawn(Arc::clone(&live).watch());
+            tokio::spawn(Arc::clone(&live).watch(LOOK));
             Self { dir, live, metrics, _here: here }
         }
 
@@ -237,7 +237,7 @@ mod tests {
         watched.reloads("failed", 1).await;
         assert_eq!(watched.live.now().0, 1);
 
-        sleep(2 * LOOK).await;
+        sleep(4 * LOOK).await;
         watched.write("3");
         watched.reloads("ok", 1).await;
         watched.reloads("failed", 1).await;

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::auth::Tokens;
 use crate::live::{Cause, Unusable};
 use crate::tls::{self, Tls};
 
 /// How callers are known.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
     /// Certificates.
@@ -24,6 +25,16 @@ pub struct Args {
     /// Listen on addresses other than loopback although neither TLS nor tokens are asked for.
     #[arg(long, env = "TIDINGS_INSECURE")]
     pub insecure: bool,
+
+    /// How often files are looked at. No flag: a rotation has hours, and whoever takes a token away wants to see it gone.
+    #[arg(skip = Args::default().look)]
+    pub look: Duration,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { tls: tls::Args::default(), token_file: None, insecure: false, look: Duration::from_secs(1) }
+    }
 }
 
 /// A setting that is wrong: `--tls-cert (TIDINGS_TLS_CERT): 'server.pem': No such file or directory (os error 2)`.
@@ -102,16 +113,16 @@ impl Args {
 }
 
 impl Security {
-    /// Takes over what the files hold whenever that changes, for as long as it is polled.
-    pub(crate) async fn watch(self) {
+    /// Looks at the files so often, and takes over what they hold when that has changed, for as long as it is polled.
+    pub(crate) async fn watch(self, look: Duration) {
         let certificates = async {
             if let Some(tls) = self.tls {
-                tls.watch().await;
+                tls.watch(look).await;
             }
         };
         let tokens = async {
             if let Some(tokens) = self.tokens {
-                tokens.watch().await;
+                tokens.watch(look).await;
             }
         };
         tokio::join!(certificates, tokens);
@@ -188,10 +199,7 @@ mod tests {
         let told = |flags: &[&str]| complaint(&dir, HERE, flags).unwrap_or_default();
         let pair = ["--tls-cert", "$/one.pem", "--tls-key", "$/one.key"];
 
-        assert_eq!(
-            told(&pair[..2]),
-            "--tls-key (TIDINGS_TLS_KEY): not given: expected a file, as --tls-cert is given"
-        );
+        assert_eq!(told(&pair[..2]), "--tls-key (TIDINGS_TLS_KEY): not given: expected a file, as --tls-cert is given");
         assert_eq!(
             told(&pair[2..]),
             "--tls-cert (TIDINGS_TLS_CERT): not given: expected a file, as --tls-key is given"
@@ -230,7 +238,10 @@ mod tests {
         }
         for elsewhere in ["0.0.0.0:7401", "10.1.2.3:7401", "[::]:7401"] {
             let complaint = told(elsewhere, &[]).unwrap();
-            assert!(complaint.starts_with(&format!("--listen (TIDINGS_LISTEN): '{elsewhere}': expected")), "{complaint}");
+            assert!(
+                complaint.starts_with(&format!("--listen (TIDINGS_LISTEN): '{elsewhere}': expected")),
+                "{complaint}"
+            );
             assert_eq!(told(elsewhere, &["--insecure"]), None);
             assert_eq!(told(elsewhere, &["--token-file", "$/tokens"]), None);
             assert_eq!(told(elsewhere, &["--tls-cert", "$/one.pem", "--tls-key", "$/one.key"]), None);

@@ -115,7 +115,7 @@ impl Server {
         let calls = Calls::new(self.routes.routes().prepare());
         let security = self.args.security.open()?;
         let connections = Connections::new(&self.args, calls, security.tls.clone());
-        let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch()));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.look)));
         self.health.open(&self.names);
 
         let accepting = accept::run(listener, connections.slots(), |stream, slot| connections.spawn(stream, slot));

@@ -126,9 +126,9 @@ impl Tls {
         timeout(self.limit, acceptor.accept(stream)).await?
     }
 
-    /// Takes over what the files hold whenever that changes, for as long as it is polled.
-    pub(crate) async fn watch(self) {
-        self.live.watch().await;
+    /// Looks at the files so often, and takes over what they hold when that has changed, for as long as it is polled.
+    pub(crate) async fn watch(self, look: Duration) {
+        self.live.watch(look).await;
     }
 }
 

@@ -87,7 +87,8 @@ impl<T: Clone> Fresh<T> {
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, Malformed> {
-    let read = |(place, path)| read(path).map_err(|error| (place, format!("expected a file that can be read: {error}")));
+    let read =
+        |(place, path)| read(path).map_err(|error| (place, format!("expected a file that can be read: {error}")));
     paths.iter().map(PathBuf::as_path).enumerate().map(read).collect()
 }
 

@@ -82,7 +82,10 @@ mod tests {
             (format!("a/b {hash} lock:read"), "the name is not 1 to 64 of [A-Za-z0-9._~-]"),
             (format!("a {hash}0 lock:read"), "the second is not 64 hexadecimal digits"),
             (format!("a {} lock:read", "g".repeat(64)), "the second is not 64 hexadecimal digits"),
-            (format!("a {hash} lock"), "'lock' is no scope: SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin"),
+            (
+                format!("a {hash} lock"),
+                "'lock' is no scope: SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin",
+            ),
         ] {
             assert_eq!(text.parse::<Line>().unwrap_err(), problem, "{text}");
         }

@@ -53,10 +53,7 @@ impl FromStr for Scopes {
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',').try_fold(Self::default(), |scopes, word| {
             let scope = Self::one(word).ok_or_else(|| {
-                format!(
-                    "'{word}' is no scope: SERVICE:ACTION, of {}, * and read, write, admin",
-                    SERVICES.join(", ")
-                )
+                format!("'{word}' is no scope: SERVICE:ACTION, of {}, * and read, write, admin", SERVICES.join(", "))
             })?;
             Ok(scopes.and(scope))
         })

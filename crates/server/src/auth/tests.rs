@@ -5,6 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 use tidings_proto::METHODS;
 use tidings_status::Failure;
+use tonic::Code;
 
 use super::*;
 
@@ -58,7 +59,7 @@ fn a_call_without_a_token_that_is_known_is_unauthenticated() {
         let values: Vec<_> = values.iter().map(String::as_str).collect();
         let refused = tokens.check(&headers(&values), method("GetLock")).unwrap_err();
         assert_eq!(refused, refusal, "{} values", values.len());
-        let failure = Failure::from(&refused.reply("lock.tidings").into_status());
+        let failure = Failure::from(&refused.reply("/tidings.lock.v1.LockService/GetLock").into_status());
         assert_eq!((failure.code, failure.reason.as_str()), (Code::Unauthenticated, "UNAUTHENTICATED"));
     }
     assert!(tokens.check(&headers(&[&format!("bearer {secret}")]), method("GetLock")).is_ok());
@@ -70,7 +71,7 @@ fn a_call_beyond_the_scopes_of_its_token_is_denied_and_the_scope_is_named() {
 
     let refused = tokens.check(&bearing(&secrets[0]), method("AcquireLock")).unwrap_err();
 
-    let failure = Failure::from(&refused.reply("lock.tidings").into_status());
+    let failure = Failure::from(&refused.reply("/tidings.lock.v1.LockService/GetLock").into_status());
     assert_eq!((failure.code, failure.reason.as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
     assert_eq!(failure.metadata["scope"], "lock:write");
 }

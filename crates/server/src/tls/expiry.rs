@@ -85,9 +85,12 @@ mod tests {
 
     #[test]
     fn the_moment_of_expiry_is_found_in_a_certificate() {
-        for (year, month, day, seconds) in
-            [(1999, 12, 31, 946_598_400), (2028, 2, 29, 1_835_395_200), (2049, 3, 1, 2_498_169_600), (2100, 1, 1, 4_102_444_800)]
-        {
+        for (year, month, day, seconds) in [
+            (1999, 12, 31, 946_598_400),
+            (2028, 2, 29, 1_835_395_200),
+            (2049, 3, 1, 2_498_169_600),
+            (2100, 1, 1, 4_102_444_800),
+        ] {
             let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
             params.not_after = date_time_ymd(year, month, day);
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();

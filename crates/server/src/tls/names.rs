@@ -31,9 +31,7 @@ impl Name {
         match self {
             Self::Dns(name) => certificate.valid_dns_names().any(|dns| dns.eq_ignore_ascii_case(name)),
             Self::Uri(name) => certificate.valid_uri_names().any(|uri| uri == name),
-            Self::Ip(ip) => {
-                certificate.verify_is_valid_for_subject_name(&ServerName::IpAddress((*ip).into())).is_ok()
-            }
+            Self::Ip(ip) => certificate.verify_is_valid_for_subject_name(&ServerName::IpAddress((*ip).into())).is_ok(),
         }
     }
 }

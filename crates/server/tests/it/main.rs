@@ -1,4 +1,4 @@
-//! The server over real sockets: health, reflection, request ids, limits, shutdown.
+//! The server over real sockets: health, reflection, request ids, limits, shutdown, TLS.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -9,3 +9,4 @@ mod reflection;
 mod request_id;
 mod shutdown;
 mod support;
+mod tls;

@@ -1,5 +1,6 @@
 //! A running server, and clients to talk to it.
 
+pub(crate) mod pki;
 pub(crate) mod probe;
 pub(crate) mod raw;
 
