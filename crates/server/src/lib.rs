@@ -17,7 +17,7 @@
 //! # }
 //! ```
 //!
-//! The way of a call: `accept` (bounded, backs off) -> `connection` (first bytes in time, HTTP/2 limits) ->
+//! The way of a call: `accept` (bounded, backs off) -> `connection` (TLS and first bytes in time, HTTP/2 limits) ->
 //! `call` (request id, span, log line) -> the routes of the added services.
 //!
 //! Invariants: no socket, stream or handler can keep [`Server::serve`] from returning later than its drain time plus a
