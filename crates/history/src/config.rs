@@ -1,10 +1,12 @@
 //! The settings: what all services share, and a few of our own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tidings_client::Addresses;
+use tidings_client::{Addresses, Credentials, Files, Part, Unusable};
 use tidings_server::duration;
+use tidings_server::security::Wrong;
 
 use crate::cache::Lives;
 
@@ -58,9 +60,26 @@ pub struct TailArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct RelayArgs {
-    /// Where the broadcast service is, HOST:PORT, several separated by commas; without it messages are not published.
+    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several separated by commas; without it messages are
+    /// not published.
     #[arg(long, env = "TIDINGS_BROADCAST_ADDR", value_name = "ADDRESS")]
     pub broadcast_addr: Option<Addresses>,
+
+    /// Certificates in PEM of those who signed broadcast, for https. Read again when it changes.
+    #[arg(long, env = "TIDINGS_BROADCAST_CA", value_name = "FILE")]
+    pub broadcast_ca: Option<PathBuf>,
+
+    /// Certificate chain in PEM that broadcast is shown. Read again when it changes.
+    #[arg(long, env = "TIDINGS_BROADCAST_CERT", value_name = "FILE")]
+    pub broadcast_cert: Option<PathBuf>,
+
+    /// Private key of that certificate in PEM. Read again when it changes.
+    #[arg(long, env = "TIDINGS_BROADCAST_KEY", value_name = "FILE")]
+    pub broadcast_key: Option<PathBuf>,
+
+    /// Token that broadcast is shown, with the scope broadcast:write. Read again when it changes.
+    #[arg(long, env = "TIDINGS_BROADCAST_TOKEN_FILE", value_name = "FILE")]
+    pub broadcast_token_file: Option<PathBuf>,
 
     /// Longest time between a commit and the relay's look at it, e.g. `250ms`; in the usual case it is told at once.
     #[arg(long, env = "TIDINGS_HISTORY_RELAY_TICK", default_value_t = Self::default().history_relay_tick, value_parser = duration)]
@@ -74,7 +93,41 @@ pub struct RelayArgs {
 
 impl Default for RelayArgs {
     fn default() -> Self {
-        Self { broadcast_addr: None, history_relay_tick: Duration::from_millis(250).into(), history_park_after: 10 }
+        Self {
+            broadcast_addr: None,
+            broadcast_ca: None,
+            broadcast_cert: None,
+            broadcast_key: None,
+            broadcast_token_file: None,
+            history_relay_tick: Duration::from_millis(250).into(),
+            history_park_after: 10,
+        }
+    }
+}
+
+impl RelayArgs {
+    /// The instances of broadcast, if there is one, and what they are shown.
+    ///
+    /// # Errors
+    /// The setting that is wrong.
+    pub fn broadcast(&self) -> Result<Option<(&Addresses, Credentials)>, Wrong> {
+        let Some(addresses) = &self.broadcast_addr else { return Ok(None) };
+        let files = Files {
+            ca: self.broadcast_ca.clone(),
+            cert: self.broadcast_cert.clone(),
+            key: self.broadcast_key.clone(),
+            token: self.broadcast_token_file.clone(),
+        };
+        let wrong = |unusable: Unusable| {
+            let (flag, variable) = match unusable.part {
+                Part::Ca => ("--broadcast-ca", "TIDINGS_BROADCAST_CA"),
+                Part::Cert => ("--broadcast-cert", "TIDINGS_BROADCAST_CERT"),
+                Part::Key => ("--broadcast-key", "TIDINGS_BROADCAST_KEY"),
+                Part::Token => ("--broadcast-token-file", "TIDINGS_BROADCAST_TOKEN_FILE"),
+            };
+            Wrong::new(flag, variable, unusable.to_string())
+        };
+        Ok(Some((addresses, Credentials::open(&files, addresses).map_err(wrong)?)))
     }
 }
 

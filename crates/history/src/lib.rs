@@ -39,6 +39,7 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    config.relay.broadcast()?;
     let listener = listen(config.listen, &config.server).await?;
     serve(config, listener, shutdown).await
 }
@@ -50,7 +51,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let redis = Redis::open(&config.redis, "history", Role::Cache).map_err(ServeError::Redis)?;
     let tails = Arc::new(cache::Tails::new(redis, config.tails.lives()));
     let store = store::Store::new(postgres);
-    let broadcast = config.relay.broadcast_addr.as_ref().map(peer::Broadcast::new);
+    let broadcast = config.relay.broadcast()?.map(|(at, credentials)| peer::Broadcast::new(at, &credentials));
     let park_after = config.relay.history_park_after;
     let relay = Arc::new(domain::Relay::new(store.clone(), Arc::clone(&tails), broadcast, park_after));
     let histories = domain::Histories::new(store, tails, Arc::clone(&relay));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidings_client::{Addresses, Caller, Endpoints, Policy};
+use tidings_client::{Addresses, Caller, Credentials, Endpoints, Policy};
 use tidings_proto::broadcast::batch_publish_result::Outcome;
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use tidings_proto::broadcast::{self as pb, BatchPublishRequest, PublishRequest};
@@ -41,10 +41,10 @@ pub enum Error {
 }
 
 impl Broadcast {
-    /// Broadcast at these addresses; nothing is connected before the first call.
-    pub fn new(addresses: &Addresses) -> Self {
+    /// Broadcast at these addresses, which is shown these credentials; nothing is connected before the first call.
+    pub fn new(addresses: &Addresses, credentials: &Credentials) -> Self {
         let policy = Policy { timeout: TIMEOUT, patience: PATIENCE, ..Policy::default() };
-        Self { caller: Caller::new(Endpoints::new(addresses), policy) }
+        Self { caller: Caller::new(Endpoints::secured(addresses, credentials), policy) }
     }
 
     /// Publishes messages, each to the channel of its conversation, those of one conversation in the order given; a message

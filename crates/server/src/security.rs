@@ -57,6 +57,13 @@ const TOKENS: Setting = Setting { flag: "--token-file", variable: "TIDINGS_TOKEN
 /// What a service listens on.
 const LISTEN: Setting = Setting { flag: "--listen", variable: "TIDINGS_LISTEN" };
 
+impl Wrong {
+    /// A setting, by its flag and its variable, and what is wrong with it: its value, and what was expected.
+    pub fn new(flag: &'static str, variable: &'static str, problem: impl Into<String>) -> Self {
+        Self { setting: Setting { flag, variable }, problem: problem.into() }
+    }
+}
+
 impl Setting {
     /// It is not given, and should be.
     pub(crate) fn missing(self, expected: &str) -> Wrong {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use tidings_client::{Addresses, Endpoints, Malformed, Refusal, within};
+use tidings_client::{Addresses, Malformed, Refusal, within};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -19,8 +19,7 @@ use self::codec::Dynamic;
 use crate::address::Service;
 use crate::cli::{self, Output};
 use crate::contracts::{self, Contracts};
-use crate::error;
-use crate::out;
+use crate::{credentials, error, out};
 
 const EXAMPLES: &str = r#"Examples:
   tidings call user.v1.UserService/GetUser '{"id": "ada"}'
@@ -58,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "METHOD|MESSAGE", conflicts_with = "method")]
     describe: Option<String>,
 
-    /// Where the service is, HOST:PORT or http://HOST:PORT; one of several separated by commas [default: see below]
+    /// Where the service is, HOST:PORT or https://HOST:PORT; one of several separated by commas [default: see below]
     #[arg(long, value_name = "ADDRESS")]
     addr: Option<Addresses>,
 
@@ -73,6 +72,9 @@ pub(crate) struct Args {
     /// How to print the answer: json over several lines, or jsonl in one
     #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = output)]
     output: Output,
+
+    #[command(flatten)]
+    credentials: credentials::Args,
 }
 
 /// The formats that an answer has: there is no table of a nested message.
@@ -117,6 +119,9 @@ pub(crate) enum Error {
     /// An environment variable holds no address.
     #[error(transparent)]
     Address(#[from] Malformed),
+    /// Credentials that can not be used.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Unusable),
     /// The request is not what the method takes.
     #[error("the request is no {message}: {reason}")]
     Request {
@@ -179,7 +184,8 @@ async fn call(method: &MethodDescriptor, args: &Args) -> Result<(), Error> {
         request.metadata_mut().append(name.clone(), value.clone());
     }
     request.set_timeout(args.timeout);
-    let endpoint = Endpoints::new(&addresses).pick();
+    let endpoint = args.credentials.endpoints(&addresses)?.pick();
+    endpoint.authorize(&mut request);
     let answered = within(args.timeout, print_answers(method, endpoint.channel(), request, args.output)).await;
     answered.map_err(|status| Error::Refused(Refusal::new(&status, endpoint.address())))?
 }

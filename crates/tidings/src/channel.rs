@@ -6,7 +6,7 @@ mod subscribe;
 
 use std::io;
 
-use crate::error;
+use crate::{credentials, error};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// The service refused or did not answer.
     #[error(transparent)]
     Service(#[from] tidings_client::Error),
+    /// Credentials that can not be used.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Unusable),
     /// A position belongs to one channel.
     #[error("--from is a position of one channel, and {0} were named")]
     FromOfSeveral(usize),
@@ -52,7 +55,7 @@ impl Error {
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::FromOfSeveral(_) | Self::Input(_) => error::USAGE,
+            Self::Credentials(_) | Self::FromOfSeveral(_) | Self::Input(_) => error::USAGE,
             Self::Service(_) | Self::Signals(_) => error::SERVICE,
         }
     }

@@ -9,11 +9,13 @@ mod call;
 mod channel;
 mod cli;
 mod contracts;
+mod credentials;
 mod error;
 mod lock;
 mod out;
 mod replay;
 mod serve;
+mod token;
 mod up;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ mod show;
 use std::io;
 use std::time::Duration;
 
-use tidings_client::{Addresses, Caller, Endpoints, Lost};
+use tidings_client::{Addresses, Caller, Lost};
 use tidings_proto::lock::lock_service_client::LockServiceClient;
 use tidings_proto::lock::release_lock_response::Outcome;
 use tidings_proto::lock::{GetLockRequest, ReleaseLockRequest};
@@ -16,7 +16,7 @@ use self::show::Blocked;
 use crate::address::{LOCK_ADDRESS, LOCK_VARIABLE};
 use crate::cli::{self, Output};
 use crate::contracts::Contracts;
-use crate::{error, out};
+use crate::{credentials, error, out};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,7 +75,7 @@ struct Release {
 /// What all verbs want to know of the service.
 #[derive(Debug, clap::Args)]
 struct Service {
-    /// Where the lock service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the lock service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = LOCK_VARIABLE, default_value = LOCK_ADDRESS)]
     addr: Addresses,
 
@@ -86,11 +86,14 @@ struct Service {
     /// How to print the result
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
+
+    #[command(flatten)]
+    credentials: credentials::Args,
 }
 
 impl Service {
-    fn caller(&self) -> Caller {
-        Caller::new(Endpoints::new(&self.addr), cli::policy(self.timeout))
+    fn caller(&self) -> Result<Caller, credentials::Unusable> {
+        Ok(Caller::new(self.credentials.endpoints(&self.addr)?, cli::policy(self.timeout)))
     }
 }
 
@@ -100,6 +103,9 @@ pub(crate) enum Error {
     /// The service refused or did not answer.
     #[error(transparent)]
     Service(#[from] tidings_client::Error),
+    /// Credentials that can not be used.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Unusable),
     /// Somebody else has it.
     #[error("{0}")]
     Blocked(Box<Blocked>),
@@ -122,7 +128,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Blocked(_) | Self::NotHeld { .. } => error::NO,
-            Self::Command { .. } => error::USAGE,
+            Self::Command { .. } | Self::Credentials(_) => error::USAGE,
             Self::Service(_) | Self::System { .. } | Self::Lost { .. } => error::SERVICE,
         }
     }
@@ -140,7 +146,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Error> {
 async fn get(Get { name, service }: Get) -> Result<(), Error> {
     let request = GetLockRequest { name };
     let send = async |channel, request| LockServiceClient::new(channel).get_lock(request).await;
-    let lock = service.caller().call("GetLock", &request, send).await?.lock.unwrap_or_default();
+    let lock = service.caller()?.call("GetLock", &request, send).await?.lock.unwrap_or_default();
     out::result(match service.output {
         Output::Table => show::lock(&lock),
         output => output.json(&Contracts::compiled_in().json("tidings.lock.v1.Lock", &lock)),
@@ -151,7 +157,7 @@ async fn get(Get { name, service }: Get) -> Result<(), Error> {
 async fn release(Release { name, lease, token, service }: Release) -> Result<(), Error> {
     let request = ReleaseLockRequest { name, lease_id: lease, token };
     let send = async |channel, request| LockServiceClient::new(channel).release_lock(request).await;
-    let answer = service.caller().call("ReleaseLock", &request, send).await?;
+    let answer = service.caller()?.call("ReleaseLock", &request, send).await?;
     let released = answer.outcome() == Outcome::Released;
     match service.output {
         Output::Table if released => out::result("released"),

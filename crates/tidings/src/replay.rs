@@ -36,7 +36,7 @@ use self::services::{Places, Services};
 use self::side_by_side::side_by_side;
 use crate::address;
 use crate::cli::{self, Output};
-use crate::{error, out};
+use crate::{credentials, error, out};
 
 const FORMAT: &str = "\
 What is sent:
@@ -107,19 +107,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = cli::duration)]
     patience: Duration,
 
-    /// Where the user service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the user service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::USER_VARIABLE, default_value = address::USER_ADDRESS)]
     user_addr: Addresses,
 
-    /// Where the history service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the history service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::HISTORY_VARIABLE, default_value = address::HISTORY_ADDRESS)]
     history_addr: Addresses,
 
-    /// Where the lock service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the lock service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::LOCK_VARIABLE, default_value = address::LOCK_ADDRESS)]
     lock_addr: Addresses,
 
-    /// Where the broadcast service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::BROADCAST_VARIABLE, default_value = address::BROADCAST_ADDRESS)]
     broadcast_addr: Addresses,
 
@@ -130,6 +130,9 @@ pub(crate) struct Args {
     /// Print no progress
     #[arg(long, short)]
     quiet: bool,
+
+    #[command(flatten)]
+    credentials: credentials::Args,
 }
 
 fn prefix(text: &str) -> Result<String, &'static str> {
@@ -151,6 +154,9 @@ pub(crate) enum Error {
     /// The logs cannot be read.
     #[error(transparent)]
     Files(#[from] files::Error),
+    /// Credentials that can not be used.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Unusable),
     /// A service did not do its part.
     #[error(transparent)]
     Service(#[from] services::Error),
@@ -168,7 +174,7 @@ impl Error {
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Files(_) => error::USAGE,
+            Self::Files(_) | Self::Credentials(_) => error::USAGE,
             Self::Service(_) => error::SERVICE,
             Self::Different { .. } => error::NO,
         }
@@ -186,8 +192,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         history: &args.history_addr,
         lock: &args.lock_addr,
         broadcast: &args.broadcast_addr,
+        credentials: &args.credentials,
     };
-    let services = Services::new(&places, &policy);
+    let services = Services::new(&places, &policy)?;
     let work = Work { progress: Progress::new(args.quiet), plan: &plan, services: &services, args: &args };
     let (findings, sending, checking) = work.run().await?;
 

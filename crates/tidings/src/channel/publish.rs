@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidings_client::{Addresses, Caller, Endpoints};
+use tidings_client::{Addresses, Caller};
 use tidings_proto::broadcast::PublishRequest;
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::Error;
 use crate::address::{BROADCAST_ADDRESS, BROADCAST_VARIABLE};
 use crate::cli::{self, Output};
 use crate::contracts::Contracts;
-use crate::out;
+use crate::{credentials, out};
 
 /// The most data that a message can have; the contract says so. A byte more is read, so that the service refuses it.
 const DATA_MAX: u64 = 64 * 1024;
@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 
-    /// Where the broadcast service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = BROADCAST_VARIABLE, default_value = BROADCAST_ADDRESS)]
     addr: Addresses,
 
@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// How to print the position
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
+
+    #[command(flatten)]
+    credentials: credentials::Args,
 }
 
 /// One `NAME=VALUE`.
@@ -93,7 +96,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         // Only what has a name is safe to repeat.
         request_id: args.request_id.unwrap_or_else(|| Uuid::now_v7().to_string()),
     };
-    let caller = Caller::new(Endpoints::new(&args.addr), cli::policy(args.timeout));
+    let caller = Caller::new(args.credentials.endpoints(&args.addr)?, cli::policy(args.timeout));
     let send = async |channel, request| BroadcastServiceClient::new(channel).publish(request).await;
     let answer = caller.call("Publish", &request, send).await?;
     out::result(match args.output {

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tidings_client::{Addresses, Endpoints, Event, Start, Subscription};
+use tidings_client::{Addresses, Event, Start, Subscription};
 use tidings_proto::broadcast::Position;
 use tokio::signal::ctrl_c;
 
@@ -12,7 +12,7 @@ use super::Error;
 use super::show::Shown;
 use crate::address::{BROADCAST_ADDRESS, BROADCAST_VARIABLE};
 use crate::cli::{self, Output};
-use crate::out;
+use crate::{credentials, out};
 
 const MORE: &str = "\
 A line of the table is: offset, time, data; first the channel if there are
@@ -52,7 +52,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     count: Option<NonZeroU64>,
 
-    /// Where the broadcast service is, HOST:PORT or http://HOST:PORT, several instances separated by commas
+    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
     #[arg(long, value_name = "ADDRESS", env = BROADCAST_VARIABLE, default_value = BROADCAST_ADDRESS)]
     addr: Addresses,
 
@@ -63,6 +63,9 @@ pub(super) struct Args {
     /// How to print the messages
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
+
+    #[command(flatten)]
+    credentials: credentials::Args,
 }
 
 /// Where a channel is to begin: behind this.
@@ -86,7 +89,7 @@ impl FromStr for Behind {
 /// Listens until enough has come.
 pub(super) async fn run(args: Args) -> Result<(), Error> {
     let shown = Shown::new(args.output, args.channels.len() > 1);
-    let endpoints = Endpoints::new(&args.addr);
+    let endpoints = args.credentials.endpoints(&args.addr)?;
     let mut subscription = Subscription::open(&endpoints, starts(&args)?).with_patience(args.timeout);
     let mut missing = args.count.map(NonZeroU64::get);
     while missing != Some(0) {

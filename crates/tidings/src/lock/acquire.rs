@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<u8, Error> {
     let Args { name, owner, ttl, wait, request_id, service, command } = args;
     let owner = owner.unwrap_or_else(user_at_host);
     let options = AcquireOptions { name: name.clone(), owner, ttl, wait, request_id };
-    let guard = match LockGuard::acquire(&service.caller(), options).await? {
+    let guard = match LockGuard::acquire(&service.caller()?, options).await? {
         Acquired::Granted(guard) => guard,
         Acquired::Held { blockers, waiting } => {
             let held = Held { blockers, waiting };

@@ -19,6 +19,8 @@ use tidings_status::Failure;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::credentials::{self, Unusable};
+
 /// How long one call waits for a lock; half of what it may.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
@@ -67,6 +69,8 @@ pub(super) struct Places<'a> {
     pub(super) lock: &'a Addresses,
     /// Channels.
     pub(super) broadcast: &'a Addresses,
+    /// What all of them are shown.
+    pub(super) credentials: &'a credentials::Args,
 }
 
 /// The services, one connection to each of their instances.
@@ -81,15 +85,19 @@ pub(super) struct Services {
 
 impl Services {
     /// Nothing is connected before the first call.
-    pub(super) fn new(places: &Places<'_>, policy: &Policy) -> Self {
-        let caller = |addresses| Caller::new(Endpoints::new(addresses), policy.clone());
-        Self {
-            users: caller(places.user),
-            history: caller(places.history),
-            locks: caller(places.lock),
-            broadcast: Endpoints::new(places.broadcast),
+    ///
+    /// # Errors
+    /// The credentials can not be used.
+    pub(super) fn new(places: &Places<'_>, policy: &Policy) -> Result<Self, Unusable> {
+        let endpoints = |addresses| places.credentials.endpoints(addresses);
+        let caller = |addresses| Ok::<_, Unusable>(Caller::new(endpoints(addresses)?, policy.clone()));
+        Ok(Self {
+            users: caller(places.user)?,
+            history: caller(places.history)?,
+            locks: caller(places.lock)?,
+            broadcast: endpoints(places.broadcast)?,
             patience: policy.patience,
-        }
+        })
     }
 
     /// How many calls were repeats.

@@ -7,6 +7,7 @@ mod channel;
 mod fake;
 mod lock;
 mod replay;
+mod token;
 
 use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
