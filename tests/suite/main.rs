@@ -6,5 +6,6 @@
 mod interop;
 mod main_job;
 mod readme;
+mod secured;
 mod support;
 mod up;

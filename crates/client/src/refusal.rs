@@ -1,6 +1,6 @@
 //! What became of a call that did not end with OK.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 
 use tidings_status::Failure;
@@ -44,6 +44,19 @@ impl Refusal {
             last = error;
             cause = error.source();
         }
-        Self::Unreachable { address: address.clone(), reason: last.to_string() }
+        let mut reason = last.to_string();
+        // A server that refuses a certificate says so and closes; whether that is heard before the end is a matter of luck.
+        if address.is_secure() && was_closed(last, &reason) {
+            reason.push_str("; does the service accept your certificate?");
+        }
+        Self::Unreachable { address: address.clone(), reason }
     }
+}
+
+/// Whether a connection came to its end without a reason.
+fn was_closed(error: &(dyn Error + 'static), text: &str) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ends = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    // The words are hyper's for a call whose connection ended before it was sent.
+    text == "connection closed" || error.downcast_ref::<io::Error>().is_some_and(|error| ends.contains(&error.kind()))
 }

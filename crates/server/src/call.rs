@@ -19,13 +19,16 @@ use tracing::{Instrument as _, Span};
 
 pub use request_id::RequestId;
 
-/// Gives each call to `S` a [`RequestId`]: in the extensions of the request, in the span `rpc`, and in the answer.
+use crate::auth::Tokens;
+
+/// Gives each call to `S` a [`RequestId`]: in the extensions of the request, in the span `rpc`, and in the answer. Answers
+/// those that lack a token, if tokens are asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Calls<S>(S);
+pub(crate) struct Calls<S>(S, Option<Tokens>);
 
 impl<S> Calls<S> {
-    pub(crate) fn new(service: S) -> Self {
-        Self(service)
+    pub(crate) fn new(service: S, tokens: Option<Tokens>) -> Self {
+        Self(service, tokens)
     }
 }
 
@@ -45,6 +48,13 @@ where
         let id = RequestId::of(request.headers());
         let mut call = Call::begin(request.uri().path(), id.clone());
         request.extensions_mut().insert(id);
+        let path = request.uri().path();
+        let admitted = self.1.as_ref().map_or(Ok(()), |tokens| tokens.admit(path, request.headers()));
+        if let Err(refusal) = admitted {
+            let (mut head, body) = refusal.reply(path).into_status().into_http::<Body>().into_parts();
+            call.end(&mut head.headers);
+            return Box::pin(async move { Ok(Response::from_parts(head, Answer { body, call })) });
+        }
         let answering = self.0.call(request).instrument(call.span.clone());
         Box::pin(async move {
             let (mut head, body) = answering.await?.into_parts();

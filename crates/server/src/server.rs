@@ -112,8 +112,8 @@ impl Server {
         }
         self.add_reflection()?;
         self.routes.add_service(self.health.service());
-        let calls = Calls::new(self.routes.routes().prepare());
         let security = self.args.security.open()?;
+        let calls = Calls::new(self.routes.routes().prepare(), security.tokens.clone());
         let connections = Connections::new(&self.args, calls, security.tls.clone());
         let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.look)));
         self.health.open(&self.names);

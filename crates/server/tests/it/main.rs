@@ -1,7 +1,8 @@
-//! The server over real sockets: health, reflection, request ids, limits, shutdown, TLS.
+//! The server over real sockets: health, reflection, request ids, limits, shutdown, TLS, tokens.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod auth;
 mod health;
 mod limits;
 mod log;

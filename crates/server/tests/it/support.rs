@@ -39,11 +39,16 @@ impl Running {
     }
 
     pub(crate) async fn with(args: Args) -> Self {
+        Self::serving(args, |server| server).await
+    }
+
+    /// A server with more than the probe.
+    pub(crate) async fn serving(args: Args, more: impl FnOnce(Server) -> Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let probe = Probe::default();
         let shutdown = CancellationToken::new();
-        let server = Server::new(&args).add(probe.clone());
+        let server = more(Server::new(&args).add(probe.clone()));
         let health = server.health();
         let serving = server.serve(listener, shutdown.clone());
         Self { address, health, probe, shutdown, server: tokio::spawn(async { serving.await.unwrap() }) }

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -87,13 +87,20 @@ impl Secure {
     }
 
     /// A connection on which nothing was said yet.
-    async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+    async fn connect(&self, identity: Option<&Pair>) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.server.address).await?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.pem().as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![pair.der.clone().into()], key).unwrap()
+            }
+        };
         config.alpn_protocols.push(b"h2".to_vec());
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
@@ -101,7 +108,7 @@ impl Secure {
 
     /// The certificate that a new connection is shown.
     async fn shown(&self) -> Vec<u8> {
-        let stream = self.connect().await.unwrap();
+        let stream = self.connect(None).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
@@ -120,7 +127,7 @@ async fn a_client_with_the_right_ca_is_served_over_tls_and_http2_is_agreed_on() 
 
     secure.call(None).await.unwrap();
 
-    assert_eq!(secure.connect().await.unwrap().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    assert_eq!(secure.connect(None).await.unwrap().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
 }
 
 #[tokio::test]
@@ -163,8 +170,11 @@ async fn where_names_are_given_a_client_certificate_must_carry_one_of_them() {
         secure.call(Some(&secure.ca.sign(names))).await.unwrap();
     }
     for names in [&["evil.chat"][..], &["spiffe://chat/bots/evil"], &[]] {
-        let error = secure.call(Some(&secure.ca.sign(names))).await.unwrap_err();
-        assert!(format!("{error:?}").contains("AccessDenied"), "{error:?}");
+        let pair = secure.ca.sign(names);
+        secure.call(Some(&pair)).await.unwrap_err();
+        let mut stream = secure.connect(Some(&pair)).await.unwrap(); // by the client's part of the handshake
+        let error = timeout(SOON, stream.read(&mut [0; 1])).await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("AccessDenied"), "{error}");
     }
 }
 

@@ -28,7 +28,8 @@ pub(super) fn append(path: &Path, line: &Line) -> Result<(), String> {
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&format!("{line}\n"));
+    text += &line.to_string();
+    text.push('\n');
 
     let new = beside(&path);
     let written = (|| {

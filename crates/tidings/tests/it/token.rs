@@ -16,7 +16,9 @@ fn new<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn hash(token: &str) -> String {
-    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash: [u8; 32] = Sha256::digest(token).into();
+    let half = |half: &[u8]| u128::from_be_bytes(half.try_into().unwrap());
+    format!("{:032x}{:032x}", half(&hash[..16]), half(&hash[16..]))
 }
 
 fn path(dir: &TempDir, name: &str) -> String {

@@ -1,0 +1,208 @@
+//! An installation in which nobody is believed: certificates both ways, allowed names, tokens with scopes.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tidings_devstack::{Devstack, Options};
+use tokio::runtime::Runtime;
+
+use crate::support::{TIDINGS, eventually, finish, root, stderr};
+
+const SERVICES: [&str; 4] = ["user", "history", "lock", "broadcast"];
+const ADA: &str = r#"{"id": "ada"}"#;
+
+/// The four services with TLS, client certificates and tokens, on a Postgres and a Redis of their own.
+struct Secured {
+    services: Vec<(&'static str, String, Child)>,
+    files: Files,
+    runtime: Runtime,
+    stack: Option<Devstack>,
+}
+
+/// Certificates that one CA has signed, and tokens.
+struct Files {
+    dir: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Files {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let files = Self { dir: tempfile::tempdir().unwrap(), ca };
+        fs::write(files.path("ca.pem"), files.ca.pem()).unwrap();
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes `name.pem` and `name.key`, for hosts and addresses or a URI.
+    fn certify(&self, name: &str, hosts: &[&str], uri: Option<&str>) {
+        let mut params =
+            CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
+        let key = KeyPair::generate().unwrap();
+        fs::write(self.path(&format!("{name}.pem")), params.signed_by(&key, &self.ca).unwrap().pem()).unwrap();
+        fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// Makes `name.token`, with these scopes, and adds it to the list.
+    fn token(&self, name: &str, scopes: &str) {
+        let made = Command::new(TIDINGS)
+            .args(["token", "new", "--name", name, "--scope", scopes, "--out"])
+            .arg(self.path(&format!("{name}.token")))
+            .arg("--append")
+            .arg(self.path("tokens"))
+            .status();
+        assert!(made.unwrap().success());
+    }
+}
+
+impl Secured {
+    fn start() -> Self {
+        let files = Files::new();
+        files.certify("server", &["localhost", "127.0.0.1"], None);
+        files.certify("gateway", &[], Some("spiffe://chat/gateway"));
+        files.certify("history", &["history.chat"], None);
+        files.certify("stranger", &["stranger.chat"], None);
+        files.token("gateway", "*:read,*:write");
+        files.token("reader", "user:read");
+        files.token("history", "broadcast:write");
+
+        let runtime = Runtime::new().unwrap();
+        let stack = runtime.block_on(async {
+            let stack = Devstack::start(Options::temporary()).await.unwrap();
+            for service in SERVICES {
+                stack.postgres().create_database(&format!("tidings_{service}")).await.unwrap();
+            }
+            stack
+        });
+        let mut secured = Self { services: Vec::new(), files, runtime, stack: None };
+        let places: Vec<_> = free_addresses();
+        for (name, address) in SERVICES.into_iter().zip(&places) {
+            let child = secured.serve(name, address, &places[3], &stack);
+            secured.services.push((name, address.clone(), child));
+        }
+        secured.stack = Some(stack);
+        for (name, address, _) in &secured.services {
+            eventually(&format!("{name} listens"), || TcpStream::connect(address).ok());
+        }
+        secured
+    }
+
+    fn serve(&self, name: &str, address: &str, broadcast: &str, stack: &Devstack) -> Child {
+        let file = |name| self.files.path(name);
+        let mut command = Command::new(TIDINGS);
+        command
+            .args(["serve", name, "--tls-client-san", "spiffe://chat/gateway,history.chat", "--listen", address])
+            .env("TIDINGS_TLS_CERT", file("server.pem"))
+            .env("TIDINGS_TLS_KEY", file("server.key"))
+            .env("TIDINGS_TLS_CLIENT_CA", file("ca.pem"))
+            .env("TIDINGS_TOKEN_FILE", file("tokens"))
+            .env("TIDINGS_MIGRATE", "true")
+            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&format!("tidings_{name}")))
+            .env("TIDINGS_REDIS_URL", stack.redis().url())
+            .env("TIDINGS_LOCK_FRESH_START", "true");
+        if name == "history" {
+            command
+                .env("TIDINGS_BROADCAST_ADDR", format!("https://{broadcast}"))
+                .env("TIDINGS_BROADCAST_CA", file("ca.pem"))
+                .env("TIDINGS_BROADCAST_CERT", file("history.pem"))
+                .env("TIDINGS_BROADCAST_KEY", file("history.key"))
+                .env("TIDINGS_BROADCAST_TOKEN_FILE", file("history.token"));
+        }
+        command.stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// A command of somebody with this certificate and this token, if any.
+    fn command(&self, certificate: Option<&str>, token: Option<&str>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(TIDINGS);
+        command.args(arguments).current_dir(root()).env("TIDINGS_CALLER_CA", self.files.path("ca.pem"));
+        for (name, address, _) in &self.services {
+            command.env(format!("TIDINGS_{}_ADDR", name.to_uppercase()), format!("https://{address}"));
+        }
+        if let Some(name) = certificate {
+            command.env("TIDINGS_CALLER_CERT", self.files.path(&format!("{name}.pem")));
+            command.env("TIDINGS_CALLER_KEY", self.files.path(&format!("{name}.key")));
+        }
+        if let Some(name) = token {
+            command.env("TIDINGS_CALLER_TOKEN_FILE", self.files.path(&format!("{name}.token")));
+        }
+        command
+    }
+
+    /// What a stranger who calls `method` is told.
+    fn refusal(&self, certificate: Option<&str>, token: Option<&str>, method: &str, request: &str) -> String {
+        let output = finish(&mut self.command(certificate, token, &["call", method, request]));
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        stderr(&output)
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        for (_, _, child) in &mut self.services {
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+            let _ = child.wait();
+        }
+        if let Some(stack) = self.stack.take() {
+            self.runtime.block_on(stack.stop());
+        }
+    }
+}
+
+/// An address for each service; all are held until all are known, so that they differ.
+fn free_addresses() -> Vec<String> {
+    let held: Vec<_> = SERVICES.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}
+
+#[test]
+fn with_certificates_and_tokens_the_main_job_is_done_and_nobody_else_gets_in() {
+    let secured = Secured::start();
+
+    // Calls, locks, subscriptions, and the relay from history to broadcast, without which the readers would miss messages.
+    let replayed = finish(&mut secured.command(Some("gateway"), Some("gateway"), &["replay", "demo", "--quiet"]));
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+
+    for certificate in [Some("stranger"), None] {
+        let refusal = secured.refusal(certificate, Some("gateway"), "GetUser", ADA);
+        let told = ["AccessDenied", "CertificateRequired", "does the service accept your certificate?"];
+        assert!(told.iter().any(|told| refusal.contains(told)), "{refusal}");
+    }
+    let create = r#"{"user": {"id": "ada"}}"#;
+    for (token, method, request, expected) in [
+        (None, "GetUser", ADA, "UNAUTHENTICATED UNAUTHENTICATED"),
+        (Some("reader"), "CreateUser", create, "PERMISSION_DENIED PERMISSION_DENIED"),
+        (Some("reader"), "CreateUser", create, "scope = user:write"),
+    ] {
+        let refusal = secured.refusal(Some("gateway"), token, method, request);
+        assert!(refusal.contains(expected), "{expected}: {refusal}");
+    }
+    let absent = secured.refusal(Some("gateway"), Some("reader"), "GetUser", ADA);
+    assert!(absent.contains("NOT_FOUND USER_NOT_FOUND"), "{absent}");
+}
+
+#[test]
+fn a_service_that_asks_nobody_who_they_are_does_not_listen_to_strangers() {
+    let output = finish(
+        Command::new(TIDINGS)
+            .args(["serve", "user", "--listen", "0.0.0.0:0"])
+            .env("TIDINGS_POSTGRES_URL", "postgres://127.0.0.1:1/nothing")
+            .env("TIDINGS_REDIS_URL", "redis://127.0.0.1:1"),
+    );
+
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let told = stderr(&output);
+    for part in ["--listen (TIDINGS_LISTEN): '0.0.0.0:0': expected", "--tls-cert", "--token-file", "--insecure"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
