@@ -24,8 +24,8 @@ pub use self::secret::{Hash, Secret};
 use crate::Reason;
 use crate::live::{Content, Live, Malformed, Unusable};
 
-/// More than anybody needs; each costs every call some nanoseconds.
-const TOKENS_MAX: usize = 1000;
+/// More than services have callers. Each costs every call some tens of nanoseconds, as all are compared.
+const TOKENS_MAX: usize = 256;
 /// What everybody who can connect is told: whether it works, and what it is. In both versions of reflection.
 const OPEN: [&str; 2] = ["/grpc.health.v1.", "/grpc.reflection.v1"];
 

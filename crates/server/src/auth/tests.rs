@@ -107,3 +107,12 @@ fn neither_tokens_nor_their_hashes_are_seen_in_what_a_program_prints_of_them() {
 
     assert!(!printed.contains(&secret.reveal()[8..]) && !printed.contains(&secret.hash().hex()), "{printed}");
 }
+
+#[test]
+fn a_list_has_a_limit() {
+    let lines = |count| (0..count).map(|n| format!("one {n:064x} lock:read\n")).collect::<String>();
+
+    assert!(List::read(lines(TOKENS_MAX).as_bytes()).is_ok());
+    let (_, problem) = List::read(lines(TOKENS_MAX + 1).as_bytes()).err().unwrap();
+    assert_eq!(problem, "at most 256 tokens, got 257");
+}

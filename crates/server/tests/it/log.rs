@@ -3,16 +3,27 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use tracing::subscriber::set_default;
+use tracing::subscriber::{DefaultGuard, set_default};
 
 use crate::support::{Running, call_as};
 
 /// Log lines, kept.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    fn text(&self) -> String {
+    /// Keeps what this thread logs, until the guard goes.
+    pub(crate) fn keep(&self, filter: &str) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        set_default(subscriber)
+    }
+
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }
@@ -31,13 +42,7 @@ impl Write for Lines {
 #[tokio::test(flavor = "current_thread")]
 async fn every_call_writes_one_line_with_method_code_duration_and_request_id() {
     let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tidings_server=debug")
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = set_default(subscriber);
+    let _guard = lines.keep("tidings_server=debug");
     let server = Running::start().await;
 
     let channel = server.channel().await;

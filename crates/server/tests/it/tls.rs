@@ -16,10 +16,12 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::log::Lines;
 use crate::support::pki::{Ca, Mount, Pair};
 use crate::support::{Running, SOON, call};
 
@@ -88,11 +90,19 @@ impl Secure {
 
     /// A connection on which nothing was said yet.
     async fn connect(&self, identity: Option<&Pair>) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_in(&TLS13, identity).await
+    }
+
+    async fn connect_in(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        identity: Option<&Pair>,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.server.address).await?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.pem().as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
         let builder = builder.with_root_certificates(roots);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -122,12 +132,15 @@ fn files<'a>(ca: &'a str, pair: &'a Pair) -> [(&'static str, &'a str); 3] {
 }
 
 #[tokio::test]
-async fn a_client_with_the_right_ca_is_served_over_tls_and_http2_is_agreed_on() {
+async fn a_client_with_the_right_ca_is_served_over_tls_1_2_and_1_3_and_http2_is_agreed_on() {
     let secure = Secure::start().await;
 
     secure.call(None).await.unwrap();
 
-    assert_eq!(secure.connect(None).await.unwrap().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    for version in [&TLS12, &TLS13] {
+        let stream = secure.connect_in(version, None).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]), "{version:?}");
+    }
 }
 
 #[tokio::test]
@@ -259,9 +272,11 @@ async fn fifty_rotations_under_load_fail_no_call_and_new_connections_see_the_new
     assert!(answered > 500, "{answered}");
 }
 
-// One thread runs the whole test, so that its recorder hears what the server counts.
+// One thread runs the whole test, so that it hears what the server counts and logs.
 #[tokio::test(flavor = "current_thread")]
-async fn a_pair_that_does_not_match_is_counted_and_the_one_before_stays_in_use() {
+async fn a_pair_that_does_not_match_is_counted_and_logged_once_and_the_one_before_stays_in_use() {
+    let lines = Lines::default();
+    let _kept = lines.keep("tidings_server=info");
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
@@ -282,6 +297,11 @@ async fn a_pair_that_does_not_match_is_counted_and_the_one_before_stays_in_use()
     reloads("failed", 1).await;
     secure.call(None).await.unwrap();
     assert!(secure.shown().await == before);
+    sleep(5 * LOOK).await;
+    let text = lines.text();
+    let [line] = text.lines().filter(|line| line.contains("ERROR")).collect::<Vec<_>>()[..] else { panic!("{text}") };
+    assert!(line.contains("can not be used, the ones before stay in use"), "{line}");
+    assert!(line.contains("tls.key: expected the key of the certificate, got another"), "{line}");
 
     secure.exchange(&secure.ca.server());
     reloads("ok", 1).await;
