@@ -110,7 +110,8 @@ fn neither_tokens_nor_their_hashes_are_seen_in_what_a_program_prints_of_them() {
 
 #[test]
 fn a_list_has_a_limit() {
-    let lines = |count| (0..count).map(|n| format!("one {n:064x} lock:read\n")).collect::<String>();
+    let line = |n| format!("one {n:064x} lock:read");
+    let lines = |count| (0..count).map(line).collect::<Vec<_>>().join("\n");
 
     assert!(List::read(lines(TOKENS_MAX).as_bytes()).is_ok());
     let (_, problem) = List::read(lines(TOKENS_MAX + 1).as_bytes()).err().unwrap();
