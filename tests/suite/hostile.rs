@@ -1,0 +1,12 @@
+//! Clients of ill will against real services: what they do to themselves they may, to others never.
+//!
+//! `frames` and `raw` speak HTTP/2 by hand, for no library would send what is sent here. Beside every attack `victims` call
+//! on connections of their own, and each of their calls must succeed. `ledger` prints what an attack cost.
+
+mod floods;
+mod frames;
+mod ledger;
+mod malformed;
+mod raw;
+mod service;
+mod victims;

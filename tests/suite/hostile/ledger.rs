@@ -1,0 +1,109 @@
+//! What an attack cost the service, and what its victims felt: one line for each, printed also when all is well.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::service::Service;
+use super::victims::Victims;
+
+/// How much an attack may add to the memory of a service: buffers and the allocator's reserves, but nothing that grows with
+/// the attack.
+const GROWTH: u64 = 64 << 20;
+/// What the victims alone are watched for, to tell their cost from that of an attack.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Attacks on one service, with its victims.
+pub(crate) struct Ledger {
+    pub(crate) service: Service,
+    pub(crate) victims: Victims,
+    /// CPU seconds of the service for one call of a victim.
+    price: f64,
+    lines: String,
+}
+
+/// What an attacker did.
+pub(crate) struct Attack {
+    /// Connections that it took.
+    pub(crate) connections: u64,
+    /// What it sent on them: frames, calls or requests.
+    pub(crate) sent: u64,
+}
+
+impl Ledger {
+    /// Opens the account of a service.
+    pub(crate) async fn open(title: &str, service: Service) -> Self {
+        let victims = Victims::of(&service).await;
+        let mut lines = format!("\n{title}: the CPU time of the service, without that of its victims' calls\n");
+        let columns =
+            ["attack", "connections", "sent", "seconds", "CPU ms", "a connection", "MiB", "calls", "slowest ms"];
+        write!(lines, "  {:<44}{:>12}{:>10}{:>9}{:>9}", columns[0], columns[1], columns[2], columns[3], columns[4])
+            .unwrap();
+        writeln!(lines, "{:>14}{:>14}{:>8}{:>12}", columns[5], columns[6], columns[7], columns[8]).unwrap();
+        let mut ledger = Self { service, victims, price: 0.0, lines };
+        let (calls, cpu) = (ledger.victims.calls(), ledger.service.cpu());
+        sleep(QUIET).await;
+        let used = ledger.service.cpu() - cpu;
+        ledger.price = used.as_secs_f64() / count(ledger.victims.calls() - calls).max(1.0);
+        ledger
+    }
+
+    /// Lets an attack happen and takes down what it cost.
+    ///
+    /// # Panics
+    /// If a victim's call failed, the service ended, panicked, or grew.
+    pub(crate) async fn enter(&mut self, name: &str, attack: impl AsyncFnOnce(&Service) -> Attack) -> Attack {
+        let (memory, files, calls) = (self.service.memory(), self.service.files(), self.victims.calls());
+        self.victims.slowest();
+        let (start, cpu) = (Instant::now(), self.service.cpu());
+        let done = attack(&self.service).await;
+        self.victims.get_on().await;
+        let (took, used) = (start.elapsed(), self.service.cpu() - cpu);
+        let (answered, slowest) = (self.victims.calls() - calls, self.victims.slowest());
+        let own = (used.as_secs_f64() - self.price * count(answered)).max(0.0) * 1e3;
+        let after = self.service.memory();
+        self.line(name, &done, took, own, (memory, after), answered, slowest);
+        self.service.assert_is_well();
+        self.service.files_fall_to(files + 2, super::raw::SOON).await; // a connection to a store may have been added
+        assert!(after < memory + GROWTH, "{name}: memory grew from {memory} to {after}");
+        done
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a line has so many columns")]
+    fn line(
+        &mut self,
+        name: &str,
+        done: &Attack,
+        took: Duration,
+        own_ms: f64,
+        (before, after): (u64, u64),
+        answered: u64,
+        slowest: Duration,
+    ) {
+        let each = own_ms / count(done.connections).max(1.0);
+        let memory = format!("{} -> {}", before >> 20, after >> 20);
+        let (sent, connections, seconds) = (done.sent, done.connections, took.as_secs_f64());
+        write!(self.lines, "  {name:<44}{connections:>12}{sent:>10}{seconds:>9.1}{own_ms:>9.0}{each:>14.2}").unwrap();
+        writeln!(self.lines, "{memory:>14}{answered:>8}{:>12.0}", slowest.as_secs_f64() * 1e3).unwrap();
+    }
+
+    /// Closes the account, and prints it.
+    ///
+    /// # Panics
+    /// If any call of a victim failed.
+    pub(crate) async fn close(mut self) {
+        self.service.assert_is_well();
+        let total = self.victims.calls();
+        self.victims.end().await;
+        writeln!(self.lines, "  {total} calls of victims, 0 failed").unwrap();
+        // Past the harness, which keeps to itself what tests that succeed print.
+        std::io::stderr().write_all(self.lines.as_bytes()).unwrap();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing here counts to 2^52")]
+fn count(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,176 @@
+//! One service as a process of its own, with flags of the test's choice, on the servers that these tests share.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use tempfile::TempDir;
+use tidings_devstack::testing;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tonic::transport::{Channel, Endpoint};
+
+use super::raw::SOON;
+use crate::support::{TIDINGS, port_offset};
+
+/// A running service. Killed when dropped, and it ends with this process, however that ends.
+pub(crate) struct Service {
+    /// Which one.
+    pub(crate) name: &'static str,
+    /// Where it serves gRPC.
+    pub(crate) address: SocketAddr,
+    admin: SocketAddr,
+    process: Child,
+    database: String,
+    dir: TempDir,
+}
+
+impl Service {
+    /// Starts a service with an empty database, and waits until it listens.
+    pub(crate) async fn start(name: &'static str, flags: &[&str]) -> Self {
+        let stack = testing::shared().await;
+        let prefix = testing::key_prefix();
+        let database = format!("{name}_{prefix}");
+        stack.postgres().create_database(&database).await.unwrap();
+        let offset = port_offset();
+        let [address, admin] = [7401, 9401].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(TIDINGS);
+        command.args(["serve", name, "--stop-with-stdin"]).args(flags);
+        if name != "broadcast" {
+            command.env("TIDINGS_MIGRATE", "true");
+        }
+        let process = command
+            .env("TIDINGS_LISTEN", address.to_string())
+            .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
+            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&database))
+            .env("TIDINGS_REDIS_URL", stack.redis().url())
+            .env("TIDINGS_REDIS_PREFIX", prefix)
+            .stdin(Stdio::piped())
+            .stderr(File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut service = Self { name, address, admin, process, database, dir };
+        service.listens().await;
+        service
+    }
+
+    async fn listens(&mut self) {
+        let deadline = Instant::now() + SOON;
+        while TcpStream::connect(self.address).await.is_err() {
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {}", self.name, self.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// A connection of a client that behaves, whose calls fail rather than wait for ever.
+    pub(crate) async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().timeout(SOON);
+        endpoint.connect().await.unwrap()
+    }
+
+    /// The CPU time that all its threads have used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        // After the name, which may hold anything, the third field of the file; utime and stime are 14 and 15.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        // Linux tells it in hundredths of a second, whatever its own clock is.
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// The memory that it has, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many files it has open.
+    pub(crate) fn files(&self) -> usize {
+        fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Waits until it has no more files open than these: every connection of an attacker is gone.
+    pub(crate) async fn files_fall_to(&self, files: usize, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.files() > files {
+            assert!(Instant::now() < deadline, "{} files are open instead of {files}", self.files());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Lets it open no more than so many files; what is open stays open.
+    pub(crate) fn limit_files(&self, files: usize) {
+        let limit = Rlimit { current: Some(files.try_into().unwrap()), maximum: None };
+        let old = prlimit(Some(self.pid()), Resource::Nofile, Rlimit { maximum: self.hard_limit(), ..limit });
+        old.unwrap();
+    }
+
+    fn hard_limit(&self) -> Option<u64> {
+        let limits = fs::read_to_string(self.proc("limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        line.split_whitespace().nth(4).unwrap().parse().ok()
+    }
+
+    /// Asks it to stop, as an orchestrator does.
+    pub(crate) fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
+    /// How it ended, and when; waits up to `patience`.
+    pub(crate) async fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.process.try_wait().unwrap() {
+                None if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    /// If not, or if something in it has panicked.
+    pub(crate) fn assert_is_well(&mut self) {
+        assert_eq!(self.process.try_wait().unwrap(), None, "{} has ended: {}", self.name, self.log());
+        let log = self.log();
+        let panic = log.lines().find(|line| line.contains("panic"));
+        assert_eq!(panic, None);
+    }
+
+    /// Where its metrics are.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The name of its database.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap()
+    }
+
+    fn proc(&self, file: &str) -> std::path::PathBuf {
+        Path::new("/proc").join(self.process.id().to_string()).join(file)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
