@@ -3,10 +3,15 @@
 //! `frames` and `raw` speak HTTP/2 by hand, for no library would send what is sent here. Beside every attack `victims` call
 //! on connections of their own, and each of their calls must succeed. `ledger` prints what an attack cost.
 
+mod cancels;
+mod ends;
+mod files;
 mod floods;
 mod frames;
 mod ledger;
 mod malformed;
 mod raw;
 mod service;
+mod slow;
 mod victims;
+mod windows;

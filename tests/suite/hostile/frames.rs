@@ -1,5 +1,8 @@
 //! HTTP/2 as bytes (RFC 9113), also such as no client of good will would send.
 
+use prost::Message as _;
+use tidings_proto::user::GetUserRequest;
+
 /// What every connection begins with.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -145,11 +148,9 @@ pub(crate) fn streams() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
 
-/// A request for a user, `tidings.user.v1.GetUserRequest`.
+/// A request for a user.
 pub(crate) fn get_user(id: &str) -> Vec<u8> {
-    let mut request = vec![0x0a, u8::try_from(id.len()).unwrap()];
-    request.extend(id.as_bytes());
-    request
+    GetUserRequest { id: id.to_owned(), ..GetUserRequest::default() }.encode_to_vec()
 }
 
 #[test]

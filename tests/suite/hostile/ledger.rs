@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::raw::SOON;
 use super::service::Service;
 use super::victims::Victims;
 
 /// How much an attack may add to the memory of a service: buffers and the allocator's reserves, but nothing that grows with
 /// the attack.
 const GROWTH: u64 = 64 << 20;
+/// Connections to stores that a service may add while it is attacked; those of an attacker must be gone.
+const STORES: usize = 20;
 /// What the victims alone are watched for, to tell their cost from that of an attack.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -37,11 +40,20 @@ impl Ledger {
     pub(crate) async fn open(title: &str, service: Service) -> Self {
         let victims = Victims::of(&service).await;
         let mut lines = format!("\n{title}: the CPU time of the service, without that of its victims' calls\n");
-        let columns =
-            ["attack", "connections", "sent", "seconds", "CPU ms", "a connection", "MiB", "calls", "slowest ms"];
+        let columns = [
+            "attack",
+            "connections",
+            "sent",
+            "seconds",
+            "CPU ms",
+            "a connection",
+            "MiB, peak, end",
+            "calls",
+            "slowest ms",
+        ];
         write!(lines, "  {:<44}{:>12}{:>10}{:>9}{:>9}", columns[0], columns[1], columns[2], columns[3], columns[4])
             .unwrap();
-        writeln!(lines, "{:>14}{:>14}{:>8}{:>12}", columns[5], columns[6], columns[7], columns[8]).unwrap();
+        writeln!(lines, "{:>14}{:>16}{:>8}{:>12}", columns[5], columns[6], columns[7], columns[8]).unwrap();
         let mut ledger = Self { service, victims, price: 0.0, lines };
         let (calls, cpu) = (ledger.victims.calls(), ledger.service.cpu());
         sleep(QUIET).await;
@@ -58,15 +70,16 @@ impl Ledger {
         let (memory, files, calls) = (self.service.memory(), self.service.files(), self.victims.calls());
         self.victims.slowest();
         let (start, cpu) = (Instant::now(), self.service.cpu());
+        self.service.forget_peak();
         let done = attack(&self.service).await;
         self.victims.get_on().await;
         let (took, used) = (start.elapsed(), self.service.cpu() - cpu);
         let (answered, slowest) = (self.victims.calls() - calls, self.victims.slowest());
         let own = (used.as_secs_f64() - self.price * count(answered)).max(0.0) * 1e3;
         let after = self.service.memory();
-        self.line(name, &done, took, own, (memory, after), answered, slowest);
+        self.line(name, &done, took, own, [memory, self.service.peak(), after], answered, slowest);
         self.service.assert_is_well();
-        self.service.files_fall_to(files + 2, super::raw::SOON).await; // a connection to a store may have been added
+        self.service.files_fall_to(files + STORES, SOON).await;
         assert!(after < memory + GROWTH, "{name}: memory grew from {memory} to {after}");
         done
     }
@@ -78,15 +91,16 @@ impl Ledger {
         done: &Attack,
         took: Duration,
         own_ms: f64,
-        (before, after): (u64, u64),
+        memory: [u64; 3],
         answered: u64,
         slowest: Duration,
     ) {
         let each = own_ms / count(done.connections).max(1.0);
-        let memory = format!("{} -> {}", before >> 20, after >> 20);
+        let [before, peak, after] = memory.map(|bytes| bytes >> 20);
+        let memory = format!("{before} {peak} {after}");
         let (sent, connections, seconds) = (done.sent, done.connections, took.as_secs_f64());
         write!(self.lines, "  {name:<44}{connections:>12}{sent:>10}{seconds:>9.1}{own_ms:>9.0}{each:>14.2}").unwrap();
-        writeln!(self.lines, "{memory:>14}{answered:>8}{:>12.0}", slowest.as_secs_f64() * 1e3).unwrap();
+        writeln!(self.lines, "{memory:>16}{answered:>8}{:>12.0}", slowest.as_secs_f64() * 1e3).unwrap();
     }
 
     /// Closes the account, and prints it.

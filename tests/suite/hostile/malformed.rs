@@ -215,7 +215,7 @@ fn mutated(random: &mut StdRng) -> Vec<u8> {
                 let end = (at + random.random_range(1..40)).min(bytes.len());
                 bytes.extend_from_within(at..end);
             }
-            _ => bytes.truncate(at.max(PREFACE.len())),
+            _ => bytes.truncate(at.max(2 * PREFACE.len())),
         }
     }
     bytes

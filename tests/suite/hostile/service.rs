@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use tidings_devstack::testing;
 use tokio::net::TcpStream;
@@ -90,8 +90,21 @@ impl Service {
 
     /// The memory that it has, in bytes.
     pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it had since [`forget_peak`](Self::forget_peak), in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self) {
+        fs::write(self.proc("clear_refs"), "5").unwrap(); // proc(5)
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
@@ -109,17 +122,22 @@ impl Service {
         }
     }
 
-    /// Lets it open no more than so many files; what is open stays open.
-    pub(crate) fn limit_files(&self, files: usize) {
-        let limit = Rlimit { current: Some(files.try_into().unwrap()), maximum: None };
-        let old = prlimit(Some(self.pid()), Resource::Nofile, Rlimit { maximum: self.hard_limit(), ..limit });
-        old.unwrap();
+    /// Lets it open no file any more; what is open stays open.
+    pub(crate) fn forbid_files(&self) {
+        // What is limited is the number that a file gets, which is the lowest that is free.
+        let lowest_free = (0..).find(|fd| !self.proc("fd").join(fd.to_string()).is_symlink()).unwrap();
+        self.limit_files(lowest_free);
     }
 
-    fn hard_limit(&self) -> Option<u64> {
-        let limits = fs::read_to_string(self.proc("limits")).unwrap();
-        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-        line.split_whitespace().nth(4).unwrap().parse().ok()
+    /// Lets it open as many files as anybody.
+    pub(crate) fn allow_files(&self) {
+        self.limit_files(getrlimit(Resource::Nofile).current.unwrap());
+    }
+
+    fn limit_files(&self, current: u64) {
+        // The hard limit is that of this process, from whom it has it.
+        let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
 
     /// Asks it to stop, as an orchestrator does.
@@ -144,6 +162,12 @@ impl Service {
     /// If not, or if something in it has panicked.
     pub(crate) fn assert_is_well(&mut self) {
         assert_eq!(self.process.try_wait().unwrap(), None, "{} has ended: {}", self.name, self.log());
+        self.assert_did_not_panic();
+    }
+
+    /// # Panics
+    /// If something in it has.
+    pub(crate) fn assert_did_not_panic(&self) {
         let log = self.log();
         let panic = log.lines().find(|line| line.contains("panic"));
         assert_eq!(panic, None);
