@@ -25,7 +25,7 @@ fn subscription() -> Vec<u8> {
 /// Lets clients hold on to a service, and asks it to stop.
 async fn ends_in_time(hold: impl AsyncFnOnce(&Service) -> Vec<Raw>) {
     let mut service = Service::start("broadcast", &["--drain", "1s"]).await;
-    let held = hold(&service).await;
+    let clients = hold(&service).await;
 
     service.terminate();
     let start = Instant::now();
@@ -35,7 +35,7 @@ async fn ends_in_time(hold: impl AsyncFnOnce(&Service) -> Vec<Raw>) {
     assert!(status.is_some_and(|status| status.code() == Some(0)), "{status:?}: {}", service.log());
     assert!(took < DRAIN + Duration::from_secs(1) + SLACK, "took {took:?}: {}", service.log());
     service.assert_did_not_panic();
-    drop(held);
+    drop(clients);
 }
 
 /// A client that got an answer to the first frame of its stream and reads nothing more.

@@ -28,7 +28,7 @@ async fn without_file_descriptors_nothing_spins_and_connections_go_on_and_then_a
             }
             let before = service.cpu();
             sleep(WHILE).await;
-            used = service.cpu() - before;
+            used = service.cpu_since(before);
             let too_early = waiting[0].find(kind::SETTINGS, flag::NONE);
             assert!(timeout(Duration::from_millis(50), too_early).await.is_err(), "was served without a descriptor");
 

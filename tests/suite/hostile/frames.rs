@@ -32,7 +32,6 @@ pub(crate) mod flag {
     pub(crate) const END_STREAM: u8 = 0x1;
     pub(crate) const END_HEADERS: u8 = 0x4;
     pub(crate) const PADDED: u8 = 0x8;
-    pub(crate) const PRIORITY: u8 = 0x20;
 }
 
 /// Names of settings (6.5.2).
@@ -46,12 +45,7 @@ pub(crate) mod setting {
 pub(crate) mod code {
     pub(crate) const NO_ERROR: u32 = 0;
     pub(crate) const PROTOCOL_ERROR: u32 = 1;
-    pub(crate) const FLOW_CONTROL_ERROR: u32 = 3;
-    pub(crate) const STREAM_CLOSED: u32 = 5;
-    pub(crate) const FRAME_SIZE_ERROR: u32 = 6;
-    pub(crate) const REFUSED_STREAM: u32 = 7;
     pub(crate) const CANCEL: u32 = 8;
-    pub(crate) const COMPRESSION_ERROR: u32 = 9;
     pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 }
 

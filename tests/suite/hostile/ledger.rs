@@ -57,7 +57,7 @@ impl Ledger {
         let mut ledger = Self { service, victims, price: 0.0, lines };
         let (calls, cpu) = (ledger.victims.calls(), ledger.service.cpu());
         sleep(QUIET).await;
-        let used = ledger.service.cpu() - cpu;
+        let used = ledger.service.cpu_since(cpu);
         ledger.price = used.as_secs_f64() / count(ledger.victims.calls() - calls).max(1.0);
         ledger
     }
@@ -73,7 +73,7 @@ impl Ledger {
         self.service.forget_peak();
         let done = attack(&self.service).await;
         self.victims.get_on().await;
-        let (took, used) = (start.elapsed(), self.service.cpu() - cpu);
+        let (took, used) = (start.elapsed(), self.service.cpu_since(cpu));
         let (answered, slowest) = (self.victims.calls() - calls, self.victims.slowest());
         let own = (used.as_secs_f64() - self.price * count(answered)).max(0.0) * 1e3;
         let after = self.service.memory();

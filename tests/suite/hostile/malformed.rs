@@ -234,7 +234,7 @@ async fn mutations(service: &Service, seed: u64, number: u64) -> Attack {
             let mut raw = Raw::silent(address).await;
             let _ = raw.send(&bytes).await;
             raw.finish().await;
-            let ended = tokio::time::timeout(SOON, raw.behave()).await;
+            let ended = timeout(SOON, raw.behave()).await;
             assert!(ended.is_ok(), "mutation {n} of TIDINGS_SEED={seed} keeps its connection");
         });
     }
@@ -258,6 +258,5 @@ async fn what_can_not_be_understood_ends_its_stream_or_its_connection_and_nothin
     ledger.enter("a session, cut at every byte", truncations).await;
     let name = format!("a session, changed at random (seed {seed})");
     ledger.enter(&name, async |service| mutations(service, seed, number).await).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
     ledger.close().await;
 }

@@ -18,11 +18,9 @@ use crate::support::{TIDINGS, port_offset};
 
 /// A running service. Killed when dropped, and it ends with this process, however that ends.
 pub(crate) struct Service {
-    /// Which one.
-    pub(crate) name: &'static str,
+    name: &'static str,
     /// Where it serves gRPC.
     pub(crate) address: SocketAddr,
-    admin: SocketAddr,
     process: Child,
     database: String,
     dir: TempDir,
@@ -53,7 +51,7 @@ impl Service {
             .stderr(File::create(dir.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut service = Self { name, address, admin, process, database, dir };
+        let mut service = Self { name, address, process, database, dir };
         service.listens().await;
         service
     }
@@ -86,6 +84,11 @@ impl Service {
         let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         // Linux tells it in hundredths of a second, whatever its own clock is.
         Duration::from_millis(10 * ticks)
+    }
+
+    /// The CPU time that it has used since it had used so much.
+    pub(crate) fn cpu_since(&self, before: Duration) -> Duration {
+        self.cpu().saturating_sub(before)
     }
 
     /// The memory that it has, in bytes.
@@ -125,8 +128,8 @@ impl Service {
     /// Lets it open no file any more; what is open stays open.
     pub(crate) fn forbid_files(&self) {
         // What is limited is the number that a file gets, which is the lowest that is free.
-        let lowest_free = (0..).find(|fd| !self.proc("fd").join(fd.to_string()).is_symlink()).unwrap();
-        self.limit_files(lowest_free);
+        let lowest_free = (0..i32::MAX).find(|fd| !self.proc("fd").join(fd.to_string()).is_symlink()).unwrap();
+        self.limit_files(lowest_free.try_into().unwrap());
     }
 
     /// Lets it open as many files as anybody.
@@ -171,11 +174,6 @@ impl Service {
         let log = self.log();
         let panic = log.lines().find(|line| line.contains("panic"));
         assert_eq!(panic, None);
-    }
-
-    /// Where its metrics are.
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.admin
     }
 
     /// The name of its database.

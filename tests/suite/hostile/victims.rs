@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings_proto::broadcast::GetChannelRequest;
-use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{CreateUserRequest, GetUserRequest, User};
 use tokio::task::JoinHandle;
@@ -38,20 +36,18 @@ struct Seen {
 }
 
 impl Victims {
-    /// Begins to call; returns after the first answers.
+    /// Begins to call a user service; returns after the first answers.
     pub(crate) async fn of(service: &Service) -> Self {
-        if service.name == "user" {
-            let user = User { id: VICTIM.to_owned(), ..User::default() };
-            let request = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
-            UserServiceClient::new(service.channel().await).create_user(request).await.unwrap();
-        }
+        let user = User { id: VICTIM.to_owned(), ..User::default() };
+        let request = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
+        UserServiceClient::new(service.channel().await).create_user(request).await.unwrap();
         let seen = Arc::new(Seen::default());
         let mut tasks = Vec::new();
         for _ in 0..CALLERS {
-            let (channel, name, seen) = (service.channel().await, service.name, Arc::clone(&seen));
+            let (users, seen) = (UserServiceClient::new(service.channel().await), Arc::clone(&seen));
             tasks.push(tokio::spawn(async move {
                 while !seen.over.load(Ordering::Relaxed) {
-                    seen.note(call(name, channel.clone()).await);
+                    seen.note(call(users.clone()).await);
                     sleep(PAUSE).await;
                 }
             }));
@@ -118,17 +114,9 @@ impl Seen {
 }
 
 /// One call, and how long it took.
-async fn call(service: &str, channel: Channel) -> (Result<(), Status>, Duration) {
+async fn call(mut users: UserServiceClient<Channel>) -> (Result<(), Status>, Duration) {
     let start = Instant::now();
-    let answer = match service {
-        "user" => {
-            let request = GetUserRequest { id: VICTIM.to_owned(), ..GetUserRequest::default() };
-            UserServiceClient::new(channel).get_user(request).await.map(drop)
-        }
-        _ => {
-            let request = GetChannelRequest { name: VICTIM.to_owned() };
-            BroadcastServiceClient::new(channel).get_channel(request).await.map(drop)
-        }
-    };
+    let request = GetUserRequest { id: VICTIM.to_owned(), ..GetUserRequest::default() };
+    let answer = users.get_user(request).await.map(drop);
     (answer, start.elapsed())
 }
