@@ -6,7 +6,7 @@ DATA ?= demo
 # The command as cargo builds it.
 TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
 
-.PHONY: help install up test demo docs lint sqlx
+.PHONY: help install up test drills demo docs lint sqlx
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -18,6 +18,10 @@ up: install ## Start Postgres, Redis and the services on this machine; stop with
 
 test: install ## Run every test.
 	@cargo test --workspace --all-features --no-fail-fast
+
+drills: install ## Run the long forms of what tests run in short: 20 restarts, 1,000 streams, a million mutations.
+	@TIDINGS_RESTARTS=20 TIDINGS_REST=6000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
+		cargo test --package tidings-tests --all-features --test suite -- rolling hostile::malformed
 
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
 	@cargo build --package tidings

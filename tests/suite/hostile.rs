@@ -3,6 +3,7 @@
 //! `frames` and `raw` speak HTTP/2 by hand, for no library would send what is sent here. Beside every attack `victims` call
 //! on connections of their own, and each of their calls must succeed. `ledger` prints what an attack cost.
 
+mod calls;
 mod cancels;
 mod ends;
 mod files;
@@ -10,8 +11,8 @@ mod floods;
 mod frames;
 mod ledger;
 mod malformed;
+mod plain;
 mod raw;
-mod service;
 mod slow;
 mod victims;
 mod windows;

@@ -7,6 +7,8 @@ mod hostile;
 mod interop;
 mod main_job;
 mod readme;
+mod rolling;
 mod secured;
+mod service;
 mod support;
 mod up;

@@ -206,6 +206,11 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Prints figures past the harness, which keeps to itself what tests that succeed print.
+pub(crate) fn say(figures: &str) {
+    std::io::stderr().write_all(figures.as_bytes()).unwrap();
+}
+
 /// Waits for something to be there.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::frames::{GET_USER, call, flag, kind, ping, reset, streams};
 use super::ledger::{Attack, Ledger};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
 use super::victims::VICTIM;
+use crate::service::{SOON, Service};
 
 const CREATE_USER: &str = "/tidings.user.v1.UserService/CreateUser";
 /// Calls that run at once before all of them are cancelled.

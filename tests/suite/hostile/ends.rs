@@ -7,19 +7,18 @@ use tidings_proto::broadcast::{ChannelStart, SubscribeRequest};
 use tokio::time::Instant;
 
 use super::frames::{HEALTH, PREFACE, call, flag, kind, open, setting};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
+use crate::service::{SOON, Service};
 
 const DRAIN: Duration = Duration::from_secs(1);
 /// What a busy machine may add: a process also has to be scheduled, and to be seen to have ended.
 const SLACK: Duration = Duration::from_secs(2);
 
-const SUBSCRIBE: &str = "/tidings.broadcast.v1.BroadcastService/Subscribe";
+pub(crate) const SUBSCRIBE: &str = "/tidings.broadcast.v1.BroadcastService/Subscribe";
 
 /// A request for a stream that ends only with its connection.
-fn subscription() -> Vec<u8> {
-    let channels = vec![ChannelStart { channel: "news".to_owned(), start: None }];
-    SubscribeRequest { channels }.encode_to_vec()
+pub(crate) fn subscription() -> SubscribeRequest {
+    SubscribeRequest { channels: vec![ChannelStart { channel: "news".to_owned(), start: None }] }
 }
 
 /// Lets clients hold on to a service, and asks it to stop.
@@ -41,7 +40,7 @@ async fn ends_in_time(hold: impl AsyncFnOnce(&Service) -> Vec<Raw>) {
 /// A client that got an answer to the first frame of its stream and reads nothing more.
 async fn subscriber(service: &Service, window: u32) -> Raw {
     let mut raw = Raw::with(service.address, &[(setting::INITIAL_WINDOW_SIZE, window)]).await;
-    raw.send(&call(1, SUBSCRIBE, &subscription())).await.unwrap();
+    raw.send(&call(1, SUBSCRIBE, &subscription().encode_to_vec())).await.unwrap();
     raw.find(kind::HEADERS, flag::END_HEADERS).await.unwrap();
     raw
 }

@@ -6,8 +6,8 @@ use tokio::time::{sleep, timeout};
 
 use super::frames::{HEALTH, call, flag, kind};
 use super::ledger::{Attack, Ledger};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
+use crate::service::{SOON, Service};
 
 /// How long there are none.
 const WHILE: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use super::frames::{
 };
 use super::ledger::{Attack, Ledger};
 use super::raw::{Flooded, Raw};
-use super::service::Service;
+use crate::service::Service;
 
 /// How long each flood lasts.
 const WHILE: Duration = Duration::from_secs(1);

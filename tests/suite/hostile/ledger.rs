@@ -1,14 +1,13 @@
 //! What an attack cost the service, and what its victims felt: one line for each, printed also when all is well.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::raw::SOON;
-use super::service::Service;
 use super::victims::Victims;
+use crate::service::{SOON, Service};
+use crate::support::say;
 
 /// How much an attack may add to the memory of a service: buffers and the allocator's reserves, but nothing that grows with
 /// the attack.
@@ -112,8 +111,7 @@ impl Ledger {
         let total = self.victims.calls();
         self.victims.end().await;
         writeln!(self.lines, "  {total} calls of victims, 0 failed").unwrap();
-        // Past the harness, which keeps to itself what tests that succeed print.
-        std::io::stderr().write_all(self.lines.as_bytes()).unwrap();
+        say(&self.lines);
     }
 }
 

@@ -14,9 +14,9 @@ use super::frames::{
     reset, setting, settings,
 };
 use super::ledger::{Attack, Ledger};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
 use super::victims::VICTIM;
+use crate::service::{SOON, Service};
 
 /// The stream of a call on the same connection that is as it should be.
 const HONEST: u32 = 101;

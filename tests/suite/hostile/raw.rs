@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::service::SOON;
+
 use super::frames::{PREFACE, code, flag, frame, kind, settings};
 
-/// Longest wait for anything that a server does at once.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
 /// What a flood sends at once: more than a frame, less than what the kernel takes without waiting for the reader.
 const BATCH: usize = 32 * 1024;
 
@@ -114,18 +114,22 @@ impl Raw {
     }
 
     /// Answers pings and settings, as every client must, and keeps quiet otherwise, until the connection ends.
-    pub(crate) async fn behave(&mut self) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        while let Some(frame) = self.next().await {
+    pub(crate) async fn behave(&mut self) {
+        while self.behave_until(u8::MAX).await.is_some() {}
+    }
+
+    /// The same until a frame of this type comes; `None` if the connection ends first.
+    pub(crate) async fn behave_until(&mut self, wanted: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next().await?;
             if matches!(frame.kind, kind::PING | kind::SETTINGS) && !frame.has(flag::ACK) {
                 let payload = if frame.kind == kind::PING { &frame.payload[..] } else { &[] };
-                if self.send(&self::frame(frame.kind, flag::ACK, 0, payload)).await.is_err() {
-                    break;
-                }
+                self.send(&self::frame(frame.kind, flag::ACK, 0, payload)).await.ok()?;
             }
-            frames.push(frame);
+            if frame.kind == wanted {
+                return Some(frame);
+            }
         }
-        frames
     }
 
     /// Sends what `next` gives until it ends, the time is over, or the server closes the connection; reads all the while.

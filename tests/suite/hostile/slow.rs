@@ -7,8 +7,8 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::frames::{HEALTH, PREFACE, block, fields, flag, frame, kind, settings};
 use super::ledger::{Attack, Ledger};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
+use crate::service::{SOON, Service};
 
 /// How many clients are slow at a time.
 const CLIENTS: u64 = 200;

@@ -11,8 +11,7 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::raw::SOON;
-use super::service::Service;
+use crate::service::{SOON, Service};
 
 /// How many call at once.
 const CALLERS: usize = 2;

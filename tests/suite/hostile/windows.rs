@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use super::frames::{call, flag, kind, setting, streams};
 use super::ledger::{Attack, Ledger};
-use super::raw::{Raw, SOON};
-use super::service::Service;
+use super::raw::Raw;
+use crate::service::{SOON, Service};
 
 const BATCH_GET_USERS: &str = "/tidings.user.v1.UserService/BatchGetUsers";
 /// Calls on one connection, as many as it may have.

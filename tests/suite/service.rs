@@ -1,57 +1,98 @@
 //! One service as a process of its own, with flags of the test's choice, on the servers that these tests share.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 use tidings_devstack::testing;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
 
-use super::raw::SOON;
 use crate::support::{TIDINGS, port_offset};
+
+/// Where services listen, and serve their numbers, before the ports are moved out of each other's way.
+const PORT: u16 = 7401;
+const ADMIN_PORT: u16 = 9401;
+/// Longest wait for anything that a service does at once.
+pub(crate) const SOON: Duration = Duration::from_secs(15);
 
 /// A running service. Killed when dropped, and it ends with this process, however that ends.
 pub(crate) struct Service {
-    name: &'static str,
     /// Where it serves gRPC.
     pub(crate) address: SocketAddr,
+    settings: Settings,
     process: Child,
-    database: String,
-    dir: TempDir,
+    log: NamedTempFile,
+}
+
+/// What a service is started with.
+#[derive(Clone)]
+struct Settings {
+    name: &'static str,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+    /// Its database, and what its keys in Redis begin with.
+    place: String,
 }
 
 impl Service {
     /// Starts a service with an empty database, and waits until it listens.
     pub(crate) async fn start(name: &'static str, flags: &[&str]) -> Self {
+        Self::with(name, flags, &[]).await
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) async fn with(name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let place = format!("{name}_{}", testing::key_prefix());
+        testing::shared().await.postgres().create_database(&place).await.unwrap();
+        let arguments = flags.iter().map(ToString::to_string).collect();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::launch(Settings { name, arguments, variables, place }, port_offset()).await
+    }
+
+    /// Starts another instance of the service, at another port.
+    pub(crate) async fn another(&self) -> Self {
+        Self::launch(self.settings.clone(), port_offset()).await
+    }
+
+    /// Asks it to stop, waits until it has, and starts it again at the same port.
+    ///
+    /// # Panics
+    /// If it does not end, in order.
+    pub(crate) async fn restart(&mut self) {
+        self.terminate();
+        let status = self.ended(2 * SOON).await;
+        assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.log());
+        self.assert_did_not_panic();
+        *self = Self::launch(self.settings.clone(), self.address.port() - PORT).await;
+    }
+
+    async fn launch(settings: Settings, offset: u16) -> Self {
         let stack = testing::shared().await;
-        let prefix = testing::key_prefix();
-        let database = format!("{name}_{prefix}");
-        stack.postgres().create_database(&database).await.unwrap();
-        let offset = port_offset();
-        let [address, admin] = [7401, 9401].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
-        let dir = tempfile::tempdir().unwrap();
+        let [address, admin] = [PORT, ADMIN_PORT].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
+        let log = NamedTempFile::new().unwrap();
         let mut command = Command::new(TIDINGS);
-        command.args(["serve", name, "--stop-with-stdin"]).args(flags);
-        if name != "broadcast" {
+        command.args(["serve", settings.name, "--stop-with-stdin"]).args(&settings.arguments);
+        if settings.name != "broadcast" {
             command.env("TIDINGS_MIGRATE", "true");
         }
         let process = command
+            .envs(settings.variables.iter().cloned())
             .env("TIDINGS_LISTEN", address.to_string())
             .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
-            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&database))
+            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&settings.place))
             .env("TIDINGS_REDIS_URL", stack.redis().url())
-            .env("TIDINGS_REDIS_PREFIX", prefix)
+            .env("TIDINGS_REDIS_PREFIX", &settings.place)
             .stdin(Stdio::piped())
-            .stderr(File::create(dir.path().join("log")).unwrap())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        let mut service = Self { name, address, process, database, dir };
+        let mut service = Self { address, settings, process, log };
         service.listens().await;
         service
     }
@@ -60,14 +101,19 @@ impl Service {
         let deadline = Instant::now() + SOON;
         while TcpStream::connect(self.address).await.is_err() {
             let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "{} does not listen: {}", self.name, self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "{} does not listen: {}",
+                self.settings.name,
+                self.log()
+            );
             sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap()
+        fs::read_to_string(self.log.path()).unwrap()
     }
 
     /// A connection of a client that behaves, whose calls fail rather than wait for ever.
@@ -164,7 +210,7 @@ impl Service {
     /// # Panics
     /// If not, or if something in it has panicked.
     pub(crate) fn assert_is_well(&mut self) {
-        assert_eq!(self.process.try_wait().unwrap(), None, "{} has ended: {}", self.name, self.log());
+        assert_eq!(self.process.try_wait().unwrap(), None, "{} has ended: {}", self.settings.name, self.log());
         self.assert_did_not_panic();
     }
 
@@ -178,14 +224,14 @@ impl Service {
 
     /// The name of its database.
     pub(crate) fn database(&self) -> &str {
-        &self.database
+        &self.settings.place
     }
 
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap()
     }
 
-    fn proc(&self, file: &str) -> std::path::PathBuf {
+    fn proc(&self, file: &str) -> PathBuf {
         Path::new("/proc").join(self.process.id().to_string()).join(file)
     }
 }

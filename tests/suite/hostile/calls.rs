@@ -1,0 +1,55 @@
+//! One call too many, and one that panics: the others go on.
+
+use futures_util::future::join_all;
+use tidings_status::Failure;
+use tonic::Code;
+
+use super::frames::{GET_USER, flag, get_user, kind, open, streams};
+use super::plain::Plain;
+use super::raw::Raw;
+use crate::service::Service;
+
+/// What one connection may have under way, unless it is told otherwise.
+const STREAMS: usize = 256;
+
+/// The code and the reason of a refusal.
+pub(crate) fn refusal(answer: Result<(), Failure>) -> (Code, String) {
+    let failure = answer.unwrap_err();
+    (failure.code, failure.reason)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_has_256_calls_at_a_time() {
+    let service = Service::start("user", &[]).await;
+    let mut raw = Raw::connect(service.address).await;
+    for stream in streams().take(STREAMS + 3) {
+        raw.send(&open(stream, GET_USER)).await.unwrap();
+    }
+
+    let mut refused = Vec::new();
+    while refused.len() < 3 {
+        refused.push(raw.find(kind::RST_STREAM, flag::NONE).await.unwrap().stream);
+    }
+
+    assert_eq!(refused, streams().skip(STREAMS).take(3).collect::<Vec<_>>());
+    let others = join_all((0..10).map(|_| Plain::connect(service.address))).await;
+    for other in others {
+        assert_eq!(refusal(other.call(GET_USER, &[], &get_user("ada")).await).0, Code::NotFound);
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_panics_is_an_internal_error_and_the_process_lives() {
+    let service = Service::with("user", &[], &[("FAILPOINTS", "user::before_fill=3*panic->off")]).await;
+    let plain = Plain::connect(service.address).await;
+
+    for n in 0..3 {
+        let told = plain.call(GET_USER, &[], &get_user(&format!("panic-{n}"))).await;
+        assert_eq!(refusal(told), (Code::Internal, "INTERNAL".to_owned()));
+    }
+
+    let told = plain.call(GET_USER, &[], &get_user("ada")).await;
+    assert_eq!(refusal(told), (Code::NotFound, "USER_NOT_FOUND".to_owned()));
+    assert_eq!(service.log().matches("user::before_fill").count(), 3, "{}", service.log());
+}
