@@ -52,11 +52,6 @@ pub struct ChannelArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct StreamArgs {
-    /// Most streams at a time; further ones are refused.
-    #[arg(long, env = "TIDINGS_BROADCAST_MAX_STREAMS", default_value_t = Self::default().broadcast_max_streams,
-          value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub broadcast_max_streams: u32,
-
     /// Silence after which a stream hears a heartbeat, e.g. `25s`.
     #[arg(long, env = "TIDINGS_BROADCAST_HEARTBEAT", default_value_t = Self::default().broadcast_heartbeat,
           value_name = "DURATION", value_parser = duration)]
@@ -102,7 +97,6 @@ impl Default for ChannelArgs {
 impl Default for StreamArgs {
     fn default() -> Self {
         Self {
-            broadcast_max_streams: 20_000,
             broadcast_heartbeat: Duration::from_secs(25).into(),
             broadcast_linger: Duration::from_secs(30).into(),
             broadcast_patience: Duration::from_secs(30).into(),
@@ -130,7 +124,6 @@ impl StreamArgs {
             linger: *self.broadcast_linger,
             heartbeat: *self.broadcast_heartbeat,
             patience: *self.broadcast_patience,
-            streams: size(self.broadcast_max_streams),
         }
     }
 }

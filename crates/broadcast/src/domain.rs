@@ -22,7 +22,7 @@ use tidings_redis::Subscriber;
 pub use error::Error;
 
 use crate::channels::Channels;
-use crate::hub::{Hub, Size, Subscription};
+use crate::hub::{Ending, Hub, Size, Subscription};
 use crate::model::{ChannelName, Epoch, Frame, NewMessage, Published, Stand, Wish};
 
 /// The place of a published message; the boolean says whether an earlier publish had done it.
@@ -60,8 +60,9 @@ impl Broadcasts {
     pub async fn subscribe(
         &self,
         wishes: &[Wish],
+        ending: Ending,
     ) -> Result<impl Stream<Item = Result<Frame, Error>> + Send + use<>, Error> {
-        let subscription = self.hub.subscribe(wishes).await?;
+        let subscription = self.hub.subscribe(wishes, ending).await?;
         Ok(stream::unfold(subscription, async |mut subscription: Subscription| {
             let frame = subscription.next().await?;
             Some((frame.map_err(Error::from), subscription))

@@ -34,10 +34,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 pub use ring::RingLimits;
-pub use subscription::Subscription;
+pub use subscription::{Ending, Subscription};
 
 use crate::channels::{self, Channels};
 use crate::model::{ChannelName, Wish};
@@ -61,19 +59,11 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// How long a stream waits for Redis where it needs it.
     pub patience: Duration,
-    /// The most streams.
-    pub streams: usize,
 }
 
 /// Why there is no stream, or none any more.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There are as many streams as may be.
-    #[error("this instance has as many streams as it may")]
-    Full,
-    /// The instance shuts down.
-    #[error("this instance is shutting down")]
-    Closing,
     /// Redis could not be read.
     #[error("channel could not be read")]
     Channel(#[from] channels::Error),
@@ -96,12 +86,11 @@ pub struct Hub {
     repairs: Repairs,
     streams: AtomicUsize,
     hears: AtomicBool,
-    closing: CancellationToken,
 }
 
 impl Hub {
-    /// A hub that hears nothing yet. Its streams end when `closing` is cancelled.
-    pub fn new(channels: Arc<Channels>, limits: Limits, closing: CancellationToken) -> Arc<Self> {
+    /// A hub that hears nothing yet.
+    pub fn new(channels: Arc<Channels>, limits: Limits) -> Arc<Self> {
         let budget = Arc::new(Budget::new(limits.rings_bytes));
         Arc::new(Self {
             limits,
@@ -112,7 +101,6 @@ impl Hub {
             hears: AtomicBool::new(false),
             channels,
             budget,
-            closing,
         })
     }
 
@@ -130,8 +118,8 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn subscribe(self: &Arc<Self>, wishes: &[Wish]) -> Result<Subscription, Error> {
-        Subscription::begin(self, wishes).await
+    pub async fn subscribe(self: &Arc<Self>, wishes: &[Wish], ending: Ending) -> Result<Subscription, Error> {
+        Subscription::begin(self, wishes, ending).await
     }
 
     /// How many streams subscribe to a channel.

@@ -30,8 +30,8 @@ pub use tidings_server::ServeError;
 const REQUEST_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 
 /// Binds the configured address and serves until `shutdown`.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener = listen(config.listen, &config.server).await?;
+pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let listener = listen(config.listen, &mut config.server).await?;
     serve(config, listener, shutdown).await
 }
 
@@ -39,7 +39,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Serv
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let redis = Redis::open(&config.redis, "broadcast", Role::State).map_err(ServeError::Redis)?;
     let channels = Arc::new(channels::Channels::new(redis, config.channels.kept()));
-    let hub = hub::Hub::new(Arc::clone(&channels), config.streams.limits(), shutdown.clone());
+    let hub = hub::Hub::new(Arc::clone(&channels), config.streams.limits());
     let broadcasts = domain::Broadcasts::new(channels, hub);
     let subscriber = tasks::listen(&config.redis, broadcasts.clone()).map_err(ServeError::Redis)?;
 

@@ -6,10 +6,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tidings_proto::broadcast::encoded as pb;
 use tidings_proto::broadcast::encoded::broadcast_service_server::BroadcastService;
+use tidings_server::Ending;
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Broadcasts, Error};
-use crate::wire;
+use crate::{hub, wire};
 
 /// The contract over the use cases.
 #[derive(Clone, Debug)]
@@ -48,8 +49,10 @@ impl BroadcastService for Rpc {
         &self,
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let ending = request.extensions().get().cloned().unwrap_or_else(Ending::never);
         let wishes = wire::subscribe(request.into_inner())?;
-        let frames = self.broadcasts.subscribe(&wishes).await?;
+        let ending = hub::Ending::at(async move { ending.reached().await });
+        let frames = self.broadcasts.subscribe(&wishes, ending).await?;
         let answers = frames.map(|frame| Ok(wire::frame(frame?)));
         Ok(Response::new(answers.boxed()))
     }

@@ -38,9 +38,9 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 }
 
 /// Binds the configured address and serves until `shutdown`.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
     config.relay.broadcast()?;
-    let listener = listen(config.listen, &config.server).await?;
+    let listener = listen(config.listen, &mut config.server).await?;
     serve(config, listener, shutdown).await
 }
 

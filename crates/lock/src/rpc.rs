@@ -1,12 +1,12 @@
 //! The handlers: check, call, answer.
 
-mod deadline;
 mod status;
 
 use std::time::Duration;
 
 use tidings_proto::lock as pb;
 use tidings_proto::lock::lock_service_server::LockService;
+use tidings_server::Deadline;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -33,7 +33,7 @@ impl LockService for Rpc {
         &self,
         request: Request<pb::AcquireLockRequest>,
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
-        let deadline = deadline::of(request.metadata());
+        let deadline = request.extensions().get().and_then(Deadline::callers);
         let wish = wire::acquire(request.into_inner(), self.default_ttl, Instant::now(), deadline)?;
         let acquired = self.locks.acquire(wish).await?;
         Ok(Response::new(wire::acquired(acquired)))

@@ -12,7 +12,8 @@ use crate::security;
 // The group would be called `Args`, like that of every other flattened struct, and clap refuses twins.
 #[group(skip)]
 pub struct Args {
-    /// Address to serve metrics on over HTTP, for Prometheus, e.g. `127.0.0.1:9401`; without it they are not served.
+    /// Address to serve `/metrics`, `/livez` and `/readyz` on, over plain HTTP [default: 127.0.0.1, 2000 above the port of
+    /// --listen].
     #[arg(long, env = "TIDINGS_ADMIN_LISTEN", value_name = "ADDR:PORT")]
     pub admin_listen: Option<SocketAddr>,
 
@@ -26,6 +27,17 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
+    /// Most calls worked on at once; further ones are refused at once, with when to try again. Calls that wait for a lock and
+    /// streams have limits of their own.
+    #[arg(long, env = "TIDINGS_MAX_IN_FLIGHT", default_value_t = Args::default().max_in_flight,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_in_flight: u32,
+
+    /// Most streams open at once; further ones are refused at once, with when to try again.
+    #[arg(long, env = "TIDINGS_MAX_OPEN_STREAMS", default_value_t = Args::default().max_open_streams,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_open_streams: u32,
+
     /// Silence on a connection after which it is pinged, e.g. `20s`; `0s` never pings.
     #[arg(long, env = "TIDINGS_KEEPALIVE_INTERVAL", default_value_t = Args::default().keepalive_interval)]
     pub keepalive_interval: humantime::Duration,
@@ -37,6 +49,15 @@ pub struct Args {
     /// Longest wait for the HTTP/2 preface on a new connection before it is closed, e.g. `3s`.
     #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout, value_parser = duration)]
     pub preface_timeout: humantime::Duration,
+
+    /// Age at which a connection is ended in order, +-10 % at random, e.g. `30m`, so that clients find new instances; `0s`
+    /// never ends one.
+    #[arg(long, env = "TIDINGS_CONNECTION_AGE", default_value_t = Args::default().connection_age)]
+    pub connection_age: humantime::Duration,
+
+    /// Longest time the calls on a connection of that age get to finish before it is cut, e.g. `30s`.
+    #[arg(long, env = "TIDINGS_CONNECTION_GRACE", default_value_t = Args::default().connection_grace, value_parser = duration)]
+    pub connection_grace: humantime::Duration,
 
     /// Time between reporting NOT_SERVING and refusing connections at shutdown, e.g. `3s`.
     #[arg(long, env = "TIDINGS_LAME_DUCK", default_value_t = Args::default().lame_duck)]
@@ -68,10 +89,14 @@ impl Default for Args {
             admin_listen: None,
             max_connections: 4096,
             max_streams: 256,
+            max_in_flight: 1024,
+            max_open_streams: 20_000,
             keepalive_interval: Duration::from_secs(20).into(),
             keepalive_timeout: Duration::from_secs(10).into(),
             preface_timeout: Duration::from_secs(3).into(),
-            lame_duck: Duration::ZERO.into(),
+            connection_age: Duration::from_mins(30).into(),
+            connection_grace: Duration::from_secs(30).into(),
+            lame_duck: Duration::from_secs(3).into(),
             drain: Duration::from_secs(20).into(),
             security: security::Args::default(),
         }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
-use tidings_proto::{METHODS, Method, Scope};
+use tidings_proto::{Method, Scope};
 use tidings_status::Reply;
 
 pub use self::line::Line;
@@ -26,8 +26,6 @@ use crate::live::{Content, Live, Malformed, Unusable};
 
 /// More than services have callers. Each costs every call some tens of nanoseconds, as all are compared.
 const TOKENS_MAX: usize = 256;
-/// What everybody who can connect is told: whether it works, and what it is. In both versions of reflection.
-const OPEN: [&str; 2] = ["/grpc.health.v1.", "/grpc.reflection.v1"];
 
 /// The tokens that are accepted, as their list says at the moment. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -71,18 +69,6 @@ impl Tokens {
             Some(method) if !line.scopes.allow(method) => Err(Refusal::NoScope(method.service(), method.scope)),
             _ => Ok(Arc::clone(&line.name)),
         }
-    }
-
-    /// Says whether a call of this path may go on.
-    ///
-    /// # Errors
-    /// Why it may not.
-    pub(crate) fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-        if OPEN.iter().any(|open| path.starts_with(open)) {
-            return Ok(());
-        }
-        let method = METHODS.iter().find(|method| path.strip_prefix('/') == Some(method.name));
-        self.check(headers, method).map(drop)
     }
 
     /// Looks at the list so often, and takes over what it holds when that has changed, for as long as it is polled.

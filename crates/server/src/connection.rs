@@ -9,17 +9,19 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use metrics::{Gauge, gauge};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::Args;
-use crate::call::Calls;
+use crate::ending::Closing;
+use crate::stack::Stack;
 use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
@@ -43,25 +45,33 @@ pub(crate) struct Connections {
 /// What each connection needs to know.
 struct Shared {
     http: auto::Builder<Tracked>,
-    calls: Calls<Routes>,
+    stack: Stack<Routes>,
     tls: Option<Tls>,
     preface_timeout: Duration,
+    open: Gauge,
     tasks: TaskTracker,
+    age: Duration,
+    grace: Duration,
+    drain_limit: Duration,
     drain: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Connections {
-    pub(crate) fn new(args: &Args, calls: Calls<Routes>, tls: Option<Tls>) -> Self {
+    pub(crate) fn new(args: &Args, stack: Stack<Routes>, tls: Option<Tls>) -> Self {
         let tasks = TaskTracker::new();
         let max = args.max_connections as usize;
         Self {
             shared: Arc::new(Shared {
                 http: http2(args, Tracked(tasks.clone())),
-                calls,
+                stack,
                 tls,
                 preface_timeout: args.preface_timeout.into(),
+                open: gauge!("tidings_server_connections"),
                 tasks,
+                age: args.connection_age.into(),
+                grace: args.connection_grace.into(),
+                drain_limit: args.drain.into(),
                 drain: CancellationToken::new(),
                 cut: CancellationToken::new(),
             }),
@@ -78,11 +88,13 @@ impl Connections {
     /// Serves one connection in a task of its own, which frees the slot when it ends.
     pub(crate) fn spawn(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
+        shared.open.increment(1);
         self.shared.tasks.spawn(async move {
             let served = shared.cut.run_until_cancelled(shared.serve(stream)).await;
             if let Some(Err(error)) = served {
                 tracing::debug!(error = &*error, "connection ended");
             }
+            shared.open.decrement(1);
             drop(slot);
         });
     }
@@ -118,13 +130,29 @@ impl Shared {
         let Some(stream) = self.drain.run_until_cancelled(self.open(stream)).await else {
             return Ok(());
         };
-        let service = TowerToHyperService::new(self.calls.clone());
+        let closing = Arc::new(Closing::default());
+        let service = TowerToHyperService::new(self.stack.of_connection(Arc::clone(&closing)));
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream?), service));
-        tokio::select! {
+        let old = tokio::select! {
             ended = connection.as_mut() => return ended,
-            () = self.drain.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.drain.cancelled() => false,
+            () = self.grows_old() => true,
+        };
+        // A drain that comes on top finds the streams of an old connection on their way already.
+        closing.begin(if old { self.grace.min(self.drain_limit) } else { self.drain_limit });
+        connection.as_mut().graceful_shutdown();
+        if !old {
+            return connection.await; // cut with all others
         }
-        connection.await
+        timeout(self.grace, connection).await.unwrap_or_else(|_| Err("cut after its age and the grace".into()))
+    }
+
+    /// Waits for the age at which a connection ends, +-10 % so that connections made together do not end together.
+    async fn grows_old(&self) {
+        if self.age.is_zero() {
+            std::future::pending::<()>().await;
+        }
+        sleep(self.age.mul_f64(rand::random_range(0.9..1.1))).await;
     }
 
     /// Brings a connection to where HTTP/2 begins.

@@ -71,6 +71,17 @@ impl Health {
         });
     }
 
+    /// Whether this instance may get calls, and every entry with its state, one a line.
+    pub(crate) fn readiness(&self) -> (bool, String) {
+        let table = self.0.borrow();
+        let lines = table.entries.keys().map(|entry| {
+            let name = if entry.is_empty() { "server" } else { entry };
+            let state = if table.state(entry) == Some(State::Serving) { "SERVING" } else { "NOT_SERVING" };
+            format!("{name} {state}\n")
+        });
+        (table.state(Self::READINESS) == Some(State::Serving), lines.collect())
+    }
+
     /// Reports NOT_SERVING for all entries from now on.
     pub(crate) fn retire(&self) {
         self.0.send_modify(|table| table.phase = table.phase.max(Phase::Retired));

@@ -18,17 +18,19 @@
 //! ```
 //!
 //! The way of a call: `accept` (bounded, backs off) -> `connection` (TLS and first bytes in time, HTTP/2 limits) ->
-//! `call` (request id, span, log line) -> the routes of the added services.
+//! `stack` (all that every call passes, on one page) -> the routes of the added services.
 //!
 //! Invariants: no socket, stream or handler can keep [`Server::serve`] from returning later than its drain time plus a
 //! second; every task it starts has ended by then or has been told to; every call has a request id, which its log
 //! lines, its trailers and its error details carry.
 
 mod accept;
+mod admin;
 mod args;
 pub mod auth;
-mod call;
+mod codes;
 mod connection;
+mod ending;
 pub mod health;
 mod live;
 mod metrics;
@@ -40,12 +42,13 @@ pub mod security;
 mod server;
 mod service;
 pub mod signal;
+mod stack;
 pub mod telemetry;
 pub mod tls;
 mod usage;
 
 pub use args::{Args, duration};
-pub use call::RequestId;
+pub use ending::Ending;
 pub use health::Health;
 pub use reason::{Reason, domain};
 pub use refusal::{state_failed, store_failed};
@@ -53,4 +56,5 @@ pub use repeat::{repeat, repeat_on};
 pub use run::run;
 pub use server::{Drained, Error, Server};
 pub use service::{ServeError, Tasks, listen, open_postgres};
+pub use stack::{Deadline, RequestId};
 pub use usage::parse;

@@ -5,7 +5,7 @@ use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::{ServeError, telemetry};
+use crate::{ServeError, metrics, telemetry};
 
 /// Time for blocking work to end after the service has; a lookup that hangs must not keep the process alive.
 const LINGER: Duration = Duration::from_millis(100);
@@ -17,6 +17,7 @@ pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) 
         eprintln!("{service}: {}", chain(&error));
         return ExitCode::from(2);
     }
+    metrics::keep();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(service, &error, 2),

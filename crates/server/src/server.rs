@@ -1,21 +1,26 @@
 //! The server: assembly of the routes, and the order of its life from first accept to last cut.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 
+use ::metrics::gauge;
 use http::{Request, Response};
+use tidings_proto::{METHODS, Method};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::service::RoutesBuilder;
+use tonic::service::{Routes, RoutesBuilder};
 use tower::Service;
 
-use crate::call::Calls;
+use crate::admin::Admin;
 use crate::connection::Connections;
 use crate::security::Wrong;
-use crate::{Args, Health, accept, health, metrics};
+use crate::stack::{Methods, Stack};
+use crate::{Args, Health, accept, admin, health, metrics};
 
 /// What every server serves besides what is added to it.
 const ALWAYS_SERVED: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
@@ -26,9 +31,9 @@ pub enum Error {
     /// A descriptor set given to [`Server::reflect`] cannot be decoded.
     #[error("malformed descriptor set")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The address for metrics can not be bound.
-    #[error("can not serve metrics")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The address of `--admin-listen` can not be bound.
+    #[error("can not listen on {0} for metrics and probes (--admin-listen, TIDINGS_ADMIN_LISTEN)")]
+    Admin(SocketAddr, #[source] io::Error),
     /// The certificates or the tokens can not be used.
     #[error(transparent)]
     Security(#[from] Wrong),
@@ -48,6 +53,7 @@ pub struct Server {
     health: Health,
     names: Vec<&'static str>,
     descriptor_sets: Vec<&'static [u8]>,
+    methods: &'static [Method],
     routes: RoutesBuilder,
 }
 
@@ -59,6 +65,7 @@ impl Server {
             health: Health::default(),
             names: vec![Health::SERVER, Health::READINESS],
             descriptor_sets: vec![health::DESCRIPTOR_SET],
+            methods: METHODS,
             routes: RoutesBuilder::default(),
         }
     }
@@ -97,6 +104,13 @@ impl Server {
         self
     }
 
+    /// Replaces the method table, which is that of our contracts. A method without a line counts as a call in flight.
+    #[must_use]
+    pub fn methods(mut self, methods: &'static [Method]) -> Self {
+        self.methods = methods;
+        self
+    }
+
     /// Serves until `shutdown` is cancelled, then ends in order.
     ///
     /// Health says NOT_SERVING; after the lame duck time connections are refused, health watches end and GOAWAY is
@@ -107,14 +121,17 @@ impl Server {
     ///
     /// A malformed descriptor set, no address for metrics, certificates or tokens that can not be used; no connection was accepted then.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<Drained, Error> {
-        if let Some(address) = self.args.admin_listen {
-            metrics::expose(address)?;
+        if self.args.admin_listen.is_some() {
+            metrics::keep(); // before anything is counted
         }
         self.add_reflection()?;
         self.routes.add_service(self.health.service());
         let security = self.args.security.open()?;
-        let calls = Calls::new(self.routes.routes().prepare(), security.tokens.clone());
-        let connections = Connections::new(&self.args, calls, security.tls.clone());
+        let methods = Methods::new(self.methods, &self.names);
+        let routes = std::mem::take(&mut self.routes).routes().prepare();
+        let stack = Stack::new(routes, methods, security.tokens.clone(), &self.args);
+        let connections = Connections::new(&self.args, stack.clone(), security.tls.clone());
+        let _answering = self.answer_admin(stack).await?;
         let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.look)));
         self.health.open(&self.names);
 
@@ -137,6 +154,21 @@ impl Server {
             tracing::warn!(cut, "connections were cut after the drain time");
         }
         Ok(Drained { cut })
+    }
+
+    /// Answers Prometheus and Kubernetes, if an address is given, until the handle is dropped.
+    async fn answer_admin(&self, stack: Stack<Routes>) -> Result<Option<AbortOnDropHandle<()>>, Error> {
+        let Some(address) = self.args.admin_listen else { return Ok(None) };
+        let listener = admin::listen(address).await.map_err(|error| Error::Admin(address, error))?;
+        let [calls, streams] = ["tidings_server_calls_in_flight", "tidings_server_streams"].map(|name| gauge!(name));
+        #[expect(clippy::cast_precision_loss, reason = "there are not so many")]
+        let measure = Box::new(move || {
+            let load = stack.load();
+            calls.set(load.calls as f64);
+            streams.set(load.streams as f64);
+        });
+        let admin = Admin { health: self.health.clone(), numbers: metrics::keep(), measure };
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(admin.serve(listener)))))
     }
 
     /// Reflection lists what is served here, whatever else the descriptor sets describe.

@@ -2,7 +2,7 @@
 //! order.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tidings_postgres::{Migrations, Postgres};
 use tokio::net::TcpListener;
@@ -41,12 +41,20 @@ pub enum ServeError {
     Server(#[from] Error),
 }
 
-/// Binds the address of a service, once the settings of its server are found right.
+/// How far the port for metrics and probes is above that for calls, unless it is set.
+const ADMIN: u16 = 2000;
+
+/// Binds the address of a service, once the settings of its server are found right; the address for metrics and probes is
+/// set if it was not.
 ///
 /// # Errors
 /// [`ServeError::Setting`] or [`ServeError::Listen`].
-pub async fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener, ServeError> {
+pub async fn listen(address: SocketAddr, args: &mut Args) -> Result<TcpListener, ServeError> {
     args.security.validate(address)?;
+    if args.admin_listen.is_none() && address.port() != 0 {
+        let port = address.port().checked_add(ADMIN);
+        args.admin_listen = port.map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    }
     TcpListener::bind(address).await.map_err(|error| ServeError::Listen(address, error))
 }
 

@@ -61,7 +61,7 @@ impl From<&Status> for Failure {
 impl fmt::Display for Failure {
     /// `NOT_FOUND USER_NOT_FOUND: there is no user ada`, then a line for each malformed field.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name(self.code))?;
+        f.write_str(code_name(self.code))?;
         if !self.reason.is_empty() {
             write!(f, " {}", self.reason)?;
         }
@@ -83,7 +83,7 @@ impl fmt::Display for Failure {
 }
 
 /// The name of a code as the gRPC specification writes it.
-fn name(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -8,6 +8,6 @@ mod failure;
 mod fields;
 mod reply;
 
-pub use failure::Failure;
+pub use failure::{Failure, code_name};
 pub use fields::{Fields, Invalid, Violation};
 pub use reply::Reply;

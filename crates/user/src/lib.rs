@@ -34,8 +34,8 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 }
 
 /// Binds the configured address and serves until `shutdown`.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let listener = listen(config.listen, &config.server).await?;
+pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let listener = listen(config.listen, &mut config.server).await?;
     serve(config, listener, shutdown).await
 }
 

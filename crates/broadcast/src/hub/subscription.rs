@@ -1,12 +1,14 @@
 //! One stream: its cursors, and what it is told next.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Fuse};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::cursor::Cursor;
@@ -22,6 +24,22 @@ use crate::model::{Frame, Page, Position, Wish, count};
 const PAUSE: Duration = Duration::from_millis(200);
 /// When a stream that ends may come back: after a restart, and not all at the same moment.
 const COME_BACK: std::ops::Range<Duration> = Duration::from_secs(1)..Duration::from_secs(5);
+
+/// Comes when a stream has to end, because its connection or the process does.
+pub struct Ending(Fuse<BoxFuture<'static, ()>>);
+
+impl Ending {
+    /// The moment at which this future ends.
+    pub fn at(moment: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(moment.boxed().fuse())
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ending")
+    }
+}
 
 /// One stream. Dropping it ends it.
 #[derive(Debug)]
@@ -47,6 +65,8 @@ pub struct Subscription {
     /// When something was told last.
     told: Instant,
     timer: Pin<Box<Sleep>>,
+    /// Comes when the stream has to end.
+    ending: Ending,
     ended: bool,
 }
 
@@ -68,15 +88,14 @@ impl Drop for Chair {
     }
 }
 
-/// The right to be one of the streams of this instance.
+/// One of the streams of this instance, for whoever counts them.
 #[derive(Debug)]
 struct Ticket(Arc<Hub>);
 
 impl Ticket {
-    fn take(hub: &Arc<Hub>) -> Result<Self, Error> {
-        let more = |streams| (streams < hub.limits.streams).then_some(streams + 1);
-        let taken = hub.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(|_| Self(Arc::clone(hub))).map_err(|_| Error::Full)
+    fn take(hub: &Arc<Hub>) -> Self {
+        hub.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(hub))
     }
 }
 
@@ -88,11 +107,8 @@ impl Drop for Ticket {
 
 impl Subscription {
     /// Sits down at the channels first, then reads where they stand: what is published from then on is heard, or read.
-    pub(super) async fn begin(hub: &Arc<Hub>, wishes: &[Wish]) -> Result<Self, Error> {
-        if hub.closing.is_cancelled() {
-            return Err(Error::Closing);
-        }
-        let ticket = Ticket::take(hub)?;
+    pub(super) async fn begin(hub: &Arc<Hub>, wishes: &[Wish], ending: Ending) -> Result<Self, Error> {
+        let ticket = Ticket::take(hub);
         let bell = Arc::new(Bell::default());
         let mut chairs: Vec<_> = wishes
             .iter()
@@ -123,6 +139,7 @@ impl Subscription {
             missing: Some(now),
             told: now,
             timer: Box::pin(sleep_until(now + hub.limits.heartbeat)),
+            ending,
             ended: false,
         })
     }
@@ -141,9 +158,8 @@ impl Subscription {
             if self.ended {
                 return None;
             }
-            if self.hub.closing.is_cancelled() {
-                self.ended = true;
-                self.frames.push_back(Frame::Goodbye { retry_after: rand::random_range(COME_BACK) });
+            if (&mut self.ending.0).now_or_never().is_some() {
+                self.say_goodbye();
                 continue;
             }
             if let Some(error) = self.overdue() {
@@ -162,6 +178,12 @@ impl Subscription {
                 self.wait().await;
             }
         }
+    }
+
+    /// The stream has to end.
+    fn say_goodbye(&mut self) {
+        self.ended = true;
+        self.frames.push_back(Frame::Goodbye { retry_after: rand::random_range(COME_BACK) });
     }
 
     /// Takes what the ring of a channel has.
@@ -255,7 +277,7 @@ impl Subscription {
             }
         };
         tokio::select! {
-            () = self.hub.closing.cancelled() => {}
+            () = &mut self.ending.0 => self.say_goodbye(),
             () = self.bell.rings() => {}
             (number, page) = reading => self.meet(number, page),
             () = self.timer.as_mut() => self.look_at_the_time(),

@@ -28,12 +28,6 @@ impl From<Error> for Status {
             Error::Stream(hub::Error::Unheard) => {
                 reply(Code::Unavailable, ErrorReason::StateAway, "redis can not be subscribed to").retry_after(LATER)
             }
-            Error::Stream(hub::Error::Full) => {
-                reply(Code::ResourceExhausted, ErrorReason::Overloaded, &said).quota("streams").retry_after(LATER)
-            }
-            Error::Stream(hub::Error::Closing) => {
-                reply(Code::Unavailable, ErrorReason::Draining, &said).retry_after(Duration::ZERO)
-            }
             Error::Miscounted => reply(Code::Internal, ErrorReason::Internal, "internal error").logged(&error),
         }
         .into_status()

@@ -77,7 +77,11 @@ impl<'a> Broadcasts<'a> {
         redis.redis_prefix.clone_from(&self.prefix);
         redis.redis_timeout = Some(Duration::from_secs(2).into());
         redis.redis_connect_timeout = Duration::from_secs(2).into();
-        let server = tidings_server::Args { drain: Duration::from_secs(5).into(), ..Default::default() };
+        let server = tidings_server::Args {
+            lame_duck: Duration::ZERO.into(),
+            drain: Duration::from_secs(5).into(),
+            ..Default::default()
+        };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         Config { listen, redis, server, channels: ChannelArgs::default(), streams: StreamArgs::default() }
     }

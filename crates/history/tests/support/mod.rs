@@ -86,7 +86,8 @@ impl<'a> Histories<'a> {
         redis.redis_timeout = Some(Duration::from_secs(1).into());
         redis.redis_connect_timeout = Duration::from_secs(1).into();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (server, tails, relay) = (tidings_server::Args::default(), TailArgs::default(), RelayArgs::default());
+        let server = tidings_server::Args { lame_duck: Duration::ZERO.into(), ..Default::default() };
+        let (tails, relay) = (TailArgs::default(), RelayArgs::default());
         Config { listen, migrate: false, postgres, redis, server, tails, relay }
     }
 

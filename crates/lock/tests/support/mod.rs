@@ -101,7 +101,7 @@ impl<'a> Locks<'a> {
         postgres.postgres_acquire_timeout = Duration::from_secs(5).into();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let locks = LockArgs { lock_default_ttl: TTL.into(), ..LockArgs::default() };
-        let server = tidings_server::Args::default();
+        let server = tidings_server::Args { lame_duck: Duration::ZERO.into(), ..Default::default() };
         Config { listen, migrate: false, postgres, redis: self.redis_args(), server, locks }
     }
 

@@ -27,7 +27,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tower::Service;
 
-use crate::support::{Running, SOON};
+use crate::support::{Running, SOON, quick};
 
 /// How often the server of a test looks at its list.
 const LOOK: Duration = Duration::from_millis(20);
@@ -72,8 +72,8 @@ impl Guarded {
         write(&dir, tokens);
         let security =
             security::Args { token_file: Some(dir.path().join("tokens")), look: LOOK, ..security::Args::default() };
-        let args = Args { security, ..Args::default() };
-        Self { server: Running::serving(args, |server| server.add(Locks)).await, dir }
+        let args = Args { security, ..quick() };
+        Self { server: Running::serving(args, |server| server.methods(tidings_proto::METHODS).add(Locks)).await, dir }
     }
 
     /// What is accepted from now on.

@@ -4,20 +4,21 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tidings_server::Args;
+use tidings_status::Failure;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 use crate::support::raw::{GOAWAY, PREFACE, Raw, SETTINGS};
-use crate::support::{Running, SOON, call, call_as};
+use crate::support::{Running, SOON, call, call_as, follow, quick};
 
 /// Long enough for a server to do what it must not do.
 const WHILE: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn a_socket_that_never_finishes_the_preface_is_closed_after_the_timeout() {
-    let server = Running::with(Args { preface_timeout: WHILE.into(), ..Args::default() }).await;
+    let server = Running::with(Args { preface_timeout: WHILE.into(), ..quick() }).await;
 
     for sent in [&PREFACE[..0], &PREFACE[..10]] {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
@@ -47,7 +48,7 @@ async fn a_client_that_answers_no_ping_is_closed() {
     let server = Running::with(Args {
         keepalive_interval: Duration::from_millis(100).into(),
         keepalive_timeout: Duration::from_millis(100).into(),
-        ..Args::default()
+        ..quick()
     })
     .await;
     let mut silent = server.raw().await;
@@ -58,7 +59,7 @@ async fn a_client_that_answers_no_ping_is_closed() {
 
 #[tokio::test]
 async fn no_more_calls_run_at_once_on_a_connection_than_allowed() {
-    let server = Running::with(Args { max_streams: 2, ..Args::default() }).await;
+    let server = Running::with(Args { max_streams: 2, ..quick() }).await;
     let channel = server.channel().await;
     // Until the client has seen the settings of the server it knows no limit.
     call(&channel, "/test.v1.Probe/Answer").await.unwrap();
@@ -78,7 +79,7 @@ async fn no_more_calls_run_at_once_on_a_connection_than_allowed() {
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_waits_for_a_free_slot() {
-    let server = Running::with(Args { max_connections: 1, ..Args::default() }).await;
+    let server = Running::with(Args { max_connections: 1, ..quick() }).await;
     let mut first = server.raw().await;
     assert!(first.receives(SETTINGS).await);
 
@@ -109,4 +110,44 @@ async fn many_clients_are_served_side_by_side() {
     for client in &mut clients {
         assert!(client.receives(SETTINGS).await);
     }
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_are_refused_at_once_and_those_that_wait_are_no_calls_in_flight() {
+    let server = Running::with(Args { max_in_flight: 2, ..quick() }).await;
+    let channels = join_all((0..4).map(|_| server.channel())).await;
+    let working: Vec<_> = (0..2)
+        .map(|number| {
+            let channel = channels[number].clone();
+            tokio::spawn(async move { call(&channel, "/test.v1.Probe/Work").await })
+        })
+        .collect();
+    let waiting = channels[2].clone();
+    let waiting = tokio::spawn(async move { call(&waiting, "/test.v1.Probe/Wait").await });
+    server.probe.runs(3).await;
+
+    let refused = Failure::from(&call(&channels[3], "/test.v1.Probe/Work").await.unwrap_err());
+
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"));
+    assert!(refused.retry_after.is_some());
+    server.probe.release();
+    for call in working.into_iter().chain([waiting]) {
+        timeout(SOON, call).await.unwrap().unwrap().unwrap();
+    }
+    call(&channels[3], "/test.v1.Probe/Work").await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_refused_at_once() {
+    let server = Running::with(Args { max_open_streams: 1, ..quick() }).await;
+    let channel = server.channel().await;
+    let stream = channel.clone();
+    let open = tokio::spawn(async move { follow(&stream, "/test.v1.Probe/Stream").await });
+    server.probe.runs(1).await;
+
+    let refused = follow(&channel, "/test.v1.Probe/Stream").await.unwrap_err();
+
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    open.abort();
+    server.probe.runs(0).await;
 }

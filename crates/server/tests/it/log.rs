@@ -55,7 +55,9 @@ async fn every_call_writes_one_line_with_method_code_duration_and_request_id() {
     let [line] = calls[..] else {
         panic!("not one line: {text}");
     };
-    for part in ["DEBUG", r#"method="test.v1.Probe/Fail""#, "request_id=\"order-42\"", "code=NotFound", "duration="] {
+    for part in
+        ["DEBUG", r#"method="test.v1.Probe/Fail""#, "request_id=\"order-42\"", r#"code="NotFound""#, "duration="]
+    {
         assert!(line.contains(part), "{part} is not in: {line}");
     }
 }

@@ -9,12 +9,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::raw::{GOAWAY, SETTINGS};
-use crate::support::{Running, SOON, call};
+use crate::support::{Running, SOON, call, quick};
 
 const DRAIN: Duration = Duration::from_millis(300);
 
 async fn start() -> Running {
-    Running::with(Args { drain: DRAIN.into(), ..Args::default() }).await
+    Running::with(Args { drain: DRAIN.into(), ..quick() }).await
 }
 
 /// Stops the server and sees to it that it keeps its promise.

@@ -24,6 +24,11 @@ use self::raw::Raw;
 /// Longest wait for anything that shall happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
+/// The defaults, but for the time in which a load balancer would hear of the end.
+pub(crate) fn quick() -> Args {
+    Args { lame_duck: Duration::ZERO.into(), ..Args::default() }
+}
+
 /// A server with one service, [`Probe`], on a port of its own.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -35,7 +40,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        Self::with(Args::default()).await
+        Self::with(quick()).await
     }
 
     pub(crate) async fn with(args: Args) -> Self {
@@ -48,7 +53,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let probe = Probe::default();
         let shutdown = CancellationToken::new();
-        let server = more(Server::new(&args).add(probe.clone()));
+        let server = more(Server::new(&args).methods(probe::METHODS).add(probe.clone()));
         let health = server.health();
         let serving = server.serve(listener, shutdown.clone());
         Self { address, health, probe, shutdown, server: tokio::spawn(async { serving.await.unwrap() }) }
@@ -90,4 +95,15 @@ pub(crate) async fn call_as(channel: &Channel, path: &'static str, id: Option<&s
     client.ready().await.unwrap();
     let path = PathAndQuery::from_static(path);
     client.unary(request, path, ProstCodec::default()).await
+}
+
+/// Calls a method that answers with a stream of empty messages, and reads it to its end.
+pub(crate) async fn follow(channel: &Channel, path: &'static str) -> Result<(), Status> {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec: ProstCodec<(), ()> = ProstCodec::default();
+    let answer = client.server_streaming(Request::new(()), PathAndQuery::from_static(path), codec).await?;
+    let mut messages = answer.into_inner();
+    while messages.message().await?.is_some() {}
+    Ok(())
 }

@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 
 use crate::log::Lines;
 use crate::support::pki::{Ca, Mount, Pair};
-use crate::support::{Running, SOON, call};
+use crate::support::{Running, SOON, call, quick};
 
 /// How often the server of a test looks at its files.
 const LOOK: Duration = Duration::from_millis(20);
@@ -62,7 +62,7 @@ impl Secure {
             ..args(&mount)
         };
         let security = security::Args { tls, look: LOOK, ..security::Args::default() };
-        Self { server: Running::with(Args { security, ..Args::default() }).await, ca, mount }
+        Self { server: Running::with(Args { security, ..quick() }).await, ca, mount }
     }
 
     /// Calls over a connection of its own, showing this certificate.

@@ -48,6 +48,7 @@ impl Services {
             let mut variables = vec![
                 ("TIDINGS_LISTEN", address.to_string()),
                 ("TIDINGS_MIGRATE", "true".to_owned()),
+                ("TIDINGS_LAME_DUCK", "0s".to_owned()), // nobody here has to hear of the end first
                 ("TIDINGS_POSTGRES_URL", stack.postgres().url(&format!("tidings_{name}"))),
                 ("TIDINGS_REDIS_URL", stack.redis().url()),
             ];

@@ -86,7 +86,11 @@ impl World {
         redis.redis_connect_timeout = (2 * REDIS_TIMEOUT).into();
         let mut postgres = tidings_postgres::Args::new(self.postgres_url.parse().unwrap());
         postgres.postgres_acquire_timeout = Duration::from_secs(3).into();
-        let server = tidings_server::Args { drain: Duration::from_secs(1).into(), ..Default::default() };
+        let server = tidings_server::Args {
+            lame_duck: Duration::ZERO.into(),
+            drain: Duration::from_secs(1).into(),
+            ..Default::default()
+        };
         let listen = "127.0.0.1:0".parse().unwrap();
         Config { listen, migrate: false, postgres, redis, server, cache: CacheArgs::default() }
     }

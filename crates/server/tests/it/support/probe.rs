@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,7 +12,8 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use tidings_server::RequestId;
+use tidings_proto::{Method, Retry, Scope, Work};
+use tidings_server::{Ending, RequestId};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -43,7 +45,7 @@ impl Probe {
     /// Waits until so many of them run.
     pub(crate) async fn runs(&self, calls: usize) {
         while self.running() != calls {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -55,15 +57,22 @@ impl Probe {
     async fn answer(self, request: Request<Body>) -> Response<Body> {
         match request.uri().path() {
             "/test.v1.Probe/Answer" => ok(),
-            "/test.v1.Probe/Wait" => {
+            "/test.v1.Probe/Wait" | "/test.v1.Probe/Work" | "/test.v1.Probe/Short" => {
                 let _running = Running::new(&self.running);
                 let _closed = self.gate.acquire().await;
                 ok()
             }
-            "/test.v1.Probe/Endless" => {
+            "/test.v1.Probe/Endless" | "/test.v1.Probe/Stream" => {
                 let running = Running::new(&self.running);
                 grpc(Body::new(StreamBody::new(stream::once(silence(running)))))
             }
+            "/test.v1.Probe/Polite" => {
+                let running = Running::new(&self.running);
+                let ending = request.extensions().get::<Ending>().unwrap().clone();
+                grpc(Body::new(StreamBody::new(stream::once(goodbye(ending, running)))))
+            }
+            "/test.v1.Probe/Panic" => panic!("a bug"),
+            "/test.v1.Probe/PanicLate" => grpc(Body::new(StreamBody::new(stream::once(bug())))),
             "/test.v1.Probe/Fail" => {
                 let details = ErrorDetails::with_error_info("ABSENT", "probe.tidings", []);
                 Status::with_error_details(Code::NotFound, "no such thing: 100 %", details).into_http()
@@ -103,6 +112,16 @@ async fn silence(_running: Running) -> Result<Frame<Bytes>, Infallible> {
     std::future::pending().await
 }
 
+async fn bug() -> Result<Frame<Bytes>, Infallible> {
+    panic!("a late bug")
+}
+
+/// The end of a stream as its service says it.
+async fn goodbye(ending: Ending, _running: Running) -> Result<Frame<Bytes>, Infallible> {
+    ending.reached().await;
+    Ok(Frame::trailers(HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))])))
+}
+
 /// Counts a call for as long as its handler or its stream lives, however it ends.
 struct Running(Arc<AtomicUsize>);
 
@@ -136,4 +155,23 @@ impl Service<Request<Body>> for Probe {
 
 impl NamedService for Probe {
     const NAME: &'static str = "test.v1.Probe";
+}
+
+/// The table of its methods. `Endless` has no line.
+pub(crate) const METHODS: &[Method] = &[
+    method("test.v1.Probe/Answer", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/Wait", Work::Waiting(Duration::from_secs(60))),
+    method("test.v1.Probe/Work", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/Short", Work::Brief(Duration::from_millis(100))),
+    method("test.v1.Probe/Stream", Work::Stream),
+    method("test.v1.Probe/Polite", Work::Stream),
+    method("test.v1.Probe/Fail", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/FailLate", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/SeenId", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/Panic", Work::Brief(Duration::from_secs(5))),
+    method("test.v1.Probe/PanicLate", Work::Stream),
+];
+
+const fn method(name: &'static str, work: Work) -> Method {
+    Method { name, work, scope: Scope::Read, retry: Retry::Safe }
 }
