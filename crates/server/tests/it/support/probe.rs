@@ -112,6 +112,7 @@ async fn silence(_running: Running) -> Result<Frame<Bytes>, Infallible> {
     std::future::pending().await
 }
 
+#[expect(clippy::unused_async, reason = "a stream is made of futures")]
 async fn bug() -> Result<Frame<Bytes>, Infallible> {
     panic!("a late bug")
 }
@@ -160,7 +161,7 @@ impl NamedService for Probe {
 /// The table of its methods. `Endless` has no line.
 pub(crate) const METHODS: &[Method] = &[
     method("test.v1.Probe/Answer", Work::Brief(Duration::from_secs(5))),
-    method("test.v1.Probe/Wait", Work::Waiting(Duration::from_secs(60))),
+    method("test.v1.Probe/Wait", Work::Waiting(Duration::from_mins(1))),
     method("test.v1.Probe/Work", Work::Brief(Duration::from_secs(5))),
     method("test.v1.Probe/Short", Work::Brief(Duration::from_millis(100))),
     method("test.v1.Probe/Stream", Work::Stream),
