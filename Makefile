@@ -20,7 +20,7 @@ test: install ## Run every test.
 	@cargo test --workspace --all-features --no-fail-fast
 
 drills: install ## Run the long forms of what tests run in short: 20 restarts, 1,000 streams, a million mutations.
-	@TIDINGS_RESTARTS=20 TIDINGS_REST=6000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
+	@TIDINGS_RESTARTS=20 TIDINGS_REST=10000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
 		cargo test --package tidings-tests --all-features --test suite -- rolling hostile::malformed
 
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
