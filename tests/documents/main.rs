@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
+mod configuration;
 mod errors;
 mod methods;
 mod service_config;

@@ -10,5 +10,6 @@ mod readme;
 mod rolling;
 mod secured;
 mod service;
+mod settings;
 mod support;
 mod up;

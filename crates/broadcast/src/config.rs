@@ -79,12 +79,12 @@ pub struct StreamArgs {
 
     /// Bytes of a channel that are held in memory; the newest message is, however long.
     #[arg(long, env = "TIDINGS_BROADCAST_RING_BYTES", default_value_t = Self::default().broadcast_ring_bytes,
-          value_name = "BYTES")]
+          value_name = "BYTES", value_parser = bytes)]
     pub broadcast_ring_bytes: usize,
 
     /// Bytes of all channels that are held in memory; the channel that was published to least recently gives way.
     #[arg(long, env = "TIDINGS_BROADCAST_RINGS_BYTES", default_value_t = Self::default().broadcast_rings_bytes,
-          value_name = "BYTES")]
+          value_name = "BYTES", value_parser = bytes)]
     pub broadcast_rings_bytes: usize,
 }
 
@@ -134,6 +134,10 @@ const AGE_MAX: Duration = Duration::from_hours(1);
 fn age(text: &str) -> Result<humantime::Duration, &'static str> {
     let age = duration(text)?;
     if *age > AGE_MAX { Err("expected at most 1h") } else { Ok(age) }
+}
+
+fn bytes(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "expected a number of bytes")
 }
 
 fn size(number: u32) -> usize {

@@ -48,11 +48,13 @@ pub struct Config {
 #[group(skip)]
 pub struct TailArgs {
     /// Life of a tail after its last message, +-15 % at random, e.g. `24h`.
-    #[arg(long, env = "TIDINGS_HISTORY_TAIL_TTL", default_value_t = Self::default().history_tail_ttl, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_HISTORY_TAIL_TTL", default_value_t = Self::default().history_tail_ttl, value_name = "DURATION",
+          value_parser = duration)]
     pub history_tail_ttl: humantime::Duration,
 
     /// Longest time between a reader's miss and its load of the tail, e.g. `3s`; a later load is refused.
-    #[arg(long, env = "TIDINGS_HISTORY_LEASE_TTL", default_value_t = Self::default().history_lease_ttl, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_HISTORY_LEASE_TTL", default_value_t = Self::default().history_lease_ttl, value_name = "DURATION",
+          value_parser = duration)]
     pub history_lease_ttl: humantime::Duration,
 }
 
@@ -82,7 +84,8 @@ pub struct RelayArgs {
     pub broadcast_token_file: Option<PathBuf>,
 
     /// Longest time between a commit and the relay's look at it, e.g. `250ms`; in the usual case it is told at once.
-    #[arg(long, env = "TIDINGS_HISTORY_RELAY_TICK", default_value_t = Self::default().history_relay_tick, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_HISTORY_RELAY_TICK", default_value_t = Self::default().history_relay_tick, value_name = "DURATION",
+          value_parser = duration)]
     pub history_relay_tick: humantime::Duration,
 
     /// How often broadcast may refuse a message before it is parked: not published, and later ones go on, 1 to 1000.

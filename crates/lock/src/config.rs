@@ -45,7 +45,8 @@ pub struct Config {
 pub struct LockArgs {
     /// How long a lease lasts whose caller does not say, 1s to 300s; at least as long nobody is granted anything after Redis
     /// lost its data.
-    #[arg(long, env = "TIDINGS_LOCK_DEFAULT_TTL", default_value_t = Self::default().lock_default_ttl, value_parser = ttl)]
+    #[arg(long, env = "TIDINGS_LOCK_DEFAULT_TTL", default_value_t = Self::default().lock_default_ttl, value_name = "DURATION",
+          value_parser = ttl)]
     pub lock_default_ttl: humantime::Duration,
 
     /// Most calls that wait for locks at this instance; more are refused.
@@ -54,11 +55,13 @@ pub struct LockArgs {
     pub lock_max_waiters: usize,
 
     /// Time between two looks for what is over, by which others see that this instance lives; at most `500ms`.
-    #[arg(long, env = "TIDINGS_LOCK_SWEEP_TICK", default_value_t = Self::default().lock_sweep_tick, value_parser = sweep)]
+    #[arg(long, env = "TIDINGS_LOCK_SWEEP_TICK", default_value_t = Self::default().lock_sweep_tick, value_name = "DURATION",
+          value_parser = sweep)]
     pub lock_sweep_tick: humantime::Duration,
 
     /// Time between two looks after the places of all waiters, e.g. `1s`: so long a lost message delays one of them.
-    #[arg(long, env = "TIDINGS_LOCK_REREAD_TICK", default_value_t = Self::default().lock_reread_tick, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_LOCK_REREAD_TICK", default_value_t = Self::default().lock_reread_tick, value_name = "DURATION",
+          value_parser = duration)]
     pub lock_reread_tick: humantime::Duration,
 
     /// Promise that no client of an earlier run lives any more, nor another instance: if Redis has lost its data when this

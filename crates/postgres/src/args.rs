@@ -10,7 +10,8 @@ use sqlx::postgres::PgConnectOptions;
 #[command(next_help_heading = "Postgres")]
 #[group(skip)] // clap names groups after the struct and refuses twins
 pub struct Args {
-    /// URL of the service's database; may hold a password, so it is never shown.
+    /// URL of the service's database; may hold a password, so it is never shown, and can be in a file that
+    /// `TIDINGS_POSTGRES_URL_FILE` names.
     #[arg(long, env = "TIDINGS_POSTGRES_URL", hide_env_values = true, value_name = "URL")]
     pub postgres_url: PostgresUrl,
 
@@ -20,11 +21,13 @@ pub struct Args {
     pub postgres_connections: u32,
 
     /// Longest wait for a free connection, e.g. `500ms`; past it the call is refused.
-    #[arg(long, env = "TIDINGS_POSTGRES_ACQUIRE_TIMEOUT", default_value = "500ms", value_name = "DURATION")]
+    #[arg(long, env = "TIDINGS_POSTGRES_ACQUIRE_TIMEOUT", default_value = "500ms", value_name = "DURATION",
+          value_parser = duration)]
     pub postgres_acquire_timeout: humantime::Duration,
 
     /// Longest time Postgres may work on one statement, e.g. `2s`; we wait half a second longer for its answer.
-    #[arg(long, env = "TIDINGS_POSTGRES_STATEMENT_TIMEOUT", default_value = "2s", value_name = "DURATION")]
+    #[arg(long, env = "TIDINGS_POSTGRES_STATEMENT_TIMEOUT", default_value = "2s", value_name = "DURATION",
+          value_parser = duration)]
     pub postgres_statement_timeout: humantime::Duration,
 }
 
@@ -73,6 +76,14 @@ impl fmt::Display for PostgresUrl {
 impl fmt::Debug for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Reads a length of time that is more than nothing.
+fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
+    match text.parse::<humantime::Duration>() {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a duration like 800ms or 5s"),
     }
 }
 

@@ -11,7 +11,8 @@ use redis::{ConnectionInfo, IntoConnectionInfo as _};
 #[command(next_help_heading = "Redis")]
 #[group(skip)] // clap names groups after the struct and refuses twins
 pub struct Args {
-    /// URL of the Redis server, `redis://` or `rediss://`; may hold a password, so it is never shown.
+    /// URL of the Redis server, `redis://` or `rediss://`; may hold a password, so it is never shown, and can be in
+    /// a file that `TIDINGS_REDIS_URL_FILE` names.
     #[arg(long, env = "TIDINGS_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: RedisUrl,
 
@@ -26,11 +27,12 @@ pub struct Args {
 
     /// Longest wait for an answer, e.g. `50ms`; past it a cache is done without, and a state counts as away
     /// [default: 50ms for user and history, 150ms for lock and broadcast].
-    #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", value_name = "DURATION")]
+    #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", value_name = "DURATION", value_parser = duration)]
     pub redis_timeout: Option<humantime::Duration>,
 
     /// Longest time a new connection may take, e.g. `300ms`.
-    #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION")]
+    #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION",
+          value_parser = duration)]
     pub redis_connect_timeout: humantime::Duration,
 }
 
@@ -103,6 +105,14 @@ fn prefix(text: &str) -> Result<String, &'static str> {
         Ok(text.to_owned())
     } else {
         Err("expected 1 to 64 of [A-Za-z0-9._-]")
+    }
+}
+
+/// Reads a length of time that is more than nothing.
+fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
+    match text.parse::<humantime::Duration>() {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a duration like 800ms or 5s"),
     }
 }
 

@@ -18,53 +18,60 @@ pub struct Args {
     pub admin_listen: Option<SocketAddr>,
 
     /// Most connections held at once; further ones wait in the backlog of the socket.
-    #[arg(long, env = "TIDINGS_MAX_CONNECTIONS", default_value_t = Args::default().max_connections,
+    #[arg(long, env = "TIDINGS_MAX_CONNECTIONS", default_value_t = Args::default().max_connections, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 
     /// Most calls running at once on one connection; further ones wait at the client.
-    #[arg(long, env = "TIDINGS_MAX_STREAMS", default_value_t = Args::default().max_streams,
+    #[arg(long, env = "TIDINGS_MAX_STREAMS", default_value_t = Args::default().max_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
     /// Most calls worked on at once; further ones are refused at once, with when to try again. Calls that wait for a lock and
     /// streams have limits of their own.
-    #[arg(long, env = "TIDINGS_MAX_IN_FLIGHT", default_value_t = Args::default().max_in_flight,
+    #[arg(long, env = "TIDINGS_MAX_IN_FLIGHT", default_value_t = Args::default().max_in_flight, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
 
     /// Most streams open at once; further ones are refused at once, with when to try again.
-    #[arg(long, env = "TIDINGS_MAX_OPEN_STREAMS", default_value_t = Args::default().max_open_streams,
+    #[arg(long, env = "TIDINGS_MAX_OPEN_STREAMS", default_value_t = Args::default().max_open_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_open_streams: u32,
 
     /// Silence on a connection after which it is pinged, e.g. `20s`; `0s` never pings.
-    #[arg(long, env = "TIDINGS_KEEPALIVE_INTERVAL", default_value_t = Args::default().keepalive_interval)]
+    #[arg(long, env = "TIDINGS_KEEPALIVE_INTERVAL", default_value_t = Args::default().keepalive_interval, value_name = "DURATION",
+          value_parser = duration_or_zero)]
     pub keepalive_interval: humantime::Duration,
 
     /// Longest wait for the answer to a ping before the connection is closed, e.g. `10s`.
-    #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout, value_name = "DURATION",
+          value_parser = duration)]
     pub keepalive_timeout: humantime::Duration,
 
     /// Longest wait for the HTTP/2 preface on a new connection before it is closed, e.g. `3s`.
-    #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_PREFACE_TIMEOUT", default_value_t = Args::default().preface_timeout, value_name = "DURATION",
+          value_parser = duration)]
     pub preface_timeout: humantime::Duration,
 
     /// Age at which a connection is ended in order, +-10 % at random, e.g. `30m`, so that clients find new instances; `0s`
     /// never ends one.
-    #[arg(long, env = "TIDINGS_CONNECTION_AGE", default_value_t = Args::default().connection_age)]
+    #[arg(long, env = "TIDINGS_CONNECTION_AGE", default_value_t = Args::default().connection_age, value_name = "DURATION",
+          value_parser = duration_or_zero)]
     pub connection_age: humantime::Duration,
 
     /// Longest time the calls on a connection of that age get to finish before it is cut, e.g. `30s`.
-    #[arg(long, env = "TIDINGS_CONNECTION_GRACE", default_value_t = Args::default().connection_grace, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_CONNECTION_GRACE", default_value_t = Args::default().connection_grace, value_name = "DURATION",
+          value_parser = duration)]
     pub connection_grace: humantime::Duration,
 
     /// Time between reporting NOT_SERVING and refusing connections at shutdown, e.g. `3s`.
-    #[arg(long, env = "TIDINGS_LAME_DUCK", default_value_t = Args::default().lame_duck)]
+    #[arg(long, env = "TIDINGS_LAME_DUCK", default_value_t = Args::default().lame_duck, value_name = "DURATION",
+          value_parser = duration_or_zero)]
     pub lame_duck: humantime::Duration,
 
     /// Longest time calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
-    #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain, value_name = "DURATION",
+          value_parser = duration)]
     pub drain: humantime::Duration,
 
     /// Who may call.
@@ -81,6 +88,14 @@ pub fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("expected a duration like 800ms or 5s"),
     }
+}
+
+/// Reads a length of time, nothing included.
+///
+/// # Errors
+/// What is expected instead.
+pub fn duration_or_zero(text: &str) -> Result<humantime::Duration, &'static str> {
+    text.parse().map_err(|_| "expected a duration like 0s, 800ms or 5s")
 }
 
 impl Default for Args {

@@ -47,7 +47,7 @@ pub mod telemetry;
 pub mod tls;
 mod usage;
 
-pub use args::{Args, duration};
+pub use args::{Args, duration, duration_or_zero};
 pub use ending::Ending;
 pub use health::Health;
 pub use reason::{Reason, domain};

@@ -10,7 +10,8 @@ use crate::{ServeError, metrics, telemetry};
 /// Time for blocking work to end after the service has; a lookup that hangs must not keep the process alive.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Runs a service to its end: 0 if that was in order, 1 with one line in the log if not, 2 if it could not begin or a setting is wrong.
+/// Runs a service to its end: 0 if that was in order, 1 with one line in the log if not, 2 with one on stderr if a setting is
+/// wrong.
 pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) -> ExitCode {
     #[expect(clippy::print_stderr, reason = "there is no log yet")]
     if let Err(error) = telemetry::init(service) {
@@ -26,7 +27,13 @@ pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) 
     runtime.shutdown_timeout(LINGER);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(service, &error, if matches!(error, ServeError::Setting(_)) { 2 } else { 1 }),
+        // As all settings that are wrong are told, whatever the filter of the log.
+        #[expect(clippy::print_stderr, reason = "who runs the command reads it")]
+        Err(ServeError::Setting(wrong)) => {
+            eprintln!("{service}: {wrong}");
+            ExitCode::from(2)
+        }
+        Err(error) => failed(service, &error, 1),
     }
 }
 

@@ -15,10 +15,10 @@ const QUIET: &str = "h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn,re
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The value of `TIDINGS_LOG` is no filter.
-    #[error("TIDINGS_LOG: expected a filter like info or debug,tidings_server=trace")]
-    Filter(#[from] ParseError),
+    #[error("TIDINGS_LOG: '{0}': expected a filter like info or debug,tidings_server=trace")]
+    Filter(String, #[source] ParseError),
     /// The value of `TIDINGS_LOG` is not UTF-8.
-    #[error("TIDINGS_LOG: not UTF-8")]
+    #[error("TIDINGS_LOG: not UTF-8: expected a filter like info or debug,tidings_server=trace")]
     NotText,
 }
 
@@ -31,7 +31,9 @@ pub fn init(service: &str) -> Result<(), Error> {
         Err(VarError::NotPresent) => "info".to_owned(),
         Err(VarError::NotUnicode(_)) => return Err(Error::NotText),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(&wanted)?).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter(&wanted).map_err(|error| Error::Filter(wanted, error))?)
+        .with_writer(io::stderr);
     let first = if io::stderr().is_terminal() {
         lines.try_init()
     } else {

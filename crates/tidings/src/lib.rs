@@ -20,6 +20,11 @@ mod up;
 
 use std::process::ExitCode;
 
+/// The grammar of the command: every verb and every flag, for documents and tests.
+pub fn grammar() -> clap::Command {
+    <cli::Cli as clap::CommandFactory>::command()
+}
+
 /// Reads the command line, runs the command to its end and says how it ended.
 pub fn run() -> ExitCode {
     tidings_server::parse::<cli::Cli>().run()

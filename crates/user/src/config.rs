@@ -41,23 +41,28 @@ pub struct Config {
 #[group(skip)]
 pub struct CacheArgs {
     /// Life of a cached profile, +-15 % at random, e.g. `24h`.
-    #[arg(long, env = "TIDINGS_USER_CACHE_TTL", default_value_t = Self::default().user_cache_ttl, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_USER_CACHE_TTL", default_value_t = Self::default().user_cache_ttl, value_name = "DURATION",
+          value_parser = duration)]
     pub user_cache_ttl: humantime::Duration,
 
     /// Life of the knowledge that there is no user, +-15 % at random, e.g. `15s`.
-    #[arg(long, env = "TIDINGS_USER_ABSENT_TTL", default_value_t = Self::default().user_absent_ttl, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_USER_ABSENT_TTL", default_value_t = Self::default().user_absent_ttl, value_name = "DURATION",
+          value_parser = duration)]
     pub user_absent_ttl: humantime::Duration,
 
     /// Longest time between a reader's miss and its fill, e.g. `3s`; a later fill is refused.
-    #[arg(long, env = "TIDINGS_USER_LEASE_TTL", default_value_t = Self::default().user_lease_ttl, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_USER_LEASE_TTL", default_value_t = Self::default().user_lease_ttl, value_name = "DURATION",
+          value_parser = duration)]
     pub user_lease_ttl: humantime::Duration,
 
     /// Longest wait of a reader for another reader's fill before it reads Postgres itself, e.g. `200ms`.
-    #[arg(long, env = "TIDINGS_USER_FILL_WAIT", default_value_t = Self::default().user_fill_wait, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_USER_FILL_WAIT", default_value_t = Self::default().user_fill_wait, value_name = "DURATION",
+          value_parser = duration)]
     pub user_fill_wait: humantime::Duration,
 
     /// Time between two looks of the relay at what the cache has yet to hear, e.g. `250ms`.
-    #[arg(long, env = "TIDINGS_USER_RELAY_TICK", default_value_t = Self::default().user_relay_tick, value_parser = duration)]
+    #[arg(long, env = "TIDINGS_USER_RELAY_TICK", default_value_t = Self::default().user_relay_tick, value_name = "DURATION",
+          value_parser = duration)]
     pub user_relay_tick: humantime::Duration,
 }
 
