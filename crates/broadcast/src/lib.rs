@@ -16,8 +16,9 @@ pub mod wire;
 
 use std::sync::Arc;
 
-use tidings_proto::broadcast::encoded::broadcast_service_server::BroadcastServiceServer;
+use tidings_proto::broadcast::encoded::broadcast_service_server::{BroadcastServiceServer, SERVICE_NAME};
 use tidings_redis::{Redis, Role};
+use tidings_server::probe::{self, Probe};
 use tidings_server::{Server, Tasks, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 /// Serves on a listener until `shutdown`, then ends in order: streams, calls, tasks.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let redis = Redis::open(&config.redis, "broadcast", Role::State).map_err(ServeError::Redis)?;
+    let probes = vec![Probe::redis(&redis, Role::State)];
     let channels = Arc::new(channels::Channels::new(redis, config.channels.kept()));
     let hub = hub::Hub::new(Arc::clone(&channels), config.streams.limits());
     let broadcasts = domain::Broadcasts::new(channels, hub);
@@ -45,6 +47,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("the probes", |stop| probe::watch(server.health(), &[SERVICE_NAME], probes, stop));
     let interval = *config.streams.broadcast_compare_interval;
     tasks.spawn("joining and leaving", |stop| tasks::attend(broadcasts.clone(), subscriber, stop));
     tasks.spawn("the repair of rings", |stop| tasks::repair(broadcasts.clone(), stop));

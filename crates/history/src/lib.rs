@@ -19,6 +19,7 @@ use tidings_postgres::Migrations;
 use tidings_proto::history::conversation_service_server::ConversationServiceServer;
 use tidings_proto::history::history_service_server::HistoryServiceServer;
 use tidings_redis::{Redis, Role};
+use tidings_server::probe::{self, Probe};
 use tidings_server::{Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,12 @@ pub use tidings_server::ServeError;
 
 /// The schema, as a list of steps.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// What Postgres is needed for; without Redis it only takes longer.
+const SERVICES: &[&str] = &[
+    tidings_proto::history::history_service_server::SERVICE_NAME,
+    tidings_proto::history::conversation_service_server::SERVICE_NAME,
+];
 
 /// The largest request: a batch of about a hundred messages of the largest legal size.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
@@ -49,6 +56,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-history").await?;
     let redis = Redis::open(&config.redis, "history", Role::Cache).map_err(ServeError::Redis)?;
+    let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let tails = Arc::new(cache::Tails::new(redis, config.tails.lives()));
     let store = store::Store::new(postgres);
     let broadcast = config.relay.broadcast()?.map(|(at, credentials)| peer::Broadcast::new(at, &credentials));
@@ -58,6 +66,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("the probes", |stop| probe::watch(server.health(), SERVICES, probes, stop));
     let tick = *config.relay.history_relay_tick;
     let ear = tasks::news::listen(&config.redis, Arc::clone(&relay)).map_err(ServeError::Redis)?;
     tasks.spawn("the ear of the relay", |stop| tasks::news::run(ear, stop));

@@ -14,17 +14,23 @@ pub mod tasks;
 pub mod wire;
 
 use tidings_postgres::Migrations;
-use tidings_proto::lock::lock_service_server::LockServiceServer;
+use tidings_proto::lock::lock_service_server::{LockServiceServer, SERVICE_NAME};
 use tidings_redis::{Redis, Role, Subscriber};
+use tidings_server::probe::{self, Probe};
 use tidings_server::{Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use model::LockName;
 
 pub use config::Config;
 pub use tidings_server::ServeError;
 
 /// The schema, as a list of steps.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The lock that is looked at to see whether locks work at all: nobody can acquire it, its name is not one of a caller.
+const PROBE: &str = "/probe";
 
 /// The largest request: many times one of the largest legal size.
 const REQUEST_MAX: usize = 64 * 1024;
@@ -45,6 +51,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-lock").await?;
     let redis = Redis::open(&config.redis, "lock", Role::State).map_err(ServeError::Redis)?;
+    let mut probes = vec![Probe::redis(&redis, Role::State), Probe::postgres(&postgres).only_helpful()];
     let leases = leases::Leases::new(redis, leases::Limits::default());
     let (default_ttl, max_waiters) = (*config.locks.lock_default_ttl, config.locks.lock_max_waiters);
     let locks = domain::Locks::new(store::Store::new(postgres), leases, default_ttl, max_waiters, shutdown.clone());
@@ -55,7 +62,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         locks.start_fresh().await;
     }
 
+    let epoch = locks.clone();
+    probes.push(Probe::vital("epoch", move || {
+        let locks = epoch.clone();
+        async move { locks.look(LockName::new(PROBE.to_owned())).await.is_ok() }
+    }));
+    let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("the probes", |stop| probe::watch(server.health(), &[SERVICE_NAME], probes, stop));
     tasks.spawn("the sweep", |stop| tasks::sweep::run(locks.clone(), *config.locks.lock_sweep_tick, stop));
     tasks.spawn("the look after waiters", |stop| {
         tasks::reread::run(locks.clone(), *config.locks.lock_reread_tick, stop)
@@ -64,9 +78,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving locks");
     let service = LockServiceServer::new(rpc::Rpc::new(locks.clone(), default_ttl));
-    let server = Server::new(&config.server)
-        .add(service.max_decoding_message_size(REQUEST_MAX))
-        .reflect(tidings_proto::DESCRIPTORS);
+    let server = server.add(service.max_decoding_message_size(REQUEST_MAX)).reflect(tidings_proto::DESCRIPTORS);
     let ended = tasks.serve(server, listener).await;
     locks.close().await;
     ended

@@ -133,6 +133,12 @@ impl Postgres {
         done
     }
 
+    /// Asks Postgres for a sign of life, on the connections kept for work that nobody waits for.
+    pub async fn ping(&self) -> bool {
+        let asked = self.run_background(async |connection| sqlx::query("SELECT 1").execute(connection).await).await;
+        asked.is_ok()
+    }
+
     /// Whether the last work that anybody sent to Postgres was answered.
     pub fn answers(&self) -> bool {
         self.state.answers.load(Ordering::Relaxed)

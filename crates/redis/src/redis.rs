@@ -71,6 +71,14 @@ impl Redis {
         self.lane(usize::try_from(place).unwrap_or_default()).await
     }
 
+    /// Asks Redis for a sign of life.
+    pub async fn ping(&self) -> bool {
+        match self.reader().await {
+            Ok(mut lane) => lane.send::<()>(&redis::cmd("PING")).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     async fn lane(&self, turn: usize) -> Result<Lane, Error> {
         let slot = &self.lanes.slots[turn % self.lanes.slots.len()];
         slot.lane(self.lanes.patience).await

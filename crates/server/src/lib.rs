@@ -34,6 +34,7 @@ mod ending;
 pub mod health;
 mod live;
 mod metrics;
+pub mod probe;
 mod reason;
 mod refusal;
 mod repeat;

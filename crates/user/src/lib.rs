@@ -15,6 +15,7 @@ pub mod wire;
 use tidings_postgres::Migrations;
 use tidings_proto::user::user_service_server::UserServiceServer;
 use tidings_redis::{Redis, Role};
+use tidings_server::probe::{self, Probe};
 use tidings_server::{Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,9 @@ pub use tidings_server::ServeError;
 
 /// The schema, as a list of steps.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// What Postgres is needed for; without Redis it only takes longer.
+const SERVICES: &[&str] = &[tidings_proto::user::user_service_server::SERVICE_NAME];
 
 /// The largest request: a profile of the largest legal size is a tenth of it.
 const REQUEST_MAX: usize = 256 * 1024;
@@ -44,15 +48,18 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-user").await?;
     let redis = Redis::open(&config.redis, "user", Role::Cache).map_err(ServeError::Redis)?;
+    let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.lives());
     let users = domain::Users::new(store::Store::new(postgres), cache, *config.cache.user_fill_wait);
 
+    let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.spawn("the probes", |stop| probe::watch(server.health(), SERVICES, probes, stop));
     tasks.spawn("the relay", |stop| tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop));
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving users");
     let service = UserServiceServer::new(rpc::Rpc::new(users.clone())).max_decoding_message_size(REQUEST_MAX);
-    let server = Server::new(&config.server).add(service).reflect(tidings_proto::DESCRIPTORS);
+    let server = server.add(service).reflect(tidings_proto::DESCRIPTORS);
     let ended = tasks.serve(server, listener).await;
     users.close().await;
     ended
