@@ -110,11 +110,23 @@ impl Up {
 
     /// The value of a metric of a service, if it is there.
     pub(crate) fn metric(&self, service: &str, name: &str) -> Option<f64> {
+        let (_, numbers) = self.admin(service, "/metrics")?;
+        numbers.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// Whether a service is ready, as a code, and its health, an entry a line.
+    pub(crate) fn readyz(&self, service: &str) -> (u16, String) {
+        eventually(&format!("{service} answers probes"), || self.admin(service, "/readyz"))
+    }
+
+    /// What a service answers over plain HTTP.
+    fn admin(&self, service: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port(service) + 2000)).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
     /// A command of `tidings` against this installation.
@@ -147,6 +159,18 @@ impl Up {
     pub(crate) fn signal(&self, what: &str, signal: Signal) {
         let pid = eventually(&format!("{what} runs"), || self.pid(what));
         let _ = kill_process(pid, signal);
+    }
+
+    /// Sends a signal to a server with all its processes.
+    pub(crate) fn signal_all_of(&self, server: &str, signal: Signal) {
+        let pid = eventually(&format!("{server} runs"), || self.pid(server));
+        let _ = kill_process(pid, signal);
+        // Those of Postgres are in groups of their own.
+        for child in children(pid.as_raw_nonzero().get().unsigned_abs()) {
+            if let Some(child) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(child, signal);
+            }
+        }
     }
 
     /// Lets Redis forget everything.
