@@ -11,7 +11,7 @@ mod floods;
 mod frames;
 mod ledger;
 mod malformed;
-mod plain;
+pub(crate) mod plain;
 mod raw;
 mod slow;
 mod victims;

@@ -8,6 +8,7 @@ mod hostile;
 mod interop;
 mod main_job;
 mod readme;
+mod reasons;
 mod rolling;
 mod secured;
 mod service;

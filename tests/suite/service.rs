@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::NamedTempFile;
-use tidings_devstack::testing;
+use tidings_devstack::{Devstack, testing};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
@@ -36,6 +36,8 @@ struct Settings {
     name: &'static str,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    /// The servers that it uses.
+    stack: &'static Devstack,
     /// Its database, and what its keys in Redis begin with.
     place: String,
 }
@@ -48,11 +50,21 @@ impl Service {
 
     /// The same with variables of the environment.
     pub(crate) async fn with(name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::on(testing::shared().await, name, flags, variables).await
+    }
+
+    /// The same on servers of the test's own, which it may hurt.
+    pub(crate) async fn on(
+        stack: &'static Devstack,
+        name: &'static str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let place = format!("{name}_{}", testing::key_prefix());
-        testing::shared().await.postgres().create_database(&place).await.unwrap();
+        stack.postgres().create_database(&place).await.unwrap();
         let arguments = flags.iter().map(ToString::to_string).collect();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self::launch(Settings { name, arguments, variables, place }, port_offset()).await
+        Self::launch(Settings { name, arguments, variables, stack, place }, port_offset()).await
     }
 
     /// Starts another instance of the service, at another port.
@@ -73,7 +85,7 @@ impl Service {
     }
 
     async fn launch(settings: Settings, offset: u16) -> Self {
-        let stack = testing::shared().await;
+        let stack = settings.stack;
         let [address, admin] = [PORT, ADMIN_PORT].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
         let log = NamedTempFile::new().unwrap();
         let mut command = Command::new(TIDINGS);
@@ -109,6 +121,11 @@ impl Service {
             );
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Its database, and what its keys in Redis begin with.
+    pub(crate) fn place(&self) -> &str {
+        &self.settings.place
     }
 
     /// What it has logged.
