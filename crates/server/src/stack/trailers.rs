@@ -4,7 +4,7 @@
 use http::HeaderMap;
 use prost::Message as _;
 use prost_types::Any;
-use tidings_status::code_name;
+use tidings_status::{Fields, code_name};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
@@ -44,7 +44,11 @@ fn complete_unexplained(
         Some(Reason::Internal) => (Code::Internal, Reason::Internal.as_str(), "internal error".to_owned()),
         Some(Reason::UnknownMethod) => {
             let method = path.strip_prefix('/').unwrap_or(path);
-            (Code::Unimplemented, Reason::UnknownMethod.as_str(), format!("{method} is not served here"))
+            (
+                Code::Unimplemented,
+                Reason::UnknownMethod.as_str(),
+                format!("{} is not served here", Fields::quoted(method)),
+            )
         }
         Some(reason) => (reason.code(), reason.as_str(), message.to_owned()),
         None => (status.code(), code_name(status.code()), message.to_owned()),
@@ -125,6 +129,17 @@ mod tests {
             assert_eq!((failure.code, counted, failure.reason.as_str()), (code, code, reason));
             assert_eq!((failure.domain.as_str(), failure.request_id.as_deref()), ("user.tidings", Some("order-42")));
         }
+    }
+
+    #[test]
+    fn however_long_the_name_of_an_unknown_method_the_status_fits_the_headers_that_clients_accept() {
+        let mut trailers = HeaderMap::new();
+        Status::unimplemented("").add_header(&mut trailers).unwrap();
+
+        complete(&mut trailers, &format!("/{}", "x".repeat(10_000)), &RequestId::of(&HeaderMap::new()));
+
+        let bytes: usize = trailers.values().map(http::HeaderValue::len).sum();
+        assert!(bytes < 2048, "{bytes}");
     }
 
     #[test]
