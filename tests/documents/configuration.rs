@@ -17,8 +17,9 @@ environment variable; a flag wins over its variable. There is no configuration f
 - **Switches**, without a value here, are variables of the value `true` or `false`.
 - **Secrets**, marked so, are never shown: not in a message, not in a log, not in `--help`. Instead of the variable there may be one of
   the same name with `_FILE` behind it: the path of a file that holds the value.
-- **What is wrong ends the process** with 2 before it has opened a port, and all of it is told at once, a line each:
-  `--drain (TIDINGS_DRAIN): '5x': expected a duration like 800ms or 5s`.
+- **What is wrong ends the process** with 2 before it has opened a port. All wrong values are told at once, a line each:
+  `--drain (TIDINGS_DRAIN): '5x': expected a duration like 800ms or 5s`. Files, and what only several settings together can be
+  wrong about, are looked at when these are right.
 - **The log** is set by a variable alone, for all verbs: `TIDINGS_LOG`, by default `info`, takes filters like
   `debug,tidings_server=trace`.
 ";
