@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::NamedTempFile;
 use tidings_devstack::{Devstack, testing};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tonic::transport::{Channel, Endpoint};
@@ -25,6 +26,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) struct Service {
     /// Where it serves gRPC.
     pub(crate) address: SocketAddr,
+    /// Where it serves its numbers.
+    pub(crate) admin: SocketAddr,
     settings: Settings,
     process: Child,
     log: NamedTempFile,
@@ -104,7 +107,7 @@ impl Service {
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        let mut service = Self { address, settings, process, log };
+        let mut service = Self { address, admin, settings, process, log };
         service.listens().await;
         service
     }
@@ -179,6 +182,15 @@ impl Service {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
+    /// Waits until it has no more memory than this.
+    pub(crate) async fn memory_falls_to(&self, memory: u64, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.memory() > memory {
+            assert!(Instant::now() < deadline, "it has {} bytes instead of {memory}", self.memory());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Waits until it has no more files open than these: every connection of an attacker is gone.
     pub(crate) async fn files_fall_to(&self, files: usize, patience: Duration) {
         let deadline = Instant::now() + patience;
@@ -204,6 +216,16 @@ impl Service {
         // The hard limit is that of this process, from whom it has it.
         let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
         prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
+    }
+
+    /// The value of one of its numbers that has no labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in: {answer}"))
     }
 
     /// Asks it to stop, as an orchestrator does.

@@ -53,6 +53,12 @@ pub struct Args {
           value_parser = duration)]
     pub preface_timeout: humantime::Duration,
 
+    /// Longest time a client may take to receive an answer that is ready, e.g. `20s`; then the call is reset. Streams may be
+    /// read as slowly as one likes.
+    #[arg(long, env = "TIDINGS_SEND_TIMEOUT", default_value_t = Args::default().send_timeout, value_name = "DURATION",
+          value_parser = duration)]
+    pub send_timeout: humantime::Duration,
+
     /// Age at which a connection is ended in order, +-10 % at random, e.g. `30m`, so that clients find new instances; `0s`
     /// never ends one.
     #[arg(long, env = "TIDINGS_CONNECTION_AGE", default_value_t = Args::default().connection_age, value_name = "DURATION",
@@ -109,6 +115,7 @@ impl Default for Args {
             keepalive_interval: Duration::from_secs(20).into(),
             keepalive_timeout: Duration::from_secs(10).into(),
             preface_timeout: Duration::from_secs(3).into(),
+            send_timeout: Duration::from_secs(20).into(), // 4 MiB at 2 Mbit/s
             connection_age: Duration::from_mins(30).into(),
             connection_grace: Duration::from_secs(30).into(),
             lame_duck: Duration::from_secs(3).into(),

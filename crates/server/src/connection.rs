@@ -21,6 +21,7 @@ use tonic::service::Routes;
 
 use crate::Args;
 use crate::ending::Closing;
+use crate::sending;
 use crate::stack::Stack;
 use crate::tls::Tls;
 
@@ -63,7 +64,7 @@ impl Connections {
         let max = args.max_connections as usize;
         Self {
             shared: Arc::new(Shared {
-                http: http2(args, Tracked(tasks.clone())),
+                http: http2(args, Tracked { tasks: tasks.clone(), send_timeout: args.send_timeout.into() }),
                 stack,
                 tls,
                 preface_timeout: args.preface_timeout.into(),
@@ -196,15 +197,18 @@ fn http2(args: &Args, executor: Tracked) -> auto::Builder<Tracked> {
     builder
 }
 
-/// Runs each call as a tracked task, so that a drain waits for it.
+/// Runs each call as a tracked task, so that a drain waits for it, until its answer is taken.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+struct Tracked {
+    tasks: TaskTracker,
+    send_timeout: Duration,
+}
 
 impl<F> Executor<F> for Tracked
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        self.0.spawn(call);
+        self.tasks.spawn(sending::within(self.send_timeout, call));
     }
 }

@@ -40,6 +40,7 @@ mod refusal;
 mod repeat;
 mod run;
 pub mod security;
+mod sending;
 mod server;
 mod service;
 pub mod signal;

@@ -9,6 +9,7 @@ mod deadline;
 mod limits;
 mod methods;
 mod panic;
+mod pieces;
 mod record;
 mod request_id;
 mod trailers;
@@ -36,7 +37,7 @@ use self::panic::Panicked;
 use self::record::Record;
 use crate::auth::Tokens;
 use crate::ending::{Closing, Ending};
-use crate::{Args, Reason};
+use crate::{Args, Reason, sending};
 
 pub(crate) use self::limits::Load;
 pub(crate) use self::methods::Methods;
@@ -135,6 +136,9 @@ where
             };
             let response = answered.unwrap_or_else(|Panicked| Panicked::status(&record.path).into_http());
             let leash = entry.kind.is_stream().then(|| Leash::new(permit, deadline, ending));
+            if leash.is_none() {
+                sending::begins();
+            }
             Ok(Answer::begin(response, record, leash))
         })
     }

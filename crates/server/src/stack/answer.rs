@@ -17,6 +17,7 @@ use super::deadline::Deadline;
 use super::late_status;
 use super::limits::Permit;
 use super::panic::{Panicked, caught_in};
+use super::pieces::Pieces;
 use super::record::Record;
 use crate::Reason;
 use crate::ending::Ending;
@@ -28,6 +29,8 @@ const AT_ONCE: Duration = Duration::ZERO;
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: Body,
+    /// What the body has given and is not sent yet. Not for streams, whose frames are small.
+    pieces: Pieces,
     record: Record,
     leash: Option<Leash>,
     /// Whether the stream was ended for the service.
@@ -78,7 +81,7 @@ impl Answer {
         if head.headers.contains_key(Status::GRPC_STATUS) {
             record.end(&mut head.headers);
         }
-        Response::from_parts(head, Self { body, record, leash, ended: false })
+        Response::from_parts(head, Self { body, pieces: Pieces::default(), record, leash, ended: false })
     }
 
     /// Ends the stream in place of the service, which is dropped.
@@ -102,11 +105,17 @@ impl http_body::Body for Answer {
         if this.ended {
             return Poll::Ready(None);
         }
+        if let Some(piece) = this.pieces.next() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let step = caught_in(|| this.record.span.in_scope(|| Pin::new(&mut this.body).poll_frame(cx)));
         match step {
             Ok(Poll::Ready(Some(Ok(mut frame)))) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     this.record.end(trailers);
+                }
+                if this.leash.is_none() {
+                    frame = frame.map_data(|data| this.pieces.of(data));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -130,10 +139,10 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended || self.body.is_end_stream()
+        self.ended || self.pieces.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.pieces.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
