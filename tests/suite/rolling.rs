@@ -18,7 +18,7 @@ use crate::support::say;
 /// How many milliseconds an instance is left alone after it was restarted: so long that everybody has found it again.
 const REST: usize = 1_500;
 /// As an orchestrator has it: an instance says that it is about to go before it goes.
-const FLAGS: [&str; 4] = ["--lame-duck", "500ms", "--drain", "10s"];
+const FLAGS: [&str; 4] = ["--lame-duck", "500ms", "--drain", "5s"];
 
 /// A number that a longer run sets.
 fn setting(name: &str, usual: usize) -> usize {

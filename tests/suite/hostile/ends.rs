@@ -23,7 +23,7 @@ pub(crate) fn subscription() -> SubscribeRequest {
 
 /// Lets clients hold on to a service, and asks it to stop.
 async fn ends_in_time(hold: impl AsyncFnOnce(&Service) -> Vec<Raw>) {
-    let mut service = Service::start("broadcast", &["--drain", "1s"]).await;
+    let mut service = Service::start("broadcast", &["--lame-duck", "0s", "--drain", "1s"]).await;
     let clients = hold(&service).await;
 
     service.terminate();

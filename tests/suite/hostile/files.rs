@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::frames::{HEALTH, call, flag, kind};
@@ -26,6 +27,8 @@ async fn without_file_descriptors_nothing_spins_and_connections_go_on_and_then_a
             for _ in 0..CLIENTS {
                 waiting.push(Raw::connect(service.address).await);
             }
+            // Its port for metrics is a listener, too.
+            let _scraper = TcpStream::connect(service.admin).await.unwrap();
             let before = service.cpu();
             sleep(WHILE).await;
             used = service.cpu_since(before);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 
-use super::frames::{HEALTH, PREFACE, block, fields, flag, frame, kind, settings};
+use super::frames::{GET_USER, HEALTH, PREFACE, block, fields, flag, frame, get_user, kind, message, open, settings};
 use super::ledger::{Attack, Ledger};
 use super::raw::Raw;
 use crate::service::{SOON, Service};
@@ -37,6 +37,27 @@ async fn dribble(service: &Service, first: &[u8], bytes: &[u8]) -> (Attack, Dura
     (Attack { connections: CLIENTS, sent: CLIENTS }, start.elapsed())
 }
 
+/// Calls whose request comes byte by byte, on connections that behave otherwise: each is answered when its time is over.
+async fn dribble_a_request(service: &Service) -> Attack {
+    let start = Instant::now();
+    let client = async || {
+        let mut raw = Raw::connect(service.address).await;
+        raw.send(&open(1, GET_USER)).await.unwrap();
+        let request = message(&get_user("nobody-of-this-name-is-here"));
+        let mut pace = interval(PACE);
+        for byte in request {
+            pace.tick().await;
+            raw.send(&frame(kind::DATA, flag::NONE, 1, &[byte])).await.unwrap();
+        }
+        raw.behave_until(kind::HEADERS).await.is_some_and(|answer| answer.has(flag::END_STREAM))
+    };
+    let answered = timeout(2 * SOON, join_all((0..CLIENTS).map(|_| client()))).await.expect("an answer to each call");
+    assert!(answered.into_iter().all(|answered| answered), "calls were not answered");
+    // 5 s for a call of this method.
+    assert!(start.elapsed() < Duration::from_secs(12), "answered after {:?}", start.elapsed());
+    Attack { connections: CLIENTS, sent: CLIENTS }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_never_finished_ends() {
     let flags = ["--keepalive-interval", "1s", "--keepalive-timeout", "1s"];
@@ -65,6 +86,6 @@ async fn what_is_never_finished_ends() {
         // 3 s for the preface, 2 s for the answer to a PING; the rest is for a busy machine.
         assert!(lived < Duration::from_secs(8), "{name}: lived {lived:?}");
     }
-    sleep(PACE).await;
+    ledger.enter("requests, byte by byte", dribble_a_request).await;
     ledger.close().await;
 }
