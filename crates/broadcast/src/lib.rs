@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tidings_proto::broadcast::encoded::broadcast_service_server::{BroadcastServiceServer, SERVICE_NAME};
 use tidings_redis::{Redis, Role};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{Server, Tasks, listen};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,11 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tracing::info!(address = ?listener.local_addr().ok(), "serving broadcasts");
     let rpc = rpc::Rpc::new(broadcasts);
     let server = server
-        .add(BroadcastServiceServer::new(rpc).max_decoding_message_size(REQUEST_MAX))
+        .add(
+            BroadcastServiceServer::new(rpc)
+                .max_decoding_message_size(REQUEST_MAX)
+                .max_encoding_message_size(ANSWER_MAX),
+        )
         .reflect(tidings_proto::DESCRIPTORS);
     tasks.serve(server, listener).await
 }

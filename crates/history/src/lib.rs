@@ -20,7 +20,7 @@ use tidings_proto::history::conversation_service_server::ConversationServiceServ
 use tidings_proto::history::history_service_server::HistoryServiceServer;
 use tidings_redis::{Redis, Role};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -76,8 +76,16 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tracing::info!(address = ?listener.local_addr().ok(), "serving histories");
     let rpc = rpc::Rpc::new(histories.clone());
     let server = server
-        .add(HistoryServiceServer::new(rpc.clone()).max_decoding_message_size(REQUEST_MAX))
-        .add(ConversationServiceServer::new(rpc).max_decoding_message_size(REQUEST_MAX))
+        .add(
+            HistoryServiceServer::new(rpc.clone())
+                .max_decoding_message_size(REQUEST_MAX)
+                .max_encoding_message_size(ANSWER_MAX),
+        )
+        .add(
+            ConversationServiceServer::new(rpc)
+                .max_decoding_message_size(REQUEST_MAX)
+                .max_encoding_message_size(ANSWER_MAX),
+        )
         .reflect(tidings_proto::DESCRIPTORS);
     let ended = tasks.serve(server, listener).await;
     histories.close().await;

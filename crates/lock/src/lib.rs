@@ -17,7 +17,7 @@ use tidings_postgres::Migrations;
 use tidings_proto::lock::lock_service_server::{LockServiceServer, SERVICE_NAME};
 use tidings_redis::{Redis, Role, Subscriber};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving locks");
     let service = LockServiceServer::new(rpc::Rpc::new(locks.clone(), default_ttl));
-    let server = server.add(service.max_decoding_message_size(REQUEST_MAX)).reflect(tidings_proto::DESCRIPTORS);
+    let server = server
+        .add(service.max_decoding_message_size(REQUEST_MAX).max_encoding_message_size(ANSWER_MAX))
+        .reflect(tidings_proto::DESCRIPTORS);
     let ended = tasks.serve(server, listener).await;
     locks.close().await;
     ended

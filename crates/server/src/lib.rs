@@ -60,3 +60,7 @@ pub use server::{Drained, Error, Server};
 pub use service::{ServeError, Tasks, listen, open_postgres};
 pub use stack::{Deadline, RequestId};
 pub use usage::parse;
+
+/// The largest message that a service sends: what clients accept unless they are told otherwise. Services end their answers
+/// below it; one that does not is told RESOURCE_EXHAUSTED instead of a client that can not say whose fault it is.
+pub const ANSWER_MAX: usize = 4 << 20;

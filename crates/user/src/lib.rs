@@ -16,7 +16,7 @@ use tidings_postgres::Migrations;
 use tidings_proto::user::user_service_server::UserServiceServer;
 use tidings_redis::{Redis, Role};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     tasks.spawn("the relay", |stop| tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop));
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving users");
-    let service = UserServiceServer::new(rpc::Rpc::new(users.clone())).max_decoding_message_size(REQUEST_MAX);
+    let service = UserServiceServer::new(rpc::Rpc::new(users.clone()))
+        .max_decoding_message_size(REQUEST_MAX)
+        .max_encoding_message_size(ANSWER_MAX);
     let server = server.add(service).reflect(tidings_proto::DESCRIPTORS);
     let ended = tasks.serve(server, listener).await;
     users.close().await;

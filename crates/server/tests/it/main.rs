@@ -13,5 +13,6 @@ mod panics;
 mod reflection;
 mod request_id;
 mod shutdown;
+mod sizes;
 mod support;
 mod tls;
