@@ -33,7 +33,7 @@ impl ConversationService for Echo {
     ) -> Result<Response<GetConversationResponse>, Status> {
         let length = request.into_inner().id.trim_end_matches(' ').parse().unwrap_or(0);
         let conversation = Conversation { id: "x".repeat(length), ..Conversation::default() };
-        Ok(Response::new(GetConversationResponse { conversation: Some(conversation), ..Default::default() }))
+        Ok(Response::new(GetConversationResponse { conversation: Some(conversation) }))
     }
 }
 
