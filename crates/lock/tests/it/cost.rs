@@ -1,5 +1,7 @@
 //! What calls cost, counted by Redis, with Postgres gone.
 
+use std::time::Instant;
+
 use redis::cmd;
 
 use crate::support::client::once;
@@ -35,18 +37,23 @@ async fn an_uncontended_acquire_and_a_release_are_one_round_trip_each_and_ask_po
     stack.postgres().kill().await;
     round_trips(&redis).await;
 
+    let begin = Instant::now();
     for round in 0..ROUNDS {
         let hold = locks.take(&format!("orders/{round}"), "ada").await;
         locks.release(&hold).await.unwrap();
     }
-    assert_eq!(round_trips(&redis).await, 2 * ROUNDS);
+    // And twice a second the probe of its health.
+    let probes = u64::try_from(begin.elapsed().as_millis() / 500).unwrap() + 1;
+    let counted = round_trips(&redis).await;
+    assert!((2 * ROUNDS..=2 * ROUNDS + probes).contains(&counted), "{counted}");
 
     let mut hold = locks.take("a", "ada").await;
     locks.renew(&mut hold).await.unwrap();
     locks.check("a", hold.token).await.unwrap();
     locks.get("a").await.unwrap();
     locks.acquire(once("a", "bob")).await.unwrap().held();
-    assert_eq!(round_trips(&redis).await, 5);
+    let counted = round_trips(&redis).await;
+    assert!((5..=6).contains(&counted), "{counted}");
     drop(locks);
     stack.stop().await;
 }

@@ -26,8 +26,11 @@ impl RequestId {
         headers.get(HEADER).filter(|id| is_well_formed(id.as_bytes())).map_or_else(Self::make, |id| Self(id.clone()))
     }
 
+    /// Not to be remembered by the compression of headers: it never comes again, and would drive out what does.
     pub(crate) fn header(&self) -> HeaderValue {
-        self.0.clone()
+        let mut value = self.0.clone();
+        value.set_sensitive(true);
+        value
     }
 
     fn make() -> Self {
