@@ -108,7 +108,10 @@ impl http_body::Body for Answer {
         if let Some(piece) = this.pieces.next() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        let step = caught_in(|| this.record.span.in_scope(|| Pin::new(&mut this.body).poll_frame(cx)));
+        let step = caught_in(|| match &this.leash {
+            Some(_) => this.record.span.in_scope(|| Pin::new(&mut this.body).poll_frame(cx)),
+            None => Pin::new(&mut this.body).poll_frame(cx), // encoding one message says nothing that had to be found again
+        });
         match step {
             Ok(Poll::Ready(Some(Ok(mut frame)))) => {
                 if let Some(trailers) = frame.trailers_mut() {
