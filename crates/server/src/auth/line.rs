@@ -84,7 +84,7 @@ mod tests {
             (format!("a {} lock:read", "g".repeat(64)), "the second is not 64 hexadecimal digits"),
             (
                 format!("a {hash} lock"),
-                "'lock' is no scope: SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin",
+                "expected SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin, got 'lock'",
             ),
         ] {
             assert_eq!(text.parse::<Line>().unwrap_err(), problem, "{text}");

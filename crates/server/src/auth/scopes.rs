@@ -53,7 +53,7 @@ impl FromStr for Scopes {
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',').try_fold(Self::default(), |scopes, word| {
             let scope = Self::one(word).ok_or_else(|| {
-                format!("'{word}' is no scope: SERVICE:ACTION, of {}, * and read, write, admin", SERVICES.join(", "))
+                format!("expected SERVICE:ACTION, of {}, * and read, write, admin, got '{word}'", SERVICES.join(", "))
             })?;
             Ok(scopes.and(scope))
         })
@@ -115,7 +115,7 @@ mod tests {
     fn what_is_no_scope_is_named() {
         for (text, word) in [("", ""), ("lock:read,", ""), ("lock:*", "lock:*"), ("locks:read", "locks:read")] {
             let error = text.parse::<Scopes>().unwrap_err();
-            assert!(error.starts_with(&format!("'{word}' is no scope: ")), "{error}");
+            assert!(error.ends_with(&format!("got '{word}'")), "{error}");
         }
     }
 }
