@@ -63,6 +63,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("redis-prefix", "{tidings}", "expected 1 to 64 of [A-Za-z0-9._-]"),
     ("redis-timeout", "0s", DURATION),
     ("redis-url", "memcached://hunter2@cache", "expected redis://[USER:PASSWORD@]HOST[:PORT][/DB]"),
+    ("send-timeout", "0s", DURATION),
     ("tls-cert", MISSING, NO_FILE),
     ("tls-client-ca", MISSING, NO_FILE),
     ("tls-client-san", "two words", "expected a DNS name, a URI like spiffe://chat/gateway, or an IP address"),
