@@ -7,6 +7,7 @@
 mod configuration;
 mod errors;
 mod methods;
+mod metrics;
 mod service_config;
 
 use std::path::Path;

@@ -14,4 +14,5 @@ mod secured;
 mod service;
 mod settings;
 mod support;
+mod telemetry;
 mod up;

@@ -53,6 +53,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("max-open-streams", "0", "expected 1 to 1000000"),
     ("max-streams", "many", "expected 1 to 4294967295"),
     ("migrate", "maybe", "expected true or false"),
+    ("otlp-endpoint", "https://collector:4317", "expected http://HOST:PORT"),
+    ("otlp-sample", "1.5", "expected a number from 0 to 1"),
     ("postgres-acquire-timeout", "0s", DURATION),
     ("postgres-connections", "1001", "expected 1 to 1000"),
     ("postgres-statement-timeout", "0s", DURATION),

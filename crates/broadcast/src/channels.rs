@@ -83,15 +83,16 @@ impl Channels {
         let channel = &message.channel;
         let body = wire::body(message);
         let mut call = self.publish.key(meta_key(lane, channel));
-        call.key(stream_key(lane, channel)).arg(Epoch::random().to_string()).arg(&body);
-        match &message.request_id {
-            Some(id) => {
-                call.key(lane.key(format_args!("k:{{{channel}}}:{id}"))).arg(&wire::fingerprint(&body)[..]);
-            }
-            None => {
-                call.arg("");
-            }
-        }
+        call.key(stream_key(lane, channel)).arg(Epoch::random().to_string());
+        let keyed = message.request_id.as_ref().map(|id| {
+            let key = lane.key(format_args!("k:{{{channel}}}:{id}"));
+            (key, wire::fingerprint(&body))
+        });
+        call.arg(wire::caused(body, &message.trace_parent));
+        match &keyed {
+            Some((key, fingerprint)) => call.key(key).arg(&fingerprint[..]),
+            None => call.arg(""),
+        };
         call.arg(self.kept.count).arg(millis(self.kept.age)).arg(millis(META_LIFE)).arg(millis(REQUEST_LIFE));
         call.arg(lane.channel(format_args!("{}", ear(channel))));
         call

@@ -22,7 +22,7 @@ use tidings_redis::Subscriber;
 pub use error::Error;
 
 use crate::channels::Channels;
-use crate::hub::{Ending, Hub, Size, Subscription};
+use crate::hub::{Ending, Hub, Subscription};
 use crate::model::{ChannelName, Epoch, Frame, NewMessage, Published, Stand, Wish};
 
 /// The place of a published message; the boolean says whether an earlier publish had done it.
@@ -48,6 +48,7 @@ impl Broadcasts {
         if outcomes.len() != messages.len() {
             return Err(Error::Miscounted);
         }
+        outcomes.iter().for_each(|outcome| self.hub.numbers().published(outcome));
         Ok(outcomes.into_iter().map(said).collect())
     }
 
@@ -101,9 +102,9 @@ impl Broadcasts {
         !self.hub.hears() && self.channels.answers().await
     }
 
-    /// How much there is to it.
-    pub fn size(&self) -> Size {
-        self.hub.size()
+    /// Counts how much there is to it.
+    pub fn measure(&self) {
+        self.hub.numbers().size(self.hub.size());
     }
 }
 

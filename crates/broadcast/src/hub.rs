@@ -39,6 +39,7 @@ pub use subscription::{Ending, Subscription};
 
 use crate::channels::{self, Channels};
 use crate::model::{ChannelName, Wish};
+use crate::numbers::Numbers;
 use crate::wire::Told;
 use budget::Budget;
 use directory::Directory;
@@ -86,6 +87,7 @@ pub struct Hub {
     repairs: Repairs,
     streams: AtomicUsize,
     hears: AtomicBool,
+    numbers: Numbers,
 }
 
 impl Hub {
@@ -99,6 +101,7 @@ impl Hub {
             repairs: Repairs::default(),
             streams: AtomicUsize::new(0),
             hears: AtomicBool::new(false),
+            numbers: Numbers::new(),
             channels,
             budget,
         })
@@ -139,6 +142,11 @@ impl Hub {
             channels: self.directory.len(),
             rings_bytes: self.budget.held(),
         }
+    }
+
+    /// What is counted.
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
     /// Does what a feed wants to be done.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod domain;
 pub mod hub;
 pub mod model;
+mod numbers;
 pub mod rpc;
 pub mod tasks;
 pub mod wire;

@@ -16,7 +16,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let Command::Serve(config) = tidings_server::parse();
-    tidings_server::run("tidings-broadcast", async {
+    let traces = config.server.traces.clone();
+    tidings_server::run("tidings-broadcast", &traces, async {
         tidings_broadcast::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await
     })
 }

@@ -94,6 +94,8 @@ pub struct NewMessage {
     pub attributes: BTreeMap<String, String>,
     /// The publisher's own name for it on this channel, if it has one.
     pub request_id: Option<String>,
+    /// What caused it, as W3C trace context writes it; may be empty. No part of the content.
+    pub trace_parent: String,
 }
 
 /// What became of one publish.

@@ -1,5 +1,6 @@
 //! The handlers: check, call, answer.
 
+mod deliveries;
 mod status;
 
 use futures_util::StreamExt as _;
@@ -7,6 +8,7 @@ use futures_util::stream::BoxStream;
 use tidings_proto::broadcast::encoded as pb;
 use tidings_proto::broadcast::encoded::broadcast_service_server::BroadcastService;
 use tidings_server::Ending;
+use tidings_trace::TraceParent;
 use tonic::{Request, Response, Status};
 
 use crate::domain::{Broadcasts, Error};
@@ -30,7 +32,8 @@ impl BroadcastService for Rpc {
     type SubscribeStream = BoxStream<'static, Result<pb::SubscribeResponse, Status>>;
 
     async fn publish(&self, request: Request<pb::PublishRequest>) -> Result<Response<pb::PublishResponse>, Status> {
-        let message = wire::publish(request.into_inner())?;
+        let cause = cause(&request);
+        let message = wire::publish(request.into_inner(), cause)?;
         let (epoch, offset, deduplicated) = self.broadcasts.publish_one(message).await?;
         Ok(Response::new(wire::published(epoch, offset, deduplicated)))
     }
@@ -39,7 +42,8 @@ impl BroadcastService for Rpc {
         &self,
         request: Request<pb::BatchPublishRequest>,
     ) -> Result<Response<pb::BatchPublishResponse>, Status> {
-        let messages = wire::batch_publish(request.into_inner())?;
+        let cause = cause(&request);
+        let messages = wire::batch_publish(request.into_inner(), cause)?;
         let outcomes = self.broadcasts.publish(&messages).await?;
         let results = outcomes.into_iter().map(batch_result).collect::<Result<_, Error>>()?;
         Ok(Response::new(pb::BatchPublishResponse { results }))
@@ -53,7 +57,11 @@ impl BroadcastService for Rpc {
         let wishes = wire::subscribe(request.into_inner())?;
         let ending = hub::Ending::at(async move { ending.reached().await });
         let frames = self.broadcasts.subscribe(&wishes, ending).await?;
-        let answers = frames.map(|frame| Ok(wire::frame(frame?)));
+        let answers = frames.map(|frame| {
+            let frame = frame?;
+            deliveries::trace(&frame);
+            Ok(wire::frame(frame))
+        });
         Ok(Response::new(answers.boxed()))
     }
 
@@ -65,6 +73,11 @@ impl BroadcastService for Rpc {
         let (stand, subscribers) = self.broadcasts.get(&name).await?;
         Ok(Response::new(pb::GetChannelResponse { channel: Some(wire::channel(&name, &stand, subscribers)) }))
     }
+}
+
+/// The trace that a call is part of, if it is part of one.
+fn cause<T>(request: &Request<T>) -> Option<TraceParent> {
+    request.extensions().get().copied()
 }
 
 /// The result of one item of a batch; an error that is not the item's own is that of the call.

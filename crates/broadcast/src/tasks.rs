@@ -44,17 +44,9 @@ pub async fn watch(broadcasts: Broadcasts, health: Health, stop: CancellationTok
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut deaf_since = None;
     while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        let size = broadcasts.size();
-        metrics::gauge!("tidings_broadcast_streams").set(count(size.streams));
-        metrics::gauge!("tidings_broadcast_channels").set(count(size.channels));
-        metrics::gauge!("tidings_broadcast_rings_bytes").set(count(size.rings_bytes));
+        broadcasts.measure();
         deaf_since = if broadcasts.is_deaf().await { deaf_since.or_else(|| Some(Instant::now())) } else { None };
         let late = deaf_since.is_some_and(|since| since.elapsed() > LATE);
         health.set(Health::READINESS, if late { State::NotServing } else { State::Serving });
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-fn count(number: usize) -> f64 {
-    number as f64
 }

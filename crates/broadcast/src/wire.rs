@@ -9,7 +9,7 @@ use tidings_proto::broadcast::encoded as pb;
 use tidings_status::{Fields, Invalid};
 
 pub use frame::frame;
-pub use message::{Told, body, complete, fingerprint, time};
+pub use message::{Told, body, caused, complete, fingerprint, time, trace_parent};
 pub use publish::{batch_publish, batch_published, batch_refused, publish, published};
 pub use subscribe::subscribe;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidings_status::Failure;
+use tidings_trace::TraceParent;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -15,6 +16,7 @@ use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::refusal::Refusal;
+use crate::trace::in_trace;
 
 /// How long an attempt, and all attempts of one call, may take.
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ pub struct Caller {
     endpoints: Endpoints,
     policy: Policy,
     repeats: Arc<AtomicU64>,
+    parent: Option<TraceParent>,
 }
 
 /// Why a call has no answer.
@@ -94,7 +97,13 @@ impl Error {
 impl Caller {
     /// Sends to `endpoints` as `policy` says.
     pub fn new(endpoints: Endpoints, policy: Policy) -> Self {
-        Self { endpoints, policy, repeats: Arc::default() }
+        Self { endpoints, policy, repeats: Arc::default(), parent: None }
+    }
+
+    /// The same for calls that are part of another trace than that of whoever makes them: of this span's, if there is one.
+    #[must_use]
+    pub fn in_trace(&self, parent: Option<TraceParent>) -> Self {
+        Self { parent, ..self.clone() }
     }
 
     /// What it sends by.
@@ -129,6 +138,9 @@ impl Caller {
             let mut request = Request::new(request.clone());
             request.set_timeout(limit);
             tries.endpoint.authorize(&mut request);
+            if let Some(parent) = self.parent {
+                in_trace(&mut request, parent);
+            }
             // Boxed, because it is large, and part of every future that calls.
             let answer = Box::pin(send(tries.endpoint.channel(), request));
             match within(limit, answer).await {

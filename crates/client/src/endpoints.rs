@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidings_status::Failure;
+use tidings_trace::TraceParent;
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::transport::{self, Channel};
@@ -12,6 +13,7 @@ use tonic::transport::{self, Channel};
 use crate::address::{Address, Addresses};
 use crate::attempt::instance_is_out;
 use crate::credentials::Credentials;
+use crate::trace::in_trace;
 
 /// How long a connection may take to be made: a service on the way up answers later calls.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -109,9 +111,13 @@ impl Endpoint {
         &self.address
     }
 
-    /// Puts into a request what shows who calls, unless it is there.
+    /// Puts into a request what shows who calls, and the trace that we are in, unless it is there.
     pub fn authorize<T>(&self, request: &mut Request<T>) {
         self.credentials.authorize(request);
+        if let Some(current) = TraceParent::current().filter(|_| !request.metadata().contains_key(TraceParent::HEADER))
+        {
+            in_trace(request, current);
+        }
     }
 
     /// Its connection, for the generated clients.

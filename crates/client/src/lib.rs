@@ -73,6 +73,7 @@ mod fake;
 mod lock;
 mod refusal;
 mod subscription;
+mod trace;
 
 pub use address::{Address, Addresses, Malformed};
 pub use attempt::within;

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use tidings_trace::TraceParent;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
@@ -32,6 +33,7 @@ use crate::cache::{self, Tails};
 use crate::model::{
     Appended, AuthoredCursor, Conversation, ConversationId, Message, NewConversation, NewMessage, Shard, UserId,
 };
+use crate::numbers::Numbers;
 use crate::store::{Created, Store};
 
 /// The histories. Cheap to clone.
@@ -40,13 +42,14 @@ pub struct Histories {
     store: Store,
     tails: Arc<Tails>,
     relay: Arc<Relay>,
+    numbers: Arc<Numbers>,
     writes: TaskTracker,
 }
 
 impl Histories {
     /// The histories of one store, with their tails; what is appended is told to `relay`.
     pub fn new(store: Store, tails: Arc<Tails>, relay: Arc<Relay>) -> Self {
-        Self { store, tails, relay, writes: TaskTracker::new() }
+        Self { store, tails, relay, numbers: Numbers::new(), writes: TaskTracker::new() }
     }
 
     /// Creates a conversation. The boolean says whether an earlier call had.
@@ -68,10 +71,16 @@ impl Histories {
         found.ok_or_else(|| Error::NoConversation { id: id.clone() })
     }
 
-    /// Appends messages to any conversations in one transaction; what becomes of each is told in their order.
-    pub async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Result<(Message, bool), Error>>, Error> {
+    /// Appends messages to any conversations in one transaction; what becomes of each is told in their order. They are
+    /// published in the trace of `cause`.
+    pub async fn append(
+        &self,
+        messages: Vec<NewMessage>,
+        cause: Option<TraceParent>,
+    ) -> Result<Vec<Result<(Message, bool), Error>>, Error> {
         self.undisturbed(|histories| async move {
-            let outcomes = histories.store.messages.append(&messages, number::number).await?;
+            let outcomes = histories.store.messages.append(&messages, cause, number::number).await?;
+            outcomes.iter().for_each(|outcome| histories.numbers.appended(outcome));
             fail::fail_point!("history::before_apply");
             histories.tell(&outcomes).await;
             Ok(messages
@@ -84,8 +93,8 @@ impl Histories {
     }
 
     /// Appends one message. The boolean says whether an earlier call had.
-    pub async fn append_one(&self, message: NewMessage) -> Result<(Message, bool), Error> {
-        self.append(vec![message]).await?.pop().unwrap_or(Err(Error::Aborted))
+    pub async fn append_one(&self, message: NewMessage, cause: Option<TraceParent>) -> Result<(Message, bool), Error> {
+        self.append(vec![message], cause).await?.pop().unwrap_or(Err(Error::Aborted))
     }
 
     /// Reads one message.
@@ -142,8 +151,8 @@ impl Histories {
     }
 
     /// Says that we go on without Redis: loudly if it answered that it would not, because that is no outage.
-    #[expect(clippy::unused_self, reason = "this is where misses will be counted")]
     fn missed(&self, error: &cache::Error) {
+        self.numbers.without_redis();
         match error {
             cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
             cache::Error::Away | cache::Error::Unanswered(_) | cache::Error::Unwritable(_) => {

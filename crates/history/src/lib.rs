@@ -7,6 +7,7 @@ pub mod cache;
 pub mod config;
 pub mod domain;
 pub mod model;
+mod numbers;
 pub mod peer;
 pub mod rpc;
 pub mod store;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidings_history::{Config, ServeError};
 use tidings_server::signal;
+use tidings_server::telemetry::TraceArgs;
 
 /// The history service of Tidings: every message of every conversation, in order.
 #[derive(Parser)]
@@ -18,7 +19,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let command: Command = tidings_server::parse();
-    tidings_server::run("tidings-history", async {
+    let traces = match &command {
+        Command::Serve(config) => config.server.traces.clone(),
+        Command::Migrate(_) => TraceArgs::default(),
+    };
+    tidings_server::run("tidings-history", &traces, async {
         match command {
             Command::Serve(config) => {
                 tidings_history::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await

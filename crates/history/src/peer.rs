@@ -8,6 +8,7 @@ use tidings_client::{Addresses, Caller, Credentials, Endpoints, Policy};
 use tidings_proto::broadcast::batch_publish_result::Outcome;
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use tidings_proto::broadcast::{self as pb, BatchPublishRequest, PublishRequest};
+use tidings_trace::TraceParent;
 use tonic::Code;
 
 use crate::model::Message;
@@ -47,18 +48,21 @@ impl Broadcast {
         Self { caller: Caller::new(Endpoints::secured(addresses, credentials), policy) }
     }
 
-    /// Publishes messages, each to the channel of its conversation, those of one conversation in the order given; a message
-    /// that broadcast remembers is not published again.
+    /// Publishes messages, each to the channel of its conversation and in the trace given with it, those of one conversation
+    /// in the order given; a message that broadcast remembers is not published again. The call is part of the first trace.
     ///
     /// # Errors
     /// [`Error`]; those before the one in question may have been published.
-    pub async fn publish(&self, messages: &[&Message]) -> Result<(), Error> {
+    pub async fn publish(&self, messages: &[(&Message, Option<TraceParent>)]) -> Result<(), Error> {
         if messages.is_empty() {
             return Ok(());
         }
-        let request = BatchPublishRequest { requests: messages.iter().map(|message| publication(message)).collect() };
+        let request = BatchPublishRequest {
+            requests: messages.iter().map(|(message, cause)| publication(message, *cause)).collect(),
+        };
+        let caller = self.caller.in_trace(messages.iter().find_map(|(_, cause)| *cause));
         let send = async |channel, request| BroadcastServiceClient::new(channel).batch_publish(request).await;
-        let answer = self.caller.call("BatchPublish", &request, send).await.map_err(judge)?;
+        let answer = caller.call("BatchPublish", &request, send).await.map_err(judge)?;
         let refusal = answer.results.into_iter().find_map(|result| match result.outcome {
             Some(Outcome::Failure(failure)) if failure.reason() != pb::ErrorReason::RequestIdReused => Some(failure),
             _ => None,
@@ -68,12 +72,13 @@ impl Broadcast {
 }
 
 /// A message as it is now, under a key that is its own for as long as it is not edited.
-fn publication(message: &Message) -> PublishRequest {
+fn publication(message: &Message, cause: Option<TraceParent>) -> PublishRequest {
     PublishRequest {
         channel: format!("conversation/{}", message.conversation),
         request_id: format!("{}.{}", message.seq, message.edit_version),
         data: Bytes::from(wire::message(message.clone()).encode_to_vec()),
         content_type: CONTENT_TYPE.to_owned(),
+        trace_parent: cause.map(|cause| cause.to_string()).unwrap_or_default(),
         ..PublishRequest::default()
     }
 }

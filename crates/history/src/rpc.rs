@@ -5,6 +5,7 @@ mod status;
 use tidings_proto::history as pb;
 use tidings_proto::history::conversation_service_server::ConversationService;
 use tidings_proto::history::history_service_server::HistoryService;
+use tidings_trace::TraceParent;
 use tonic::{Request, Response, Status};
 
 use crate::domain::Histories;
@@ -52,8 +53,9 @@ impl HistoryService for Rpc {
         &self,
         request: Request<pb::AppendMessageRequest>,
     ) -> Result<Response<pb::AppendMessageResponse>, Status> {
+        let cause = cause(&request);
         let message = wire::append(request.into_inner())?;
-        let (message, deduplicated) = self.histories.append_one(message).await?;
+        let (message, deduplicated) = self.histories.append_one(message, cause).await?;
         Ok(Response::new(wire::appended(message, deduplicated)))
     }
 
@@ -61,8 +63,9 @@ impl HistoryService for Rpc {
         &self,
         request: Request<pb::BatchAppendMessagesRequest>,
     ) -> Result<Response<pb::BatchAppendMessagesResponse>, Status> {
+        let cause = cause(&request);
         let messages = wire::batch_append(request.into_inner())?;
-        let outcomes = self.histories.append(messages).await?;
+        let outcomes = self.histories.append(messages, cause).await?;
         let results = outcomes.into_iter().map(|outcome| match outcome {
             Ok((message, deduplicated)) => wire::batch_appended(message, deduplicated),
             Err(error) => wire::batch_refused(status::reason(&error), error.to_string(), status::seq(&error)),
@@ -97,4 +100,9 @@ impl HistoryService for Rpc {
         let found = self.histories.authored(&asked.user, asked.after, asked.size.messages + 1).await?;
         Ok(Response::new(wire::authored_page(&asked, found)))
     }
+}
+
+/// The trace that a call is part of, if it is part of one.
+fn cause<T>(request: &Request<T>) -> Option<TraceParent> {
+    request.extensions().get().copied()
 }

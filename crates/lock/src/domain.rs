@@ -37,6 +37,7 @@ pub use error::{Error, Missing};
 
 use crate::leases::{self, Cancel, Leases, Release, Renew};
 use crate::model::{Acquired, Epoch, InstanceId, LeaseId, Lock, LockName, Token, Wish, Worth};
+use crate::numbers::Numbers;
 use crate::store::Store;
 use call::Call;
 use epoch::Epochs;
@@ -63,6 +64,7 @@ pub struct Locks {
     /// One at a time puts waiters back into queues.
     returning: Arc<tokio::sync::Mutex<()>>,
     draining: CancellationToken,
+    numbers: Arc<Numbers>,
     jobs: TaskTracker,
     /// Bounds the jobs that give something up: there are no more than calls that may wait.
     giving_up: Arc<Semaphore>,
@@ -82,15 +84,22 @@ impl Locks {
         max_waiters: usize,
         draining: CancellationToken,
     ) -> Self {
-        let (leases, jobs) = (Arc::new(leases), TaskTracker::new());
+        let (leases, jobs, numbers) = (Arc::new(leases), TaskTracker::new(), Numbers::new());
         Self {
-            epochs: Epochs::new(store.epochs.clone(), Arc::clone(&leases), default_ttl, jobs.clone()),
+            epochs: Epochs::new(
+                store.epochs.clone(),
+                Arc::clone(&leases),
+                default_ttl,
+                jobs.clone(),
+                Arc::clone(&numbers),
+            ),
             store,
             leases,
             instance: InstanceId::random(),
-            waiting: Arc::new(Waiting::new(max_waiters)),
+            waiting: Arc::new(Waiting::new(max_waiters, Arc::clone(&numbers))),
             returning: Arc::default(),
             draining,
+            numbers,
             jobs,
             giving_up: Arc::new(Semaphore::new(max_waiters)),
             runtime: Handle::current(),
@@ -104,18 +113,27 @@ impl Locks {
 
     /// Acquires a lock, or waits for it, or says who holds it.
     pub async fn acquire(&self, wish: Wish) -> Result<Acquired, Error> {
-        Call::begin(self, wish)?.run().await
+        let (arrived, waits) = (wish.arrived, wish.until.is_some());
+        let acquired = match Call::begin(self, wish) {
+            Ok(call) => call.run().await,
+            Err(error) => Err(error),
+        };
+        self.numbers.acquired(&acquired, waits.then(|| arrived.elapsed()));
+        acquired
     }
 
     /// Lets a lease last its whole time again, and says how long that is.
     pub async fn renew(&self, name: &LockName, lease: &LeaseId, token: Token) -> Result<Duration, Error> {
         if token.epoch() < self.epochs.current().await?.epoch {
+            self.numbers.renewed(&Renew::Lost);
             return Err(Error::LeaseLost);
         }
         let renew = |epoch| self.leases.renew(epoch, name, lease, token.seq_in(epoch));
-        match self.in_epoch(Duration::ZERO, renew).await? {
-            (_, Renew::Renewed(lasts)) => Ok(lasts),
-            (_, Renew::Lost) => Err(Error::LeaseLost),
+        let (_, renewed) = self.in_epoch(Duration::ZERO, renew).await?;
+        self.numbers.renewed(&renewed);
+        match renewed {
+            Renew::Renewed(lasts) => Ok(lasts),
+            Renew::Lost => Err(Error::LeaseLost),
         }
     }
 
@@ -125,7 +143,9 @@ impl Locks {
             return Ok(false); // it ended with its epoch, whatever Redis says
         }
         let release = |epoch| self.leases.release(epoch, name, lease, token.seq_in(epoch));
-        Ok(self.in_epoch(Duration::ZERO, release).await?.1 == Release::Released)
+        let (_, released) = self.in_epoch(Duration::ZERO, release).await?;
+        self.numbers.released(released);
+        Ok(released == Release::Released)
     }
 
     /// Says what a token is worth.

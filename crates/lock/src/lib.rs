@@ -8,6 +8,7 @@ pub mod config;
 pub mod domain;
 pub mod leases;
 pub mod model;
+mod numbers;
 pub mod rpc;
 pub mod store;
 pub mod tasks;

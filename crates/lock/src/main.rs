@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidings_lock::{Config, ServeError};
 use tidings_server::signal;
+use tidings_server::telemetry::TraceArgs;
 
 /// The lock service of Tidings: only one of us may do this now.
 #[derive(Parser)]
@@ -18,7 +19,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let command: Command = tidings_server::parse();
-    tidings_server::run("tidings-lock", async {
+    let traces = match &command {
+        Command::Serve(config) => config.server.traces.clone(),
+        Command::Migrate(_) => TraceArgs::default(),
+    };
+    tidings_server::run("tidings-lock", &traces, async {
         match command {
             Command::Serve(config) => tidings_lock::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,
             Command::Migrate(args) => tidings_lock::migrate(&args).await,

@@ -1,10 +1,13 @@
 //! A connection in the hands of one work: back in its pool only after its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
 use tokio::time::timeout;
+
+use crate::pool::Pool;
 
 /// A lent connection. When it is dropped it goes back, with or without the answer to what was sent last.
 ///
@@ -13,12 +16,14 @@ use tokio::time::timeout;
 pub(crate) struct Lent {
     connection: Option<PoolConnection<Postgres>>,
     patience: Duration,
+    pool: Arc<Pool>,
 }
 
 impl Lent {
-    /// Lends a connection that has `patience` to come back.
-    pub(crate) fn new(connection: PoolConnection<Postgres>, patience: Duration) -> Self {
-        Self { connection: Some(connection), patience }
+    /// Lends a connection of a pool; it has `patience` to come back.
+    pub(crate) fn new(connection: PoolConnection<Postgres>, patience: Duration, pool: &Arc<Pool>) -> Self {
+        pool.look();
+        Self { connection: Some(connection), patience, pool: Arc::clone(pool) }
     }
 
     /// The connection itself.
@@ -38,7 +43,11 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take() {
-            tokio::spawn(timeout(self.patience, connection.return_to_pool()));
+            let (returning, pool) = (timeout(self.patience, connection.return_to_pool()), Arc::clone(&self.pool));
+            tokio::spawn(async move {
+                let _ = returning.await;
+                pool.look();
+            });
         }
     }
 }

@@ -8,6 +8,7 @@ mod args;
 mod fault;
 mod lent;
 mod migrate;
+mod numbers;
 mod pool;
 
 pub use args::{Args, PostgresUrl};

@@ -9,6 +9,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::time::timeout;
 
 use crate::lent::Lent;
+use crate::numbers::Numbers;
 use crate::{Args, Fault};
 
 /// Connections for relays and sweeps.
@@ -39,10 +40,24 @@ pub enum StartError {
 /// The pools of one service on one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    callers: PgPool,
-    background: PgPool,
+    callers: Arc<Pool>,
+    background: Arc<Pool>,
     work_limit: Duration,
     state: Arc<State>,
+}
+
+/// One pool, and what is counted of it.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pool: PgPool,
+    numbers: Numbers,
+}
+
+impl Pool {
+    /// Looks how many connections there are, after one came or went.
+    pub(crate) fn look(&self) {
+        self.numbers.look(&self.pool);
+    }
 }
 
 /// What is known of the server, by both pools.
@@ -79,9 +94,9 @@ impl Postgres {
             ("idle_in_transaction_session_timeout", "5000".to_owned()),
         ]);
         let state = Arc::new(State { answers: AtomicBool::new(true), away: Mutex::new(None) });
-        let pool = |connections| {
+        let pool = |name, connections| {
             let state = Arc::clone(&state);
-            PgPoolOptions::new()
+            let pool = PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(acquire)
                 .max_lifetime(LIFETIME)
@@ -91,11 +106,12 @@ impl Postgres {
                     let usable = !state.was_away_within(about.age);
                     Box::pin(async move { Ok(usable) })
                 })
-                .connect_lazy_with(options.clone())
+                .connect_lazy_with(options.clone());
+            Arc::new(Pool { pool, numbers: Numbers::new(name) })
         };
         let postgres = Self {
-            callers: pool(args.postgres_connections),
-            background: pool(BACKGROUND_CONNECTIONS),
+            callers: pool("callers", args.postgres_connections),
+            background: pool("background", BACKGROUND_CONNECTIONS),
             work_limit: acquire + statement + GRACE,
             state,
         };
@@ -146,26 +162,36 @@ impl Postgres {
 
     /// Closes all connections, after the work on them.
     pub async fn close(&self) {
-        self.callers.close().await;
-        self.background.close().await;
+        self.callers.pool.close().await;
+        self.background.pool.close().await;
     }
 
     async fn run_on<T>(
         &self,
-        pool: &PgPool,
+        pool: &Arc<Pool>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let connection = pool.acquire().await.map_err(|error| self.judge(Fault::from(error)))?;
-        let mut lent = Lent::new(connection, self.work_limit);
-        match timeout(self.work_limit, work(lent.connection())).await {
+        let failed = |fault| Err(pool.numbers.failed(self.judge(fault)));
+        let asked = Instant::now();
+        let acquired = pool.pool.acquire().await;
+        pool.numbers.waited(asked);
+        let connection = match acquired {
+            Ok(connection) => connection,
+            Err(error) => return failed(Fault::from(error)),
+        };
+        let mut lent = Lent::new(connection, self.work_limit, pool);
+        let begun = Instant::now();
+        let worked = timeout(self.work_limit, work(lent.connection())).await;
+        pool.numbers.worked(begun);
+        match worked {
             Ok(Ok(done)) => {
                 self.state.answers.store(true, Ordering::Relaxed);
                 Ok(done)
             }
-            Ok(Err(error)) => Err(self.judge(Fault::from(error))),
+            Ok(Err(error)) => failed(Fault::from(error)),
             Err(_) => {
                 lent.close();
-                Err(self.judge(Fault::Away(None)))
+                failed(Fault::Away(None))
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::lane::{Live, OUT_OF_MEMORY, says};
+use crate::numbers::Numbers;
 use crate::{Error, Lane, Role};
 
 /// The first pause after an attempt to connect failed; it doubles with each.
@@ -28,6 +29,7 @@ const MIN_VERSION: (u32, u32) = (7, 0);
 #[derive(Debug)]
 pub(crate) struct Slot {
     live: watch::Receiver<Option<Arc<Live>>>,
+    numbers: Arc<Numbers>,
 }
 
 impl Slot {
@@ -38,10 +40,11 @@ impl Slot {
             return Ok(Lane::new(live));
         }
         let mut live = self.live.clone();
-        match timeout(patience, live.wait_for(usable)).await {
-            Ok(Ok(connected)) => connected.as_ref().map(Lane::new).ok_or(Error::Away),
-            Ok(Err(_)) | Err(_) => Err(Error::Away),
-        }
+        let lane = match timeout(patience, live.wait_for(usable)).await {
+            Ok(Ok(connected)) => connected.as_ref().map(Lane::new),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        lane.ok_or_else(|| self.numbers.failed(Error::Away))
     }
 }
 
@@ -52,25 +55,44 @@ pub(crate) fn pool(info: ConnectionInfo, config: AsyncConnectionConfig, lanes: u
     built.map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no runtime for the pool")))
 }
 
-/// Starts to keep a lane.
-pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, role: Role, limit: Duration) -> (Slot, JoinHandle<()>) {
-    let (slot, live) = watch::channel(None);
-    let keeper = tokio::spawn(async move {
+/// How the lanes of one service are made and kept.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    pub(crate) pool: Pool,
+    /// `<prefix>:<service>`.
+    pub(crate) prefix: Arc<str>,
+    pub(crate) role: Role,
+    /// How long a new connection may take.
+    pub(crate) limit: Duration,
+    pub(crate) numbers: Arc<Numbers>,
+}
+
+impl Keeper {
+    /// Starts to keep a lane.
+    pub(crate) fn keep(self, number: u16) -> (Slot, JoinHandle<()>) {
+        let (slot, live) = watch::channel(None);
+        let numbers = Arc::clone(&self.numbers);
+        (Slot { live, numbers }, tokio::spawn(self.run(number, slot)))
+    }
+
+    async fn run(self, number: u16, slot: watch::Sender<Option<Arc<Live>>>) {
         let mut pause = PAUSE_MIN;
         let mut said = false;
         loop {
-            match connect(&pool, &prefix, role, limit).await {
+            match self.connect().await {
                 Ok(lane) => {
                     tracing::info!(lane = number, reign = lane.reign(), "redis connected");
                     (pause, said) = (PAUSE_MIN, false);
+                    self.numbers.connected(lane.reign());
                     let lane = Arc::new(lane);
                     slot.send_replace(Some(Arc::clone(&lane)));
                     let why = tokio::select! {
                         () = lane.broken() => "connection lost or of no use".to_owned(),
-                        why = disproved(&lane, &prefix, role) => why,
+                        why = disproved(&lane, &self.prefix, self.role) => why,
                     };
                     lane.give_up();
                     slot.send_replace(None);
+                    self.numbers.given_up();
                     tracing::warn!(lane = number, why, "redis given up");
                 }
                 Err(reason) => {
@@ -83,23 +105,22 @@ pub(crate) fn keep(number: u16, pool: Pool, prefix: Arc<str>, role: Role, limit:
                 }
             }
         }
-    });
-    (Slot { live }, keeper)
-}
+    }
 
-/// Connects, and learns before the first command whose reign it is.
-async fn connect(pool: &Pool, prefix: &str, role: Role, limit: Duration) -> Result<Live, String> {
-    let attempt = async {
-        let mut pooled = pool.get().await.map_err(|error| error.to_string())?;
-        let info = prove(&mut *pooled, prefix, role).await.map_err(|error| error.to_string())?;
-        check_version(&info)?;
-        if role == Role::State {
-            check_eviction(&info)?;
-        }
-        let channels: Arc<str> = format!("{prefix}:").into();
-        Ok(Live::new(pooled, channels, reign(&info)?.into(), role))
-    };
-    timeout(limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
+    /// Connects, and learns before the first command whose reign it is.
+    async fn connect(&self) -> Result<Live, String> {
+        let attempt = async {
+            let mut pooled = self.pool.get().await.map_err(|error| error.to_string())?;
+            let info = prove(&mut *pooled, &self.prefix, self.role).await.map_err(|error| error.to_string())?;
+            check_version(&info)?;
+            if self.role == Role::State {
+                check_eviction(&info)?;
+            }
+            let channels: Arc<str> = format!("{}:", self.prefix).into();
+            Ok(Live::new(pooled, channels, reign(&info)?.into(), self.role, Arc::clone(&self.numbers)))
+        };
+        timeout(self.limit, attempt).await.unwrap_or_else(|_| Err("no answer while connecting".to_owned()))
+    }
 }
 
 /// Asks a server what it is, and lets it prove that it takes writes.

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use deadpool_redis::Connection;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 
+use crate::numbers::Numbers;
 use crate::{Error, Role};
 
 /// After so many unanswered calls in a row a connection is given up: the driver itself never does.
@@ -34,12 +36,19 @@ pub(crate) struct Live {
     keys: Arc<str>,
     reign: Box<str>,
     role: Role,
+    numbers: Arc<Numbers>,
     unanswered: AtomicU32,
     broken: watch::Sender<bool>,
 }
 
 impl Live {
-    pub(crate) fn new(pooled: Connection, channels: Arc<str>, reign: Box<str>, role: Role) -> Self {
+    pub(crate) fn new(
+        pooled: Connection,
+        channels: Arc<str>,
+        reign: Box<str>,
+        role: Role,
+        numbers: Arc<Numbers>,
+    ) -> Self {
         let keys = match role {
             Role::Cache => format!("{channels}{reign}:").into(),
             Role::State => Arc::clone(&channels),
@@ -51,6 +60,7 @@ impl Live {
             keys,
             reign,
             role,
+            numbers,
             unanswered: AtomicU32::new(0),
             broken: watch::Sender::new(false),
         }
@@ -98,7 +108,7 @@ impl Live {
                 if silent || unwritable || (closed && !error.is_timeout()) {
                     self.give_up();
                 }
-                Err(Error::from_redis(error))
+                Err(self.numbers.failed(Error::from_redis(error)))
             }
         }
     }
@@ -106,7 +116,7 @@ impl Live {
     /// Like [`Live::judge`], and reads the answer. That it is of another shape than the caller expects is no fault of
     /// the connection: the driver would call it one.
     fn read<T: FromRedisValue>(&self, answer: Result<Value, RedisError>) -> Result<T, Error> {
-        T::from_redis_value(self.judge(answer)?).map_err(|error| Error::Refused(error.into()))
+        T::from_redis_value(self.judge(answer)?).map_err(|error| self.numbers.failed(Error::Refused(error.into())))
     }
 }
 
@@ -146,7 +156,7 @@ impl Lane {
     /// Says that a script met another reign than this lane's, so that nobody uses the lane any more.
     pub fn outlived(&self) -> Error {
         self.live.give_up();
-        Error::Away
+        self.live.numbers.failed(Error::Away)
     }
 
     /// Sends one command.
@@ -154,7 +164,9 @@ impl Lane {
     /// # Errors
     /// [`Error`]; after `Unanswered` it may have been done.
     pub async fn send<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
+        let begun = Instant::now();
         let answer = command.query_async(&mut self.connection).await;
+        self.live.numbers.command.record(begun.elapsed());
         self.live.read(answer)
     }
 
@@ -163,7 +175,9 @@ impl Lane {
     /// # Errors
     /// Like [`Lane::send`].
     pub async fn run<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Result<T, Error> {
+        let begun = Instant::now();
         let answer = call.invoke_async(&mut self.connection).await;
+        self.live.numbers.script.record(begun.elapsed());
         self.live.read(answer)
     }
 
@@ -177,6 +191,7 @@ impl Lane {
             return Ok(Vec::new());
         }
         let pipeline = pipeline(calls);
+        let begun = Instant::now();
         let mut answer = pipeline.query_async(&mut self.connection).await;
         // One load is enough for calls of one script, as most lists are.
         for call in calls {
@@ -188,6 +203,7 @@ impl Lane {
             self.live.judge(loaded)?;
             answer = pipeline.query_async(&mut self.connection).await;
         }
+        self.live.numbers.scripts.record(begun.elapsed());
         self.live.read(answer)
     }
 
@@ -201,6 +217,7 @@ impl Lane {
             return Ok(Vec::new());
         };
         let pipeline = pipeline(calls);
+        let begun = Instant::now();
         let mut answer = pipeline.query_async(&mut self.connection).await;
         if let Err(error) = &answer {
             match unknown(error) {
@@ -210,9 +227,10 @@ impl Lane {
                     self.live.judge(loaded)?;
                     answer = pipeline.query_async(&mut self.connection).await;
                 }
-                _ => return Err(Error::Unanswered(error.clone())),
+                _ => return Err(self.live.numbers.failed(Error::Unanswered(error.clone()))),
             }
         }
+        self.live.numbers.scripts.record(begun.elapsed());
         self.live.read(answer)
     }
 }

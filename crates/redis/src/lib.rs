@@ -11,6 +11,7 @@ mod args;
 mod error;
 mod keeper;
 mod lane;
+mod numbers;
 mod redis;
 mod subscriber;
 

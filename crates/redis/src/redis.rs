@@ -9,7 +9,8 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, RedisError};
 use tokio::task::JoinHandle;
 
-use crate::keeper::{self, Slot};
+use crate::keeper::{self, Keeper, Slot};
+use crate::numbers::Numbers;
 use crate::{Args, Error, Lane, Role};
 
 /// Commands that may wait in one lane to be written; more wait in their callers.
@@ -44,9 +45,8 @@ impl Redis {
         let (info, config) = connection(args, role)?;
         let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
         let prefix: Arc<str> = format!("{}:{service}", args.redis_prefix).into();
-        let (slots, keepers) = (0..args.redis_lanes)
-            .map(|number| keeper::keep(number, pool.clone(), Arc::clone(&prefix), role, *args.redis_connect_timeout))
-            .unzip();
+        let keeper = Keeper { pool, prefix, role, limit: *args.redis_connect_timeout, numbers: Numbers::new() };
+        let (slots, keepers) = (0..args.redis_lanes).map(|number| keeper.clone().keep(number)).unzip();
         let patience = timeout(args, role);
         Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, keepers }) })
     }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::numbers::Ears;
 use crate::redis::connection;
 use crate::{Args, Error, Role};
 
@@ -81,7 +82,7 @@ impl Subscriber {
         let prefix: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
         let (slot, sessions) = watch::channel(None);
         let limit = *args.redis_connect_timeout;
-        let keeper = tokio::spawn(keep(client, config, prefix, limit, slot, Arc::new(hear)));
+        let keeper = tokio::spawn(keep(client, config, prefix, limit, slot, Arc::new(hear), Ears::new()));
         Ok(Self { sessions, keeper })
     }
 
@@ -162,6 +163,7 @@ async fn keep(
     limit: Duration,
     slot: watch::Sender<Option<Session>>,
     hear: Hear,
+    numbers: Ears,
 ) {
     let mut pause = PAUSE_MIN;
     loop {
@@ -169,10 +171,12 @@ async fn keep(
         match connect(&client, &config, &prefix, &probe, limit, &hear).await {
             Ok(session) => {
                 pause = PAUSE_MIN;
+                numbers.hear();
                 slot.send_replace(Some(session.clone()));
                 let why = last(&session, &probe).await;
                 session.give_up();
                 slot.send_replace(None);
+                numbers.deaf();
                 tracing::warn!(why, "redis pub/sub lost");
             }
             Err(error) => {

@@ -19,9 +19,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 
-use crate::{Health, accept};
+use crate::{Health, accept, metrics};
 
 /// Prometheus, the kubelet, and people: few.
 const CONNECTIONS: usize = 64;
@@ -29,8 +29,6 @@ const CONNECTIONS: usize = 64;
 const LIFE: Duration = Duration::from_mins(1);
 /// The longest wait for the head of a request.
 const HEAD: Duration = Duration::from_secs(5);
-/// How often measured times are sorted into buckets: until then each takes memory.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What is answered from.
 pub(crate) struct Admin {
@@ -44,15 +42,6 @@ impl Admin {
     /// Serves for as long as it is polled.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let admin = Arc::new(self);
-        let upkeep = async {
-            let mut ticks = interval(UPKEEP);
-            loop {
-                ticks.tick().await;
-                if let Some(numbers) = admin.numbers {
-                    numbers.run_upkeep();
-                }
-            }
-        };
         let connections = std::sync::Mutex::new(JoinSet::new());
         let accepting = accept::run(listener, Arc::new(Semaphore::new(CONNECTIONS)), |stream, slot| {
             let admin = Arc::clone(&admin);
@@ -64,7 +53,7 @@ impl Admin {
                 drop(slot);
             });
         });
-        tokio::join!(upkeep, accepting);
+        accepting.await;
     }
 
     async fn talk(self: Arc<Self>, stream: TcpStream) -> hyper::Result<()> {
@@ -90,7 +79,7 @@ impl Admin {
             }
             "/metrics" => {
                 (self.measure)();
-                let numbers = self.numbers.map(PrometheusHandle::render).unwrap_or_default();
+                let numbers = self.numbers.map(metrics::text).unwrap_or_default();
                 text(StatusCode::OK, numbers)
             }
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n".to_owned()),

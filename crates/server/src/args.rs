@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::security;
+use crate::telemetry::TraceArgs;
 
 /// Limits and timers of a server; services flatten it into their own arguments.
 ///
@@ -83,6 +84,10 @@ pub struct Args {
     /// Who may call.
     #[command(flatten, next_help_heading = "Security")]
     pub security: security::Args,
+
+    /// What is traced.
+    #[command(flatten, next_help_heading = "Traces")]
+    pub traces: TraceArgs,
 }
 
 /// Reads a length of time that is more than nothing.
@@ -121,6 +126,7 @@ impl Default for Args {
             lame_duck: Duration::from_secs(3).into(),
             drain: Duration::from_secs(20).into(),
             security: security::Args::default(),
+            traces: TraceArgs::default(),
         }
     }
 }

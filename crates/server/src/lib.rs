@@ -35,6 +35,7 @@ pub mod health;
 mod live;
 mod metrics;
 pub mod probe;
+mod process;
 mod reason;
 mod refusal;
 mod repeat;

@@ -5,6 +5,7 @@ use std::iter;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::telemetry::TraceArgs;
 use crate::{ServeError, metrics, telemetry};
 
 /// Time for blocking work to end after the service has; a lookup that hangs must not keep the process alive.
@@ -12,18 +13,22 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Runs a service to its end: 0 if that was in order, 1 with one line in the log if not, 2 with one on stderr if a setting is
 /// wrong.
-pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "there is no log yet")]
-    if let Err(error) = telemetry::init(service) {
-        eprintln!("{service}: {}", chain(&error));
-        return ExitCode::from(2);
-    }
-    metrics::keep();
+pub fn run(service: &str, traces: &TraceArgs, future: impl Future<Output = Result<(), ServeError>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(service, &error, 2),
+        Err(error) => return unbegun(service, &error),
     };
+    let entered = runtime.enter();
+    let exporter = match telemetry::init(service, traces) {
+        Ok(exporter) => exporter,
+        Err(error) => return unbegun(service, &error),
+    };
+    metrics::begin(service);
+    drop(entered);
     let outcome = runtime.block_on(future);
+    if let Some(exporter) = exporter {
+        exporter.finish();
+    }
     runtime.shutdown_timeout(LINGER);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,6 +40,12 @@ pub fn run(service: &str, future: impl Future<Output = Result<(), ServeError>>) 
         }
         Err(error) => failed(service, &error, 1),
     }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn unbegun(service: &str, error: &dyn Error) -> ExitCode {
+    eprintln!("{service}: {}", chain(error));
+    ExitCode::from(2)
 }
 
 fn failed(service: &str, error: &dyn Error, code: u8) -> ExitCode {

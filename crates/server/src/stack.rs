@@ -12,6 +12,7 @@ mod panic;
 mod pieces;
 mod record;
 mod request_id;
+mod trace;
 mod trailers;
 
 use std::convert::Infallible;
@@ -113,7 +114,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let id = RequestId::of(request.headers());
         let entry = self.shared.methods.of(request.uri().path());
-        let record = Record::begin(Arc::clone(&entry), request.uri().path(), id.clone());
+        let record = Record::begin(Arc::clone(&entry), request.uri().path(), request.headers(), id.clone());
         let Admitted { permit, deadline } = match self.shared.admit(&entry, &request) {
             Ok(admitted) => admitted,
             Err(status) => {
@@ -124,6 +125,9 @@ where
 
         let ending = Ending::of(&self.closing);
         request.extensions_mut().insert(id);
+        if let Some(trace) = record.trace {
+            request.extensions_mut().insert(trace);
+        }
         request.extensions_mut().insert(ending.clone());
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);

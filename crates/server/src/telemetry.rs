@@ -1,10 +1,19 @@
-//! Where the log lines of a service go: to stderr, for people on a terminal, as JSON otherwise.
+//! Where the log lines of a service go: to stderr, for people on a terminal, as JSON otherwise. Spans go to a collector, too,
+//! if one is named.
+
+mod traces;
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use opentelemetry_otlp::ExporterBuildError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, registry};
+
+pub use traces::Args as TraceArgs;
+pub(crate) use traces::Exporter;
 
 /// The environment variable that says what is logged, e.g. `debug` or `info,tidings_server=debug`.
 const VARIABLE: &str = "TIDINGS_LOG";
@@ -20,29 +29,46 @@ pub enum Error {
     /// The value of `TIDINGS_LOG` is not UTF-8.
     #[error("TIDINGS_LOG: not UTF-8: expected a filter like info or debug,tidings_server=trace")]
     NotText,
+    /// The spans can not be exported.
+    #[error("--otlp-endpoint (TIDINGS_OTLP_ENDPOINT)")]
+    Traces(#[from] ExporterBuildError),
 }
 
-/// Sends the log lines of this process to stderr, filtered by `TIDINGS_LOG` (default `info`).
+/// Sends the log lines of this process to stderr, filtered by `TIDINGS_LOG` (default `info`), and its spans to the collector, if
+/// there is one: what is left of these is sent when the exporter is told to finish.
 ///
-/// The first call of a process decides; a later one changes nothing.
-pub fn init(service: &str) -> Result<(), Error> {
+/// The first call of a process decides; a later one changes nothing. Needs a runtime if there is a collector.
+pub(crate) fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error> {
     let wanted = match env::var(VARIABLE) {
         Ok(filter) => filter,
         Err(VarError::NotPresent) => "info".to_owned(),
         Err(VarError::NotUnicode(_)) => return Err(Error::NotText),
     };
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter(&wanted).map_err(|error| Error::Filter(wanted, error))?)
-        .with_writer(io::stderr);
-    let first = if io::stderr().is_terminal() {
-        lines.try_init()
+    let filter = filter(&wanted).map_err(|error| Error::Filter(wanted, error))?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = if io::stderr().is_terminal() {
+        lines.boxed()
     } else {
-        lines.json().flatten_event(true).with_ansi(false).try_init()
+        lines.json().flatten_event(true).with_ansi(false).boxed()
+    };
+    let exporter = Exporter::open(traces, service)?;
+    let first = match &exporter {
+        None => registry().with(lines).with(filter).try_init(),
+        Some(exporter) => {
+            let spans = tracing_opentelemetry::layer().with_tracer(exporter.tracer()).with_location(false);
+            let spans = spans.with_threads(false).with_target(false).with_tracked_inactivity(false);
+            let spans = spans.with_context_activation(false); // nobody asks for more than the span that we are in
+            // What is logged decides nothing on what is exported.
+            registry().with(lines.with_filter(filter)).with(spans.with_filter(filter_fn(traces::exported))).try_init()
+        }
     };
     if first.is_ok() {
+        if exporter.is_some() {
+            tidings_trace::export();
+        }
         tracing::info!(service, version = env!("CARGO_PKG_VERSION"), "starting");
     }
-    Ok(())
+    Ok(exporter)
 }
 
 /// Of two directives for the same crate the later one counts, so the wanted ones come last.

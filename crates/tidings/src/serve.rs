@@ -36,13 +36,14 @@ enum Service {
 
 /// Serves to the end; has a runtime of its own.
 pub(crate) fn run(args: Args) -> ExitCode {
-    let name = match &args.service {
-        Service::User(_) => "tidings-user",
-        Service::History(_) => "tidings-history",
-        Service::Lock(_) => "tidings-lock",
-        Service::Broadcast(_) => "tidings-broadcast",
+    let (name, server) = match &args.service {
+        Service::User(config) => ("tidings-user", &config.server),
+        Service::History(config) => ("tidings-history", &config.server),
+        Service::Lock(config) => ("tidings-lock", &config.server),
+        Service::Broadcast(config) => ("tidings-broadcast", &config.server),
     };
-    tidings_server::run(name, async {
+    let traces = server.traces.clone();
+    tidings_server::run(name, &traces, async {
         let shutdown = signal::shutdown().map_err(ServeError::Signal)?;
         if args.stop_with_stdin {
             stop_with_stdin(shutdown.clone());

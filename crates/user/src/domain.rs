@@ -21,6 +21,7 @@ pub use error::Error;
 
 use crate::cache::{self, Cache, Cached, Leased, Token};
 use crate::model::{Change, NewUser, Read, Record, Source, User, UserId};
+use crate::numbers::Numbers;
 use crate::store::{self, Created, Deleted, Store, Updated};
 
 /// The first pause of a reader that waits for another's fill; it doubles with each.
@@ -35,43 +36,55 @@ pub struct Users {
     store: Store,
     cache: Arc<Cache>,
     fill_wait: Duration,
+    numbers: Arc<Numbers>,
     tasks: TaskTracker,
 }
 
 impl Users {
     /// The users of one store behind one cache. A reader waits at most `fill_wait` for another's fill.
     pub fn new(store: Store, cache: Cache, fill_wait: Duration) -> Self {
-        Self { store, cache: Arc::new(cache), fill_wait, tasks: TaskTracker::new() }
+        Self { store, cache: Arc::new(cache), fill_wait, numbers: Numbers::new(), tasks: TaskTracker::new() }
     }
 
     /// Reads one user, at `min_version` or above.
     pub async fn get(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
+        Ok(self.counted(self.read(id, min_version).await?))
+    }
+
+    /// Reads one user from Postgres, filling nothing.
+    pub async fn get_strong(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
+        Ok(self.counted(self.read_stored(id, min_version).await?))
+    }
+
+    /// Reads the cache, and what it does not have from Postgres.
+    async fn read(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         match self.cache.get(id).await {
             Ok(Some(cached)) => self.answer(id, cached, min_version).await,
             Ok(None) => self.load(id, min_version).await,
             Err(error) => {
                 self.missed(&error);
-                self.get_strong(id, min_version).await
+                self.read_stored(id, min_version).await
             }
         }
     }
 
-    /// Reads one user from Postgres, filling nothing.
-    pub async fn get_strong(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
+    /// Reads Postgres.
+    async fn read_stored(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         let record = self.store.accounts.read(id).await?;
         stored(record, min_version)
     }
 
     /// Reads a user whom the cache does not have, and fills the cache under a lease.
     async fn load(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        let token = match self.cache.lease(id).await {
+        let leased = self.cache.lease(id).await.inspect(|leased| self.numbers.leased(leased));
+        let token = match leased {
             Ok(Leased::Granted(token)) => token,
             Ok(Leased::Present(cached)) => return self.answer(id, cached, min_version).await,
             Ok(Leased::Taken) => return self.await_fill(id, min_version).await,
-            Ok(Leased::Unreadable) => return self.get_strong(id, min_version).await,
+            Ok(Leased::Unreadable) => return self.read_stored(id, min_version).await,
             Err(error) => {
                 self.missed(&error);
-                return self.get_strong(id, min_version).await;
+                return self.read_stored(id, min_version).await;
             }
         };
         let id = id.clone();
@@ -106,7 +119,7 @@ impl Users {
                 Err(_) => break,
             }
         }
-        self.get_strong(id, min_version).await
+        self.read_stored(id, min_version).await
     }
 
     /// Answers with what is cached, if that is enough.
@@ -115,7 +128,7 @@ impl Users {
     async fn answer(&self, id: &UserId, cached: Cached, min_version: i64) -> Result<Read, Error> {
         match cached.record {
             ref record if record.version() < min_version => self.renew(id, min_version).await,
-            Record::Absent { .. } if !self.store.answers() => self.get_strong(id, min_version).await,
+            Record::Absent { .. } if !self.store.answers() => self.read_stored(id, min_version).await,
             _ => Ok(self.cached(cached)),
         }
     }
@@ -178,6 +191,7 @@ impl Users {
     /// What is applied is the profile *as it is now*, so neither order nor repetition matters.
     pub async fn relay(&self) -> Result<bool, Error> {
         let pending = self.store.outbox.pending(RELAY_ROWS).await?;
+        self.numbers.waits(pending.first().map(|row| row.age));
         if pending.is_empty() {
             return Ok(false);
         }
@@ -188,6 +202,7 @@ impl Users {
         self.cache.apply_many(records.iter()).await?;
         let rows: Vec<i64> = pending.iter().map(|row| row.id).collect();
         self.store.outbox.done(&rows).await?;
+        self.numbers.relayed(rows.len());
         Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS))
     }
 
@@ -228,14 +243,20 @@ impl Users {
     }
 
     /// Says that we go on without Redis: loudly if it answered that it would not, because that is no outage.
-    #[expect(clippy::unused_self, reason = "this is where misses will be counted")]
     fn missed(&self, error: &cache::Error) {
+        self.numbers.without_redis();
         match error {
             cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
             cache::Error::Away | cache::Error::Unanswered(_) | cache::Error::Unwritable(_) => {
                 tracing::debug!(%error, "going on without redis");
             }
         }
+    }
+
+    /// Counts what is answered.
+    fn counted(&self, read: Read) -> Read {
+        self.numbers.read(&read);
+        read
     }
 
     fn cached(&self, cached: Cached) -> Read {

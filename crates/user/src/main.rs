@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidings_server::signal;
+use tidings_server::telemetry::TraceArgs;
 use tidings_user::{Config, ServeError};
 
 /// The user service of Tidings: profiles, few writes, very many reads.
@@ -18,7 +19,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let command: Command = tidings_server::parse();
-    tidings_server::run("tidings-user", async {
+    let traces = match &command {
+        Command::Serve(config) => config.server.traces.clone(),
+        Command::Migrate(_) => TraceArgs::default(),
+    };
+    tidings_server::run("tidings-user", &traces, async {
         match command {
             Command::Serve(config) => tidings_user::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,
             Command::Migrate(args) => tidings_user::migrate(&args).await,

@@ -144,7 +144,6 @@ impl Feed {
 
     /// Begins a fill: returns where to read from; `None` if nobody wants it any more.
     pub(super) fn begin_fill(self: &Arc<Self>) -> Option<Position> {
-        metrics::counter!("tidings_broadcast_ring_fills_total").increment(1);
         let mut from = None;
         self.change(|inner| from = (inner.state == State::Live).then(|| inner.ring.begin_fill()));
         from

@@ -76,6 +76,7 @@ impl Hub {
 
     async fn fill(&self, feed: Arc<Feed>) {
         while let Some(from) = feed.begin_fill() {
+            self.numbers.fills.increment(1);
             match self.reads.read(&feed.channel, from).await {
                 Ok(page) if feed.fill(&page) => return,
                 Ok(_) => {}

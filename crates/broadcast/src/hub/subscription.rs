@@ -152,7 +152,7 @@ impl Subscription {
         loop {
             if let Some(frame) = self.frames.pop_front() {
                 self.told = Instant::now();
-                count_losses(&frame);
+                self.hub.numbers.told(&frame);
                 return Some(Ok(frame));
             }
             if self.ended {
@@ -298,17 +298,5 @@ impl Subscription {
     fn overdue(&self) -> Option<Error> {
         self.missing.filter(|since| since.elapsed() >= self.hub.limits.patience)?;
         Some(self.failure.clone().map_or(Error::Unheard, Error::Unread))
-    }
-}
-
-/// What could not be delivered is told to the subscriber, and counted for whoever runs the service.
-fn count_losses(frame: &Frame) {
-    match frame {
-        Frame::Gap { first, last, .. } => {
-            let missed = u64::try_from(last - first + 1).unwrap_or_default();
-            metrics::counter!("tidings_broadcast_missed_messages_total").increment(missed);
-        }
-        Frame::Reset { .. } => metrics::counter!("tidings_broadcast_resets_total").increment(1),
-        _ => {}
     }
 }

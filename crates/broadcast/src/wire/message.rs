@@ -1,7 +1,8 @@
 //! The bytes of a message, encoded once by the instance that published it.
 //!
 //! A *body* is a `Message` without epoch, offset and publish time, which only Redis knows. The fields of a protobuf may
-//! stand in any order, so what is missing is put behind the body, and the whole serves every subscriber.
+//! stand in any order, so what is missing is put behind the body, and the whole serves every subscriber. So does what
+//! caused the message, which is no part of what the fingerprint is of.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,15 +17,28 @@ use crate::model::{Epoch, NewMessage};
 /// (8, in us), big endian.
 const HEADER: usize = 32;
 
-/// The body of a message.
+/// The body of a message, without what caused it.
 pub fn body(message: &NewMessage) -> Vec<u8> {
-    let NewMessage { channel, data, content_type, attributes, request_id: _ } = message.clone();
+    let NewMessage { channel, data, content_type, attributes, request_id: _, trace_parent: _ } = message.clone();
     pb::Message { channel: channel.to_string(), data, content_type, attributes, ..Default::default() }.encode_to_vec()
 }
 
 /// A hash of what a publisher asked for: equal for a repeat, different for anything else.
 pub fn fingerprint(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
+}
+
+/// A body with what caused the message.
+pub fn caused(mut body: Vec<u8>, trace_parent: &str) -> Vec<u8> {
+    let cause = pb::Message { trace_parent: trace_parent.to_owned(), ..Default::default() };
+    body.extend_from_slice(&cause.encode_to_vec());
+    body
+}
+
+/// What caused a whole encoded message, if that is known.
+pub fn trace_parent(message: &Bytes) -> Option<String> {
+    let message = pb::Message::decode(message.clone()).ok()?; // its data stay where they are
+    Some(message.trace_parent).filter(|parent| !parent.is_empty())
 }
 
 /// The whole encoded message of a body.
@@ -90,9 +104,11 @@ mod tests {
             attributes in btree_map("[a-z]{1,9}", ".{0,9}", 0..5),
             offset in 1..1_i64 << 53,
             micros in 0..1_i64 << 53,
+            trace_parent in prop_oneof![Just(""), Just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")],
         ) {
             let (channel, epoch) = (ChannelName::new("orders/eu"), Epoch::random());
-            let new = NewMessage { channel, data: data.into(), content_type, attributes, request_id: None };
+            let new = NewMessage { channel, data: data.into(), content_type, attributes, request_id: None, trace_parent: trace_parent.to_owned() };
+            let body = || caused(body(&new), trace_parent);
             let expected = pb::Message {
                 channel: "orders/eu".to_owned(),
                 epoch: epoch.to_string(),
@@ -101,15 +117,17 @@ mod tests {
                 data: new.data.clone(),
                 content_type: new.content_type.clone(),
                 attributes: new.attributes.clone(),
+                trace_parent: trace_parent.to_owned(),
             };
 
-            let heard = Told::parse(told(epoch, offset, micros, &body(&new))).unwrap();
-            let read = complete(body(&new), epoch, offset, time(micros).unwrap());
+            let heard = Told::parse(told(epoch, offset, micros, &body())).unwrap();
+            let read = complete(body(), epoch, offset, time(micros).unwrap());
 
             prop_assert_eq!((heard.epoch, heard.offset), (epoch, offset));
             prop_assert_eq!(&heard.message, &read, "heard or read, the same bytes");
             // As long as the plain encoding, so that there is nothing in it that the decoder passed over.
             prop_assert_eq!(read.len(), expected.encoded_len());
+            prop_assert_eq!(super::trace_parent(&read).unwrap_or_default(), trace_parent);
             prop_assert_eq!(pb::Message::decode(read).unwrap(), expected);
         }
 

@@ -3,6 +3,7 @@
 use prost::Message as _;
 use tidings_proto::broadcast::encoded as pb;
 use tidings_status::{Fields, Invalid};
+use tidings_trace::TraceParent;
 
 use super::DOMAIN;
 use crate::model::{ChannelName, Epoch, NewMessage};
@@ -15,16 +16,16 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const DATA_MAX: usize = 64 * 1024;
 const CONTENT_TYPE_MAX: usize = 128;
 
-/// Checks Publish.
-pub fn publish(request: pb::PublishRequest) -> Result<NewMessage, Invalid> {
+/// Checks Publish, which `cause` has caused.
+pub fn publish(request: pb::PublishRequest, cause: Option<TraceParent>) -> Result<NewMessage, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     check(&mut fields, &request);
     fields.finish()?;
-    Ok(new_message(request))
+    Ok(new_message(request, cause))
 }
 
-/// Checks BatchPublish.
-pub fn batch_publish(request: pb::BatchPublishRequest) -> Result<Vec<NewMessage>, Invalid> {
+/// Checks BatchPublish, which `cause` has caused.
+pub fn batch_publish(request: pb::BatchPublishRequest, cause: Option<TraceParent>) -> Result<Vec<NewMessage>, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     let requests = request.requests;
     fields.within_range("requests", &requests.len(), &(1..=BATCH_MAX));
@@ -36,7 +37,7 @@ pub fn batch_publish(request: pb::BatchPublishRequest) -> Result<Vec<NewMessage>
         fields.within(format_args!("requests[{place}]"), |fields| check(fields, item));
     }
     fields.finish()?;
-    Ok(requests.into_iter().map(new_message).collect())
+    Ok(requests.into_iter().map(|request| new_message(request, cause)).collect())
 }
 
 fn check(fields: &mut Fields, request: &pb::PublishRequest) {
@@ -50,15 +51,23 @@ fn check(fields: &mut Fields, request: &pb::PublishRequest) {
     );
     fields.attributes("attributes", &request.attributes);
     fields.optional_id("request_id", &request.request_id);
+    let parent = &request.trace_parent;
+    fields.require(
+        "trace_parent",
+        parent.is_empty() || (parent.starts_with("00-") && TraceParent::parse(parent).is_some()),
+        "expected a W3C traceparent of version 00, or nothing",
+    );
 }
 
-fn new_message(request: pb::PublishRequest) -> NewMessage {
+fn new_message(request: pb::PublishRequest, cause: Option<TraceParent>) -> NewMessage {
+    let given = Some(request.trace_parent).filter(|given| !given.is_empty());
     NewMessage {
         channel: ChannelName::new(request.channel),
         data: request.data,
         content_type: request.content_type,
         attributes: request.attributes,
         request_id: Some(request.request_id).filter(|id| !id.is_empty()),
+        trace_parent: given.or_else(|| cause.map(|cause| cause.to_string())).unwrap_or_default(),
     }
 }
 

@@ -24,6 +24,7 @@ fn largest() -> pb::PublishRequest {
         content_type: "t".repeat(128),
         attributes,
         request_id: format!("Az09._~-{}", "r".repeat(56)),
+        trace_parent: format!("00-{}-{}-ff", "f".repeat(32), "f".repeat(16)),
     }
 }
 
@@ -51,7 +52,8 @@ async fn all_malformed_fields_of_a_message_are_named_at_once() {
     request.content_type.push('t');
     request.attributes.get_mut(&"k".repeat(64)).unwrap().push('v');
     request.request_id.push('r');
-    let all = ["channel", "data", "content_type", "attributes", "request_id"];
+    request.trace_parent.push('f');
+    let all = ["channel", "data", "content_type", "attributes", "request_id", "trace_parent"];
 
     assert_eq!(fields(&broadcasts.publish(request.clone()).await.unwrap_err()), all);
     let batch = broadcasts.batch(vec![saying("lobby", "x"), request]).await.unwrap_err();

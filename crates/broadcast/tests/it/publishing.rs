@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use redis::cmd;
 use tidings_proto::broadcast as pb;
-use tonic::Code;
+use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
+use tonic::{Code, Request};
 
 use crate::support::client::{Outcome, everything, keyed, published, saying};
 use crate::support::ear::text;
@@ -19,6 +20,7 @@ fn telling() -> pb::PublishRequest {
         content_type: "application/json".to_owned(),
         attributes: BTreeMap::from([("kind".to_owned(), "paid".to_owned()), ("who".to_owned(), "Zoë".to_owned())]),
         request_id: "r-1".to_owned(),
+        trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     }
 }
 
@@ -44,6 +46,7 @@ async fn what_is_published_is_delivered_to_every_subscriber_with_all_it_says() {
             data: telling().data,
             content_type: telling().content_type,
             attributes: telling().attributes,
+            trace_parent: telling().trace_parent,
         };
         assert_eq!(message, expected);
         let age = SystemTime::try_from(time).unwrap().duration_since(before).unwrap_or_default();
@@ -252,4 +255,39 @@ async fn what_redis_refuses_is_internal_and_its_words_are_not_told() {
         assert_eq!((failure.code, failure.reason.as_str()), (Code::Internal, "INTERNAL"));
         assert_eq!(failure.message, "internal error");
     }
+}
+
+#[tokio::test]
+async fn a_repeat_within_another_trace_is_the_same_message() {
+    let broadcasts = Broadcasts::start().await;
+    let mut ear = broadcasts.listen("orders/eu/42").await;
+    let first = broadcasts.publish(telling()).await.unwrap();
+
+    let again = pb::PublishRequest { trace_parent: telling().trace_parent.replace("-b7", "-c8"), ..telling() };
+    let again = broadcasts.publish(again).await.unwrap();
+    let outside = broadcasts.publish(pb::PublishRequest { trace_parent: String::new(), ..telling() }).await.unwrap();
+
+    assert_eq!((again.offset, again.deduplicated), (first.offset, true));
+    assert_eq!((outside.offset, outside.deduplicated), (first.offset, true));
+    assert_eq!(ear.messages(1).await[0].trace_parent, telling().trace_parent, "that of the first time");
+}
+
+#[tokio::test]
+async fn a_message_that_names_no_trace_is_in_that_of_its_call() {
+    let broadcasts = Broadcasts::start().await;
+    let mut ear = broadcasts.listen("lobby").await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let mut client = BroadcastServiceClient::new(broadcasts.client(0).channel);
+    let mut publish = async |header: &str, requests: Vec<pb::PublishRequest>| {
+        let mut request = Request::new(pb::BatchPublishRequest { requests });
+        request.metadata_mut().insert("traceparent", header.parse().unwrap());
+        client.batch_publish(request).await.unwrap();
+    };
+
+    let own = pb::PublishRequest { channel: "lobby".to_owned(), ..telling() };
+    publish(parent, vec![saying("lobby", "of the call"), own]).await;
+    publish("nonsense", vec![saying("lobby", "of no trace")]).await;
+
+    let parents: Vec<String> = ear.messages(3).await.into_iter().map(|message| message.trace_parent).collect();
+    assert_eq!(parents, [parent.to_owned(), telling().trace_parent, String::new()]);
 }

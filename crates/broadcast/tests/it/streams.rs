@@ -116,6 +116,7 @@ async fn the_bytes_on_the_wire_are_those_of_a_plain_encoding() {
         content_type: "text/plain".to_owned(),
         attributes: [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())].into(),
         request_id: "r-1".to_owned(),
+        trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     };
     for request in [request, crate::support::client::saying("lobby", "")] {
         broadcasts.publish(request).await.unwrap();

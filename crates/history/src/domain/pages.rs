@@ -27,6 +27,7 @@ impl Histories {
         if page.last_seq < min_seq {
             return Err(Error::SeqAhead { last_seq: page.last_seq });
         }
+        self.numbers.read(&page);
         Ok(page)
     }
 

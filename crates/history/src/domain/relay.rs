@@ -5,16 +5,20 @@
 //! as it remembers the key, by a receiver for ever, by (seq, edit_version).
 
 use std::collections::HashSet;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use tidings_trace::{TraceParent, exporting};
 use tokio::sync::{Mutex, Notify};
+use tracing::Span;
 use uuid::Uuid;
 
 use super::Error;
 use crate::cache::Tails;
 use crate::model::{ConversationNo, Message, Shard};
+use crate::numbers::Numbers;
 use crate::peer::{self, Broadcast};
 use crate::store::{Backlog, Pending, Range, Store};
 
@@ -40,6 +44,7 @@ pub struct Relay {
     leased: Mutex<Leased>,
     ours: AtomicU32,
     news: Notify,
+    numbers: Arc<Numbers>,
 }
 
 /// The shards that are ours.
@@ -82,6 +87,7 @@ impl Relay {
             leased: Mutex::default(),
             ours: AtomicU32::new(0),
             news: Notify::new(),
+            numbers: Numbers::new(),
         }
     }
 
@@ -127,13 +133,16 @@ impl Relay {
 
     /// How much there is to relay, in all shards.
     pub async fn backlog(&self) -> Result<Backlog, Error> {
-        Ok(self.store.outbox.backlog().await?)
+        let backlog = self.store.outbox.backlog().await?;
+        self.numbers.waits(&backlog);
+        Ok(backlog)
     }
 
     /// Gives up all shards, for a while.
     pub async fn leave(&self) {
         *self.leased.lock().await = Leased { ask: Some(Instant::now() + PAUSE), ..Leased::default() };
         self.ours.store(0, Ordering::Relaxed);
+        self.numbers.leases(0);
         if let Err(error) = self.store.shards.leave(&self.worker).await {
             tracing::debug!(%error, "the leases of the relay have to run out");
         }
@@ -146,6 +155,7 @@ impl Relay {
             let ask = Instant::now() + RENEWAL;
             let (shards, divided) = self.store.shards.lease(&self.worker, LEASE).await?;
             self.ours.store(shards.iter().fold(0, |ours, shard| ours | (1 << shard.get())), Ordering::Relaxed);
+            self.numbers.leases(shards.len());
             *leased = Leased { shards, divided, ask: Some(ask) };
         }
         Ok(leased.shards.clone())
@@ -172,7 +182,9 @@ impl Relay {
     /// Gives a tail the messages that it lacks.
     async fn repair(&self, row: &Pending) -> Result<(), Error> {
         let messages = self.store.messages.ranges_for_relay(&[range(row)]).await?.pop().unwrap_or_default();
-        Ok(self.tails.append(&row.conversation, &messages, None).await?)
+        self.tails.append(&row.conversation, &messages, None).await?;
+        self.numbers.repairs.increment(1);
+        Ok(())
     }
 
     /// Publishes the messages of all rows that broadcast does not have, as they are now.
@@ -213,8 +225,7 @@ impl Relay {
         batch: &[Part],
         held: &mut HashSet<ConversationNo>,
     ) -> Result<(), Error> {
-        let all: Vec<&Message> = batch.iter().flat_map(|part| &part.messages).collect();
-        match broadcast.publish(&all).await {
+        match self.publish_parts(broadcast, pending, batch).await {
             Ok(()) => return Ok(()),
             Err(peer::Error::Refused(_) | peer::Error::Broken(_)) => {}
             Err(error) => return Err(error.into()),
@@ -224,7 +235,7 @@ impl Relay {
             if held.contains(&pending[part.place].no) {
                 continue;
             }
-            match broadcast.publish(&part.messages.iter().collect::<Vec<_>>()).await {
+            match self.publish_parts(broadcast, pending, slice::from_ref(part)).await {
                 Ok(()) => accepted = true,
                 Err(peer::Error::Away(error)) => return Err(peer::Error::Away(error).into()),
                 Err(error) => {
@@ -245,9 +256,28 @@ impl Relay {
         Ok(())
     }
 
+    /// Publishes parts in one call, each in the trace in which its messages were appended.
+    async fn publish_parts(
+        &self,
+        broadcast: &Broadcast,
+        pending: &[Pending],
+        parts: &[Part],
+    ) -> Result<(), peer::Error> {
+        let spans: Vec<Span> = parts.iter().map(|part| span(pending[part.place].cause)).collect();
+        let mut messages = Vec::new();
+        for (part, span) in parts.iter().zip(&spans) {
+            let cause = TraceParent::of(span).or(pending[part.place].cause);
+            messages.extend(part.messages.iter().map(|message| (message, cause)));
+        }
+        broadcast.publish(&messages).await?;
+        self.numbers.published(messages.len());
+        Ok(())
+    }
+
     /// Notes that a row was refused; parks it in the end. But one whose tail has yet to hear of it must not be parked:
     /// nobody would tell the tail.
     async fn blame(&self, row: &Pending, told: bool, reason: &str) -> Result<(), Error> {
+        self.numbers.refusals.increment(1);
         if told && self.store.outbox.refused(row.id, reason, self.park_after).await? {
             let (conversation, first, last) = (row.conversation.as_str(), row.first_seq, row.last_seq);
             tracing::error!(row = row.id, conversation, first, last, reason, "parked: messages are not published");
@@ -271,6 +301,15 @@ impl Relay {
         self.store.outbox.done(&done).await?;
         Ok(i64::try_from(done.len()).is_ok_and(|rows| rows >= SHARD_ROWS))
     }
+}
+
+/// A span for what is published of one row, from now until it is dropped: a child of the append. None if nobody gets to see
+/// it.
+fn span(cause: Option<TraceParent>) -> Span {
+    let Some(cause) = cause.filter(|_| exporting()) else { return Span::none() };
+    let span = tracing::info_span!(parent: None, "publish", otel.kind = "producer");
+    cause.adopt(&span);
+    span
 }
 
 fn range(row: &Pending) -> Range {

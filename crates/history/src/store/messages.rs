@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use tidings_postgres::{Fault, Postgres};
+use tidings_trace::TraceParent;
 use time::OffsetDateTime;
 
 pub use append::{ConversationRow, Found, Key, Numbered, Verdict};
@@ -40,13 +41,15 @@ impl Messages {
         Self { postgres }
     }
 
-    /// Appends messages to any conversations in one transaction, as `decide` says of what is found under their locks.
+    /// Appends messages to any conversations in one transaction, as `decide` says of what is found under their locks; they
+    /// will be published in the trace of `cause`.
     pub async fn append(
         &self,
         messages: &[NewMessage],
+        cause: Option<TraceParent>,
         decide: fn(&[NewMessage], &Found) -> Vec<Verdict>,
     ) -> Result<Vec<Appended>, Fault> {
-        self.postgres.run(async |connection| append::append(connection, messages, decide).await).await
+        self.postgres.run(async |connection| append::append(connection, messages, cause, decide).await).await
     }
 
     /// One message, and the number of the newest; `None`: no conversation.

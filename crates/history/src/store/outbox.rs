@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use tidings_postgres::{Fault, Postgres};
+use tidings_trace::TraceParent;
 
 use crate::model::{ConversationId, ConversationNo, Shard};
 
@@ -34,6 +35,8 @@ pub struct Pending {
     pub last_seq: i64,
     /// Whether broadcast has them.
     pub published: bool,
+    /// The call that appended them, if it was part of a trace.
+    pub cause: Option<TraceParent>,
 }
 
 /// How much there is to relay.
@@ -66,14 +69,16 @@ impl Outbox {
                            (SELECT conversation.id FROM conversation WHERE no = row.conversation_no) AS "conversation!",
                            row.first_seq,
                            row.last_seq,
-                           row.published
+                           row.published,
+                           row.trace_parent
                     FROM UNNEST($1::smallint[]) AS asked (shard),
                          LATERAL (
                              SELECT id,
                                     conversation_no,
                                     first_seq,
                                     last_seq,
-                                    published
+                                    published,
+                                    trace_parent
                              FROM outbox
                              WHERE outbox.shard = asked.shard
                                AND park_time IS NULL
@@ -96,6 +101,7 @@ impl Outbox {
             first_seq: row.first_seq,
             last_seq: row.last_seq,
             published: row.published,
+            cause: row.trace_parent.and_then(|text| TraceParent::parse(&text)),
         });
         Ok(pending.collect())
     }

@@ -27,17 +27,9 @@ pub async fn run(relay: Arc<Relay>, tick: Duration, stop: CancellationToken) {
 pub async fn watch(relay: Arc<Relay>, health: Health, stop: CancellationToken) {
     repeat("the look at the outbox", LOOK, stop, async || {
         let backlog = relay.backlog().await?;
-        metrics::gauge!("tidings_history_outbox_rows").set(count(backlog.rows));
-        metrics::gauge!("tidings_history_outbox_parked_rows").set(count(backlog.parked));
-        metrics::gauge!("tidings_history_outbox_oldest_seconds").set(backlog.age.as_secs_f64());
         let state = if backlog.age > LATE { State::NotServing } else { State::Serving };
         health.set(HEALTH, state);
         Ok::<bool, Error>(false)
     })
     .await;
-}
-
-#[expect(clippy::cast_precision_loss, reason = "at most 100,000 are counted")]
-fn count(rows: i64) -> f64 {
-    rows as f64
 }

@@ -20,6 +20,7 @@ use self::rule::Decision;
 use super::{Error, Missing};
 use crate::leases::{self, Leases};
 use crate::model::Epoch;
+use crate::numbers::Numbers;
 use crate::store;
 
 /// How long a call waits for an epoch that is being found out: a switch takes some milliseconds, and a caller has better
@@ -45,6 +46,7 @@ struct Inner {
     state: watch::Sender<State>,
     settling: AtomicBool,
     jobs: TaskTracker,
+    numbers: Arc<Numbers>,
 }
 
 /// An epoch that this instance has.
@@ -106,10 +108,17 @@ impl Unknown {
 
 impl Epochs {
     /// Nothing is known yet. What runs on after its caller is tracked in `jobs`.
-    pub(super) fn new(store: store::Epochs, leases: Arc<Leases>, default_ttl: Duration, jobs: TaskTracker) -> Self {
+    pub(super) fn new(
+        store: store::Epochs,
+        leases: Arc<Leases>,
+        default_ttl: Duration,
+        jobs: TaskTracker,
+        numbers: Arc<Numbers>,
+    ) -> Self {
         let unknown = State { known: None, seeking: None, failures: 0, missing: Missing::Store };
         let state = watch::Sender::new(unknown);
-        Self { inner: Arc::new(Inner { store, leases, default_ttl, state, settling: AtomicBool::new(false), jobs }) }
+        let settling = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { store, leases, default_ttl, state, settling, jobs, numbers }) }
     }
 
     /// The epoch of this instance; found out if it has none, by one task for all who ask.
@@ -249,7 +258,10 @@ impl Inner {
         while rounds < ROUNDS {
             self.waits_for(Missing::Store);
             match self.store.decide(async |row| self.look(row, fresh).await).await?? {
-                Found::Epoch(known) => return Ok(known),
+                Found::Epoch(known) => {
+                    self.numbers.is_in(known.epoch);
+                    return Ok(known);
+                }
                 Found::Wait => sleep(PAUSE).await, // not for long: what is waited for grows old
                 Found::Opened(opening) => {
                     self.begin(&opening).await;
@@ -284,6 +296,7 @@ impl Inner {
         self.waits_for(Missing::State);
         let (epoch, quarantine) = (opening.epoch.get(), opening.quarantine);
         let told = self.leases.activate(opening.epoch, &opening.reign, quarantine).await;
+        self.numbers.opened.increment(1);
         tracing::info!(epoch, ?quarantine, ?told, "an epoch was opened");
         fail::fail_point!("lock::epoch_activated");
     }

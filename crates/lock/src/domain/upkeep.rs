@@ -29,6 +29,7 @@ impl Locks {
     pub async fn sweep(&self) -> Result<bool, Error> {
         let sweep = |epoch| self.leases.sweep(epoch, &self.instance, SWEEP_MAX);
         let (epoch, swept) = self.in_epoch(Duration::ZERO, sweep).await?;
+        self.numbers.quarantine(swept.quarantine);
         if swept.quarantine.is_zero() {
             self.epochs.settle(epoch);
             if self.waiting.any_out_of_queue(None) {
@@ -139,7 +140,10 @@ impl Locks {
             let News { call, id, name, .. } = &news;
             let cancel = |epoch| locks.leases.cancel(epoch, name, (id, call), "", false);
             match locks.in_epoch(Duration::ZERO, cancel).await {
-                Ok((_, Cancel::Left { .. })) => tracing::debug!("an offer to a call that has gone was declined"),
+                Ok((_, Cancel::Left { .. })) => {
+                    locks.numbers.declined.increment(1);
+                    tracing::debug!("an offer to a call that has gone was declined");
+                }
                 Ok((_, Cancel::Nothing)) => {}
                 Err(error) => tracing::debug!(%error, "an offer is not declined, and runs out"),
             }

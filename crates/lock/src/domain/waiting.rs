@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Error;
 use crate::model::{CallId, Grant, LeaseId, LockName, Wish};
+use crate::numbers::Numbers;
 
 /// The calls that wait.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(super) struct Waiting {
     all: Mutex<All>,
     /// Rung when a place was lost, or may have been.
     bell: Notify,
+    numbers: Arc<Numbers>,
 }
 
 #[derive(Debug, Default)]
@@ -96,8 +98,8 @@ impl Letters {
 
 impl Waiting {
     /// Nobody waits; at most `max` can.
-    pub(super) fn new(max: usize) -> Self {
-        Self { max, all: Mutex::default(), bell: Notify::new() }
+    pub(super) fn new(max: usize, numbers: Arc<Numbers>) -> Self {
+        Self { max, all: Mutex::default(), bell: Notify::new(), numbers }
     }
 
     /// Registers a call.
@@ -115,6 +117,7 @@ impl Waiting {
         let waiter = Waiter { call: Arc::clone(call), place: Place::Asking, letters: Arc::clone(&letters) };
         all.waiters.insert(number, waiter);
         all.numbers.insert(call.call.clone(), number);
+        self.numbers.waiters.increment(1);
         Ok(Seat { waiting: Arc::clone(self), number, letters })
     }
 
@@ -179,6 +182,13 @@ impl Waiting {
         self.bell.notified().await;
     }
 
+    /// Ends the registration of a call, if it has not ended.
+    fn forget(&self, number: u64) {
+        if self.all().remove(number) {
+            self.numbers.waiters.decrement(1);
+        }
+    }
+
     fn all(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,12 +214,12 @@ impl All {
         true
     }
 
-    fn remove(&mut self, number: u64) {
-        if let Some(waiter) = self.waiters.remove(&number) {
-            self.numbers.remove(&waiter.call.call);
-            self.lost.remove(&number);
-            self.lost_of.remove(&(waiter.call.wish.name.clone(), number));
-        }
+    fn remove(&mut self, number: u64) -> bool {
+        let Some(waiter) = self.waiters.remove(&number) else { return false };
+        self.numbers.remove(&waiter.call.call);
+        self.lost.remove(&number);
+        self.lost_of.remove(&(waiter.call.wish.name.clone(), number));
+        true
     }
 }
 
@@ -242,14 +252,14 @@ impl Seat {
 
     /// Ends the registration; from now on nothing is done for the call. Returns what it has not read.
     pub(super) fn leave(&self) -> Option<Letter> {
-        self.waiting.all().remove(self.number);
+        self.waiting.forget(self.number);
         self.letters.take()
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.waiting.all().remove(self.number);
+        self.waiting.forget(self.number);
     }
 }
 
@@ -275,7 +285,7 @@ mod tests {
 
     #[test]
     fn more_calls_than_may_wait_are_refused_until_one_has_gone() {
-        let waiting = Arc::new(Waiting::new(2));
+        let waiting = Arc::new(Waiting::new(2, Numbers::new()));
         let (_one, other) = (waiting.enter(&asked("a")).unwrap(), waiting.enter(&asked("a")).unwrap());
 
         assert!(matches!(waiting.enter(&asked("a")), Err(Error::Overloaded)));
@@ -285,7 +295,7 @@ mod tests {
 
     #[test]
     fn lost_places_are_told_in_order_of_arrival() {
-        let waiting = Arc::new(Waiting::new(9));
+        let waiting = Arc::new(Waiting::new(9, Numbers::new()));
         let calls = ["b", "a", "b", "a"].map(asked);
         let seats: Vec<_> = calls.iter().map(|call| waiting.enter(call).unwrap()).collect();
         for call in calls.iter().rev() {
@@ -305,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_offer_covers_no_letter_that_is_final() {
-        let waiting = Arc::new(Waiting::new(1));
+        let waiting = Arc::new(Waiting::new(1, Numbers::new()));
         let call = asked("a");
         let seat = waiting.enter(&call).unwrap();
 

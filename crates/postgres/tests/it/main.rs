@@ -5,4 +5,5 @@
 mod away;
 mod limits;
 mod migrations;
+mod numbers;
 mod support;

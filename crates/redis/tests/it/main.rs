@@ -4,6 +4,7 @@
 
 mod away;
 mod lanes;
+mod numbers;
 mod scripts;
 mod subscriber;
 mod support;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
+use tidings_trace::TraceParent;
 use tonic::Code;
 use tracing::Span;
 
 use super::methods::Entry;
 use super::request_id::RequestId;
-use super::trailers;
+use super::{trace, trailers};
 use crate::codes;
 
 /// One call; writes its line and is counted when dropped, so every call is exactly once.
@@ -17,6 +18,8 @@ use crate::codes;
 pub(super) struct Record {
     pub(super) path: Box<str>,
     pub(super) span: Span,
+    /// The trace that it is part of, if it is part of one.
+    pub(super) trace: Option<TraceParent>,
     id: RequestId,
     entry: Arc<Entry>,
     started: Instant,
@@ -24,12 +27,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn begin(entry: Arc<Entry>, path: &str, id: RequestId) -> Self {
+    pub(super) fn begin(entry: Arc<Entry>, path: &str, headers: &HeaderMap, id: RequestId) -> Self {
         entry.numbers.started.increment(1);
-        let method = path.strip_prefix('/').unwrap_or(path);
+        let span = trace::span(path.strip_prefix('/').unwrap_or(path), &id);
         Self {
             path: path.into(),
-            span: tracing::info_span!("rpc", method, request_id = id.as_str()),
+            trace: trace::join(&span, headers),
+            span,
             id,
             entry,
             started: Instant::now(),
@@ -54,11 +58,15 @@ impl Drop for Record {
         }
         numbers.seconds.record(took);
         let name = codes::name(code);
-        match code {
-            Code::Unknown | Code::Internal | Code::DataLoss | Code::Unavailable | Code::DeadlineExceeded => {
-                tracing::info!(parent: &self.span, code = name, duration = ?took, "call ended");
-            }
-            _ => tracing::debug!(parent: &self.span, code = name, duration = ?took, "call ended"),
+        let our_fault = matches!(
+            code,
+            Code::Unknown | Code::Internal | Code::DataLoss | Code::Unavailable | Code::DeadlineExceeded
+        );
+        trace::end(&self.span, code, our_fault);
+        if our_fault {
+            tracing::info!(parent: &self.span, code = name, duration = ?took, "call ended");
+        } else {
+            tracing::debug!(parent: &self.span, code = name, duration = ?took, "call ended");
         }
     }
 }

@@ -95,6 +95,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         attributes: args.attribute.into_iter().map(|Attribute(name, value)| (name, value)).collect(),
         // Only what has a name is safe to repeat.
         request_id: args.request_id.unwrap_or_else(|| Uuid::now_v7().to_string()),
+        ..PublishRequest::default()
     };
     let caller = Caller::new(args.credentials.endpoints(&args.addr)?, cli::policy(args.timeout));
     let send = async |channel, request| BroadcastServiceClient::new(channel).publish(request).await;

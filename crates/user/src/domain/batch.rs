@@ -10,6 +10,12 @@ use crate::model::{Read, Record, Source, UserId};
 impl Users {
     /// Reads many users. Ids that nobody could say anything about, because Postgres did not answer, are left out.
     pub async fn get_many(&self, ids: &[UserId], strong: bool) -> Result<BTreeMap<UserId, Read>, Error> {
+        let reads = self.read_many(ids, strong).await?;
+        reads.values().for_each(|read| self.numbers.read(read));
+        Ok(reads)
+    }
+
+    async fn read_many(&self, ids: &[UserId], strong: bool) -> Result<BTreeMap<UserId, Read>, Error> {
         let ids: Vec<UserId> = ids.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         if strong {
             return self.without_cache(&ids).await;
@@ -46,6 +52,7 @@ impl Users {
             self.missed(&error);
             Vec::new()
         });
+        leases.iter().for_each(|leased| self.numbers.leased(leased));
         let tokens: BTreeMap<UserId, Token> = missing
             .iter()
             .zip(leases)

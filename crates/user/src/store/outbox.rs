@@ -3,6 +3,8 @@
 //! Rows are read without locks: several instances may relay one row at once, and applying a profile as it is now is safe
 //! however often it is done. Ids become visible out of order, so nobody remembers "the last id seen".
 
+use std::time::Duration;
+
 use tidings_postgres::{Fault, Postgres};
 
 use crate::model::UserId;
@@ -20,6 +22,8 @@ pub struct Pending {
     pub id: i64,
     /// Whose profile.
     pub user: UserId,
+    /// How long it has waited.
+    pub age: Duration,
 }
 
 impl Outbox {
@@ -35,7 +39,8 @@ impl Outbox {
                 sqlx::query!(
                     r#"
                     SELECT id,
-                           user_id
+                           user_id,
+                           (extract(epoch FROM clock_timestamp() - create_time) * 1000)::bigint AS "age!"
                     FROM cache_outbox
                     ORDER BY id
                     LIMIT $1
@@ -46,7 +51,11 @@ impl Outbox {
                 .await
             })
             .await?;
-        Ok(rows.into_iter().map(|row| Pending { id: row.id, user: UserId::new(row.user_id) }).collect())
+        let pending = rows.into_iter().map(|row| {
+            let age = Duration::from_millis(row.age.try_into().unwrap_or(0));
+            Pending { id: row.id, user: UserId::new(row.user_id), age }
+        });
+        Ok(pending.collect())
     }
 
     /// Deletes rows whose profile the cache has now.

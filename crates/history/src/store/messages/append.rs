@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
+use tidings_trace::TraceParent;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -85,6 +86,7 @@ pub struct Numbered {
 pub(super) async fn append(
     connection: &mut PgConnection,
     messages: &[NewMessage],
+    cause: Option<TraceParent>,
     decide: fn(&[NewMessage], &Found) -> Vec<Verdict>,
 ) -> Result<Vec<Appended>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
@@ -94,7 +96,7 @@ pub(super) async fn append(
     let verdicts = decide(messages, &found);
     let repeats = read(&mut transaction, found.messages.iter().map(|(key, (_, seq))| (key.0, *seq))).await?;
     let batch = Batch::new(messages, &verdicts, &found);
-    let times = if batch.seqs.is_empty() { HashMap::new() } else { insert(&mut transaction, &batch).await? };
+    let times = if batch.seqs.is_empty() { HashMap::new() } else { insert(&mut transaction, &batch, cause).await? };
     transaction.commit().await?;
     Ok(answers(messages, &verdicts, &found, &repeats, &batch, &times))
 }
@@ -267,6 +269,7 @@ impl<'a> Batch<'a> {
 async fn insert(
     connection: &mut PgConnection,
     batch: &Batch<'_>,
+    cause: Option<TraceParent>,
 ) -> Result<HashMap<(i64, i64), OffsetDateTime>, sqlx::Error> {
     let moved: Vec<i64> = batch.moved.keys().copied().collect();
     let firsts: Vec<i64> = batch.moved.values().map(|range| range.0).collect();
@@ -294,8 +297,8 @@ async fn insert(
             FROM UNNEST($13::bigint[], $15::bigint[]) AS new (no, last_seq)
             WHERE conversation.no = new.no
         ), news AS (
-            INSERT INTO outbox (conversation_no, first_seq, last_seq)
-            SELECT no, first_seq, last_seq
+            INSERT INTO outbox (conversation_no, first_seq, last_seq, trace_parent)
+            SELECT no, first_seq, last_seq, $16::text
             FROM UNNEST($13::bigint[], $14::bigint[], $15::bigint[]) AS new (no, first_seq, last_seq)
         )
         SELECT conversation_no AS "conversation_no!",
@@ -319,6 +322,7 @@ async fn insert(
         &moved,
         &firsts,
         &lasts,
+        cause.map(|cause| cause.to_string()),
     )
     .fetch_all(connection)
     .await?;

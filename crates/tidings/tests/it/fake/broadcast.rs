@@ -61,6 +61,7 @@ impl Store {
             data: request.data,
             content_type: request.content_type,
             attributes: request.attributes,
+            trace_parent: request.trace_parent,
         };
         let answer = pb::PublishResponse { epoch: message.epoch.clone(), offset: message.offset, deduplicated: false };
         channel.messages.push(message);

@@ -1,0 +1,134 @@
+//! What is counted of Redis. The handles are looked up once: what is counted for every call costs an atomic or two.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{gauge, histogram};
+
+use crate::Error;
+
+/// The numbers of the lanes of one service.
+pub(crate) struct Numbers {
+    /// One command.
+    pub(crate) command: Histogram,
+    /// One script.
+    pub(crate) script: Histogram,
+    /// Many scripts in one round trip.
+    pub(crate) scripts: Histogram,
+    away: Counter,
+    unanswered: Counter,
+    unwritable: Counter,
+    refused: Counter,
+    lanes_up: Gauge,
+    connects: Counter,
+    reigns: Counter,
+    /// The reign that was met last, by any lane.
+    reign: Mutex<Box<str>>,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> Arc<Self> {
+        describe();
+        let seconds = |call| histogram!("tidings_redis_call_seconds", "call" => call);
+        let errors = |kind| counter!("tidings_redis_errors_total", "kind" => kind);
+        Arc::new(Self {
+            command: seconds("command"),
+            script: seconds("script"),
+            scripts: seconds("scripts"),
+            away: errors("away"),
+            unanswered: errors("unanswered"),
+            unwritable: errors("unwritable"),
+            refused: errors("refused"),
+            lanes_up: gauge!("tidings_redis_lanes_up"),
+            connects: counter!("tidings_redis_connects_total"),
+            reigns: counter!("tidings_redis_reigns_total"),
+            reign: Mutex::default(),
+        })
+    }
+
+    /// Counts an error on its way to its caller.
+    pub(crate) fn failed(&self, error: Error) -> Error {
+        let kind = match &error {
+            Error::Away => &self.away,
+            Error::Unanswered(_) => &self.unanswered,
+            Error::Unwritable(_) => &self.unwritable,
+            Error::Refused(_) => &self.refused,
+        };
+        kind.increment(1);
+        error
+    }
+
+    /// A lane is connected, to a server of this reign.
+    pub(crate) fn connected(&self, reign: &str) {
+        self.lanes_up.increment(1);
+        self.connects.increment(1);
+        let mut last = self.reign.lock().unwrap_or_else(PoisonError::into_inner);
+        if **last != *reign {
+            *last = reign.into();
+            self.reigns.increment(1);
+        }
+    }
+
+    /// A lane was given up.
+    pub(crate) fn given_up(&self) {
+        self.lanes_up.decrement(1);
+    }
+}
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
+    }
+}
+
+/// The numbers of the connection over which a service hears.
+pub(crate) struct Ears {
+    up: Gauge,
+    connects: Counter,
+}
+
+impl Ears {
+    pub(crate) fn new() -> Self {
+        describe_gauge!("tidings_redis_pubsub_up", "1 while there is a connection on which pub/sub is heard, else 0.");
+        describe_counter!(
+            "tidings_redis_pubsub_connects_total",
+            "Connections on which pub/sub was heard; with each but the first, something may have been missed."
+        );
+        let ears =
+            Self { up: gauge!("tidings_redis_pubsub_up"), connects: counter!("tidings_redis_pubsub_connects_total") };
+        ears.up.set(0);
+        ears
+    }
+
+    /// A session began.
+    pub(crate) fn hear(&self) {
+        self.up.set(1);
+        self.connects.increment(1);
+    }
+
+    /// The session is over.
+    pub(crate) fn deaf(&self) {
+        self.up.set(0);
+    }
+}
+
+fn describe() {
+    describe_histogram!(
+        "tidings_redis_call_seconds",
+        Unit::Seconds,
+        "Time from the sending of a call to Redis to its answer, or to the end of the wait for it: of a command, a script, \
+         or many scripts in one round trip."
+    );
+    describe_counter!(
+        "tidings_redis_errors_total",
+        "Calls to Redis that failed: away (no connection, nothing was sent), unanswered (it may have been done), unwritable \
+         (it takes no writes), refused (an error nobody expects)."
+    );
+    describe_gauge!("tidings_redis_lanes_up", "Lanes that are connected, of those that are configured.");
+    describe_counter!("tidings_redis_connects_total", "Times that a lane was connected.");
+    describe_counter!(
+        "tidings_redis_reigns_total",
+        "Reigns of the server that were met: 1 after the first connect, one more whenever it restarted or was replaced."
+    );
+}

@@ -1,0 +1,108 @@
+//! What is counted, beside what the server, Redis and Postgres count of themselves. The handles are looked up once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+
+use crate::cache::Leased;
+use crate::model::{Read, Source};
+
+/// The numbers of the service.
+pub(crate) struct Numbers {
+    from_redis: Counter,
+    from_postgres: Counter,
+    stale: Counter,
+    granted: Counter,
+    taken: Counter,
+    present: Counter,
+    unreadable: Counter,
+    without_redis: Counter,
+    relayed: Counter,
+    outbox_age: Gauge,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> Arc<Self> {
+        describe();
+        let reads = |source| counter!("tidings_user_reads_total", "source" => source);
+        let leases = |outcome| counter!("tidings_user_leases_total", "outcome" => outcome);
+        Arc::new(Self {
+            from_redis: reads("redis"),
+            from_postgres: reads("postgres"),
+            stale: counter!("tidings_user_stale_reads_total"),
+            granted: leases("granted"),
+            taken: leases("taken"),
+            present: leases("present"),
+            unreadable: leases("unreadable"),
+            without_redis: counter!("tidings_user_without_redis_total"),
+            relayed: counter!("tidings_user_relayed_total"),
+            outbox_age: gauge!("tidings_user_outbox_oldest_seconds"),
+        })
+    }
+
+    /// A user was read.
+    pub(crate) fn read(&self, read: &Read) {
+        match read.source {
+            Source::Redis => self.from_redis.increment(1),
+            Source::Postgres => self.from_postgres.increment(1),
+        }
+        if read.stale {
+            self.stale.increment(1);
+        }
+    }
+
+    /// The right to fill was asked for.
+    pub(crate) fn leased(&self, leased: &Leased) {
+        match leased {
+            Leased::Granted(_) => self.granted.increment(1),
+            Leased::Taken => self.taken.increment(1),
+            Leased::Present(_) => self.present.increment(1),
+            Leased::Unreadable => self.unreadable.increment(1),
+        }
+    }
+
+    /// A step went on without Redis.
+    pub(crate) fn without_redis(&self) {
+        self.without_redis.increment(1);
+    }
+
+    /// The relay has told the cache of what so many rows of the outbox said.
+    pub(crate) fn relayed(&self, rows: usize) {
+        self.relayed.increment(rows as u64);
+    }
+
+    /// The oldest row of the outbox has waited so long; nothing if there is none.
+    pub(crate) fn waits(&self, age: Option<Duration>) {
+        self.outbox_age.set(age.unwrap_or_default());
+    }
+}
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
+    }
+}
+
+fn describe() {
+    describe_counter!(
+        "tidings_user_reads_total",
+        "Users that were read, each of a batch for itself, by the layer that answered: redis is a hit."
+    );
+    describe_counter!("tidings_user_stale_reads_total", "Users that were read from the cache while Postgres was away.");
+    describe_counter!(
+        "tidings_user_leases_total",
+        "Misses of the cache: granted (this reader fills), taken (another does), present (another just has), unreadable."
+    );
+    describe_counter!(
+        "tidings_user_without_redis_total",
+        "Steps that went on without Redis, because it did not do them."
+    );
+    describe_counter!("tidings_user_relayed_total", "Rows of the outbox whose users the relay has told the cache of.");
+    describe_gauge!(
+        "tidings_user_outbox_oldest_seconds",
+        Unit::Seconds,
+        "How long the oldest row of the outbox has waited: as old may be what the cache answers."
+    );
+}
