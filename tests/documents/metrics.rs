@@ -93,7 +93,7 @@ async fn docs_metrics_md_is_up_to_date() {
             let labels = labels.collect::<Vec<_>>().join("; ");
             [format!("`{name}`"), metric.kind.clone(), labels, metric.help.clone()]
         });
-        text += &format!("\n## {title}\n\n{}", table(["metric", "type", "labels", "meaning"], rows));
+        text.extend(["\n## ", &title, "\n\n", &table(["metric", "type", "labels", "meaning"], rows)]);
     }
     assert_up_to_date("docs/metrics.md", &text);
 }

@@ -87,7 +87,7 @@ async fn first(frames: &mut Streaming<SubscribeResponse>) -> broadcast::Message 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_goes_from_the_append_over_the_relay_to_the_frames_of_subscribers() {
-    let collector = Collector::start().await;
+    let collector = Collector::start();
     let pair = Pair::start(&[("TIDINGS_OTLP_ENDPOINT", &collector.url)]).await;
     let mut frames = pair.open("lobby").await;
 

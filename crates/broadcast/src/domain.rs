@@ -48,7 +48,9 @@ impl Broadcasts {
         if outcomes.len() != messages.len() {
             return Err(Error::Miscounted);
         }
-        outcomes.iter().for_each(|outcome| self.hub.numbers().published(outcome));
+        for outcome in &outcomes {
+            self.hub.numbers().published(outcome);
+        }
         Ok(outcomes.into_iter().map(said).collect())
     }
 

@@ -80,7 +80,9 @@ impl Histories {
     ) -> Result<Vec<Result<(Message, bool), Error>>, Error> {
         self.undisturbed(|histories| async move {
             let outcomes = histories.store.messages.append(&messages, cause, number::number).await?;
-            outcomes.iter().for_each(|outcome| histories.numbers.appended(outcome));
+            for outcome in &outcomes {
+                histories.numbers.appended(outcome);
+            }
             fail::fail_point!("history::before_apply");
             histories.tell(&outcomes).await;
             Ok(messages

@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, registry};
 
 pub use traces::Args as TraceArgs;
-pub(crate) use traces::Exporter;
+pub use traces::Exporter;
 
 /// The environment variable that says what is logged, e.g. `debug` or `info,tidings_server=debug`.
 const VARIABLE: &str = "TIDINGS_LOG";
@@ -38,7 +38,7 @@ pub enum Error {
 /// there is one: what is left of these is sent when the exporter is told to finish.
 ///
 /// The first call of a process decides; a later one changes nothing. Needs a runtime if there is a collector.
-pub(crate) fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error> {
+pub fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error> {
     let wanted = match env::var(VARIABLE) {
         Ok(filter) => filter,
         Err(VarError::NotPresent) => "info".to_owned(),

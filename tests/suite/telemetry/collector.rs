@@ -1,5 +1,6 @@
 //! A collector that keeps what it is sent.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(super) struct Span {
 struct Spans(Arc<Mutex<Vec<Span>>>);
 
 impl Collector {
-    pub(super) async fn start() -> Self {
+    pub(super) fn start() -> Self {
         let spans = Spans::default();
         let incoming = TcpIncoming::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let url = format!("http://{}", incoming.local_addr().unwrap());
@@ -90,5 +91,8 @@ fn name(resource: &Resource) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }

@@ -34,8 +34,8 @@ pub(crate) async fn serve(kind: &str) {
 }
 
 async fn ours(listener: TcpListener, admin: SocketAddr, max_in_flight: u32, locks: Locks) {
-    telemetry::init("figures").unwrap();
     let args = Args { admin_listen: Some(admin), max_in_flight, max_connections: 10_000, ..Args::default() };
+    telemetry::init("figures", &args.traces).unwrap();
     let server = Server::new(&args).add(LockServiceServer::new(locks));
     server.serve(listener, CancellationToken::new()).await.unwrap();
 }

@@ -53,7 +53,7 @@ fn share(text: &str) -> Result<f64, &'static str> {
 
 /// What takes the spans of this process to the collector. They are sent by a thread of its own.
 #[derive(Debug)]
-pub(crate) struct Exporter(SdkTracerProvider);
+pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
     /// An exporter to the collector that the settings name, if they name one. Connects when there is something to send, and

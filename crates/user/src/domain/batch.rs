@@ -11,7 +11,9 @@ impl Users {
     /// Reads many users. Ids that nobody could say anything about, because Postgres did not answer, are left out.
     pub async fn get_many(&self, ids: &[UserId], strong: bool) -> Result<BTreeMap<UserId, Read>, Error> {
         let reads = self.read_many(ids, strong).await?;
-        reads.values().for_each(|read| self.numbers.read(read));
+        for read in reads.values() {
+            self.numbers.read(read);
+        }
         Ok(reads)
     }
 
@@ -52,7 +54,9 @@ impl Users {
             self.missed(&error);
             Vec::new()
         });
-        leases.iter().for_each(|leased| self.numbers.leased(leased));
+        for leased in &leases {
+            self.numbers.leased(leased);
+        }
         let tokens: BTreeMap<UserId, Token> = missing
             .iter()
             .zip(leases)
