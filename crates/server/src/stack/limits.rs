@@ -44,13 +44,16 @@ pub(super) struct Full(&'static str);
 
 impl Limits {
     pub(super) fn new(args: &Args) -> Self {
-        let limit = |what, max: u32| Limit {
+        let limit = |what, label, max: u32| Limit {
             what,
             max: max as usize,
             free: Arc::new(Semaphore::new(max as usize)),
-            shed: counter!("tidings_server_shed_total", "limit" => what),
+            shed: counter!("tidings_server_shed_total", "limit" => label),
         };
-        Self { calls: limit("calls in flight", args.max_in_flight), streams: limit("streams", args.max_open_streams) }
+        Self {
+            calls: limit("calls in flight", "calls_in_flight", args.max_in_flight),
+            streams: limit("streams", "streams", args.max_open_streams),
+        }
     }
 
     /// Makes room for a call, or refuses it.
