@@ -25,6 +25,7 @@ mod place;
 mod port;
 mod postgres;
 mod processes;
+mod proxy;
 mod reason;
 mod redis;
 mod server;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 pub use binaries::Search;
 pub use error::Error;
 pub use postgres::Postgres;
+pub use proxy::Proxy;
 pub use redis::Redis;
 
 use binaries::Binaries;

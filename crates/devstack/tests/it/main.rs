@@ -4,6 +4,7 @@
 mod exec;
 mod owners;
 mod places;
+mod proxy;
 mod servers;
 
 use std::path::Path;
