@@ -10,6 +10,7 @@ mod ends;
 mod files;
 mod floods;
 mod frames;
+mod handshakes;
 mod ledger;
 mod malformed;
 pub(crate) mod plain;

@@ -206,6 +206,28 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
+fn settings_that_contradict_each_other_are_told() {
+    let line =
+        |service: &str, arguments: &[&str]| refused(serve(service, service != "broadcast").args(arguments)).join("\n");
+
+    let fill = line("user", &["--user-fill-wait=4s", "--user-lease-ttl=3s"]);
+    let ring = line("broadcast", &["--broadcast-ring-bytes=2000", "--broadcast-rings-bytes=1000"]);
+    let admin = line("lock", &["--listen=127.0.0.1:7403", "--admin-listen=127.0.0.1:7403"]);
+
+    assert!(
+        fill.starts_with(
+            "--user-fill-wait (TIDINGS_USER_FILL_WAIT): '4s': expected at most the 3s of --user-lease-ttl"
+        ),
+        "{fill}"
+    );
+    assert!(
+        ring.starts_with("--broadcast-ring-bytes (TIDINGS_BROADCAST_RING_BYTES): '2000': expected at most the 1000"),
+        "{ring}"
+    );
+    assert!(admin.starts_with("--admin-listen (TIDINGS_ADMIN_LISTEN): '127.0.0.1:7403': expected another"), "{admin}");
+}
+
+#[test]
 fn a_flag_that_is_unknown_without_value_or_given_twice_is_told() {
     let line = |arguments: &[&str]| refused(serve("lock", true).args(arguments)).join("\n");
 

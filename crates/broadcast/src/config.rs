@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidings_server::duration;
+use tidings_server::security::Wrong;
 
 use crate::channels::Kept;
 use crate::hub::{Limits, RingLimits};
@@ -116,6 +117,21 @@ impl ChannelArgs {
 }
 
 impl StreamArgs {
+    /// Says what these settings together are wrong about.
+    ///
+    /// # Errors
+    /// A channel that may hold more than all of them together.
+    pub fn validate(&self) -> Result<(), Wrong> {
+        if self.broadcast_ring_bytes <= self.broadcast_rings_bytes {
+            return Ok(());
+        }
+        let problem = format!(
+            "'{}': expected at most the {} of --broadcast-rings-bytes (TIDINGS_BROADCAST_RINGS_BYTES), which is for all channels",
+            self.broadcast_ring_bytes, self.broadcast_rings_bytes
+        );
+        Err(Wrong::new("--broadcast-ring-bytes", "TIDINGS_BROADCAST_RING_BYTES", problem))
+    }
+
     /// What bounds the hub.
     pub fn limits(&self) -> Limits {
         Limits {

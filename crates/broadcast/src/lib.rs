@@ -33,6 +33,7 @@ const REQUEST_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    config.streams.validate()?;
     let listener = listen(config.listen, &mut config.server).await?;
     serve(config, listener, shutdown).await
 }

@@ -51,6 +51,10 @@ const ADMIN: u16 = 2000;
 /// [`ServeError::Setting`] or [`ServeError::Listen`].
 pub async fn listen(address: SocketAddr, args: &mut Args) -> Result<TcpListener, ServeError> {
     args.security.validate(address)?;
+    if args.admin_listen == Some(address) && address.port() != 0 {
+        let problem = format!("'{address}': expected another address than that of --listen (TIDINGS_LISTEN)");
+        return Err(Wrong::new("--admin-listen", "TIDINGS_ADMIN_LISTEN", problem).into());
+    }
     if args.admin_listen.is_none() && address.port() != 0 {
         let port = address.port().checked_add(ADMIN);
         args.admin_listen = port.map(|port| (Ipv4Addr::LOCALHOST, port).into());

@@ -132,8 +132,9 @@ where
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
-        let answering = panic::caught(self.service.call(request)).instrument(record.span.clone());
+        let working = self.service.call(request);
         Box::pin(async move {
+            let answering = panic::caught(&record.path, working).instrument(record.span.clone());
             let answered = match deadline {
                 Some(deadline) => timeout_at(deadline.at(), answering).await.unwrap_or_else(|_| Ok(late(&record))),
                 None => answering.await,

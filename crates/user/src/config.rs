@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidings_server::duration;
+use tidings_server::security::Wrong;
 
 use crate::cache::Lives;
 
 /// What a user service needs to run.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
+// Calls are short and there are many: instances that come share the load soon.
+#[command(mut_arg("connection_age", |arg| arg.default_value("5m")))]
 pub struct Config {
     /// Address to serve gRPC on.
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:7401", value_name = "ADDR:PORT")]
@@ -79,6 +82,21 @@ impl Default for CacheArgs {
 }
 
 impl CacheArgs {
+    /// Says what these settings together are wrong about.
+    ///
+    /// # Errors
+    /// A wait that outlasts the lease of the reader who is waited for.
+    pub fn validate(&self) -> Result<(), Wrong> {
+        if *self.user_fill_wait <= *self.user_lease_ttl {
+            return Ok(());
+        }
+        let problem = format!(
+            "'{}': expected at most the {} of --user-lease-ttl (TIDINGS_USER_LEASE_TTL): nobody fills later than that",
+            self.user_fill_wait, self.user_lease_ttl
+        );
+        Err(Wrong::new("--user-fill-wait", "TIDINGS_USER_FILL_WAIT", problem))
+    }
+
     /// How long things stay in the cache.
     pub fn lives(&self) -> Lives {
         Lives { present: *self.user_cache_ttl, absent: *self.user_absent_ttl, lease: *self.user_lease_ttl }

@@ -40,6 +40,7 @@ pub async fn migrate(args: &tidings_postgres::Args) -> Result<(), ServeError> {
 
 /// Binds the configured address and serves until `shutdown`.
 pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    config.cache.validate()?;
     let listener = listen(config.listen, &mut config.server).await?;
     serve(config, listener, shutdown).await
 }

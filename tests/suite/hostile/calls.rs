@@ -1,6 +1,11 @@
 //! One call too many, and one that panics: the others go on.
 
+#[cfg(feature = "failpoints")]
+use std::time::Duration;
+
 use futures_util::future::join_all;
+#[cfg(feature = "failpoints")]
+use tidings_proto::METHODS;
 use tidings_status::Failure;
 use tonic::Code;
 
@@ -38,9 +43,43 @@ async fn one_connection_has_256_calls_at_a_time() {
     }
 }
 
+/// Each method by the path of its calls, of one service.
+#[cfg(feature = "failpoints")]
+fn paths(service: &str) -> Vec<String> {
+    METHODS.iter().filter(|method| method.service() == service).map(|method| format!("/{}", method.name)).collect()
+}
+
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_panics_is_an_internal_error_and_the_process_lives() {
+async fn a_panic_in_any_handler_is_an_internal_error_with_its_request_id_and_the_process_lives() {
+    for name in ["user", "history", "lock", "broadcast"] {
+        let paths = paths(name);
+        assert!(!paths.is_empty());
+        let points = paths.iter().map(|path| format!("{path}=1*panic->off")).collect::<Vec<_>>().join(";");
+        let mut service = Service::with(name, &[], &[("FAILPOINTS", &points)]).await;
+        let plain = Plain::connect(service.address).await;
+
+        for path in &paths {
+            let id = format!("panic-in-{}", path.rsplit('/').next().unwrap());
+            let failure = plain.call(path, &[("x-request-id", &id)], &[]).await.unwrap_err();
+            assert_eq!((failure.code, failure.reason.as_str()), (Code::Internal, "INTERNAL"), "{path}");
+            assert_eq!(failure.message, "internal error", "{path}");
+            assert_eq!(failure.request_id.as_deref(), Some(id.as_str()), "{path}");
+        }
+
+        // Now that the points are off, each says what is wrong with a request that says nothing, on the same connection.
+        for path in &paths {
+            assert_eq!(refusal(plain.call(path, &[], &[]).await).0, Code::InvalidArgument, "{path}");
+        }
+        let panics = service.metric("tidings_server_panics_total").await;
+        assert_eq!(panics.to_string(), paths.len().to_string(), "{name}");
+        assert!(service.ended(Duration::ZERO).await.is_none(), "{name} has ended");
+    }
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_panics_beside_its_call_is_an_internal_error_and_the_process_lives() {
     let service = Service::with("user", &[], &[("FAILPOINTS", "user::before_fill=3*panic->off")]).await;
     let plain = Plain::connect(service.address).await;
 

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
+use sqlx::{Connection as _, PgConnection};
+use tidings_devstack::testing;
+use tidings_proto::user::{Consistency, CreateUserRequest, GetUserRequest, User};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -51,6 +55,26 @@ async fn a_request_that_can_not_be_is_the_callers_fault() {
     assert_eq!(refusal(told), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()));
     let told = plain.call("/tidings.user.v1.UserService/NoSuchMethod", &[], &[]).await;
     assert_eq!(refusal(told), (Code::Unimplemented, "UNKNOWN_METHOD".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_above_the_limit_is_refused_instead_of_sent() {
+    let service = Service::start("user", &[]).await;
+    let plain = Plain::connect(service.address).await;
+    let ada = User { id: "ada".to_owned(), ..User::default() };
+    let create = CreateUserRequest { user: Some(ada), ..CreateUserRequest::default() }.encode_to_vec();
+    plain.call("/tidings.user.v1.UserService/CreateUser", &[], &create).await.unwrap();
+    let postgres = testing::shared().await.postgres();
+    let mut connection = PgConnection::connect(&postgres.url(service.database())).await.unwrap();
+
+    // No service makes a row like this: somebody did so by hand.
+    let grow = "UPDATE user_account SET bio = repeat('x', 4 << 20), version = version + 1";
+    sqlx::raw_sql(grow).execute(&mut connection).await.unwrap();
+    let strong = GetUserRequest { id: "ada".to_owned(), consistency: Consistency::Strong.into(), ..Default::default() };
+    let told = plain.call(GET_USER, &[], &strong.encode_to_vec()).await;
+
+    assert_eq!(refusal(told), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()));
+    plain.call(HEALTH, &[], &[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

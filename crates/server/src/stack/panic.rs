@@ -29,9 +29,16 @@ impl Panicked {
 
 /// The answer of a service that may panic. Whatever it shares with other calls is behind locks that poison, or in Postgres
 /// and Redis: nothing is left half changed here.
+///
+/// Tests make it panic by a fail-point of the method's name.
 pub(super) async fn caught(
+    path: &str,
     answering: impl Future<Output = Result<Response<Body>, Infallible>>,
 ) -> Result<Response<Body>, Panicked> {
+    let answering = async {
+        fail::fail_point!(path);
+        answering.await
+    };
     match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(Ok(answer)) => Ok(answer),
         Err(_) => Err(Panicked::count()),
