@@ -6,7 +6,7 @@ DATA ?= demo
 # The command as cargo builds it.
 TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
 
-.PHONY: help install up test drills demo docs lint sqlx
+.PHONY: help install up test drills faults demo docs lint sqlx
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -22,6 +22,9 @@ test: install ## Run every test.
 drills: install ## Run the long forms of what tests run in short: 20 restarts, 1,000 streams, a million mutations.
 	@TIDINGS_RESTARTS=20 TIDINGS_REST=10000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
 		cargo test --package tidings-tests --all-features --test suite -- rolling hostile::malformed
+
+faults: install ## Run the drills in full: what is promised when things fail, under load; the table is target/drills.md.
+	@TIDINGS_FAULTS=full cargo test --package tidings-tests --all-features --test faults
 
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
 	@cargo build --package tidings

@@ -8,6 +8,7 @@ mod listeners;
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use self::callers::{GrpcioCallers, RustCallers};
@@ -32,7 +33,7 @@ async fn restart_in_turn(instances: &mut [Service; 2], restarts: usize) -> Durat
     sleep(rest).await;
     for n in 0..restarts {
         let start = Instant::now();
-        instances[n % 2].restart().await;
+        instances[n % 2].restart(Signal::TERM).await;
         longest = longest.max(start.elapsed());
         sleep(rest).await;
     }

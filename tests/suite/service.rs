@@ -75,14 +75,15 @@ impl Service {
         Self::launch(self.settings.clone(), port_offset()).await
     }
 
-    /// Asks it to stop, waits until it has, and starts it again at the same port.
+    /// Ends it by a signal, waits until it has ended, and starts it again at the same port.
     ///
     /// # Panics
-    /// If it does not end, in order.
-    pub(crate) async fn restart(&mut self) {
-        self.terminate();
+    /// If it does not end, or not in order though it was asked to.
+    pub(crate) async fn restart(&mut self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
         let status = self.ended(2 * SOON).await;
-        assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.log());
+        let in_order = |status: ExitStatus| status.success() || signal == Signal::KILL;
+        assert!(status.is_some_and(in_order), "{status:?}: {}", self.log());
         self.assert_did_not_panic();
         *self = Self::launch(self.settings.clone(), self.address.port() - PORT).await;
     }
