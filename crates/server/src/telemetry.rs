@@ -1,16 +1,17 @@
 //! Where the log lines of a service go: to stderr, for people on a terminal, as JSON otherwise. Spans go to a collector, too,
 //! if one is named.
 
+mod fields;
 mod traces;
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal as _};
 
 use opentelemetry_otlp::ExporterBuildError;
-use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::filter::{ParseError, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt, registry};
+use tracing_subscriber::{fmt, registry};
 
 pub use traces::Args as TraceArgs;
 pub use traces::Exporter;
@@ -49,7 +50,7 @@ pub fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error
     let lines = if io::stderr().is_terminal() {
         lines.boxed()
     } else {
-        lines.json().flatten_event(true).with_ansi(false).boxed()
+        lines.json().flatten_event(true).with_ansi(false).fmt_fields(fields::Fields).boxed()
     };
     let exporter = Exporter::open(traces, service)?;
     let first = match &exporter {
@@ -72,8 +73,8 @@ pub fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error
 }
 
 /// Of two directives for the same crate the later one counts, so the wanted ones come last.
-fn filter(wanted: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(format!("{QUIET},{wanted}"))
+fn filter(wanted: &str) -> Result<Targets, ParseError> {
+    format!("{QUIET},{wanted}").parse()
 }
 
 #[cfg(test)]

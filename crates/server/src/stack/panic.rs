@@ -41,7 +41,10 @@ pub(super) async fn caught(
     };
     match AssertUnwindSafe(answering).catch_unwind().await {
         Ok(Ok(answer)) => Ok(answer),
-        Err(_) => Err(Panicked::count()),
+        Err(_) => {
+            tracing::error!(path, "the handler panicked");
+            Err(Panicked::count())
+        }
     }
 }
 

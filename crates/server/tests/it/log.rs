@@ -4,6 +4,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use tracing::subscriber::{DefaultGuard, set_default};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::{fmt, registry};
 
 use crate::support::{Running, call_as};
 
@@ -15,12 +18,9 @@ impl Lines {
     /// Keeps what this thread logs, until the guard goes.
     pub(crate) fn keep(&self, filter: &str) -> DefaultGuard {
         let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        set_default(subscriber)
+        let filter: Targets = filter.parse().unwrap();
+        let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        set_default(registry().with(lines.with_filter(filter)))
     }
 
     pub(crate) fn text(&self) -> String {
