@@ -174,6 +174,9 @@ impl Drill {
             }
             _ => {}
         }
+        if !line.wrong().is_empty() && self.bug.is_none() {
+            report::keep(&line, work.work.history(), calls);
+        }
         line
     }
 }

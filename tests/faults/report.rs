@@ -172,6 +172,16 @@ pub(crate) fn add(lines: &[Line]) {
     fs::write(place("drills.md"), table(&all)).unwrap();
 }
 
+/// Keeps what was acknowledged and what became of each call, for whoever has to find out what went wrong.
+pub(crate) fn keep(line: &Line, acknowledged: Vec<String>, calls: &[Call]) {
+    let path =
+        place(&format!("drills-{}-{}.txt", line.drill.replace(|c: char| !c.is_alphanumeric(), "-"), line.service));
+    let calls = calls.iter().map(|call| format!("{call:?}"));
+    let all = line.wrong().into_iter().chain(acknowledged).chain(calls).collect::<Vec<_>>();
+    fs::write(&path, all.join("\n")).unwrap();
+    say(&format!("what it did is in {}\n", path.display()));
+}
+
 /// A file in the target directory.
 fn place(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name)

@@ -22,6 +22,9 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// Makes the call of this number, as one of many at once.
     fn once(&self, number: u64) -> impl Future<Output = Result<(), Refused>> + Send;
 
+    /// What was acknowledged, a line each, for whoever has to find out what went wrong.
+    fn history(&self) -> Vec<String>;
+
     /// Looks at what there is now, when no call is under way any more, and compares.
     fn account(&self) -> impl Future<Output = Account> + Send;
 }

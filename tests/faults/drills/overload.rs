@@ -47,6 +47,10 @@ impl Work for Reads {
         }
     }
 
+    fn history(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn account(&self) -> Account {
         Account::default()
     }

@@ -31,6 +31,7 @@ pub(crate) struct Channels {
 }
 
 /// A message that was acknowledged.
+#[derive(Debug)]
 struct Ack {
     channel: u64,
     epoch: String,
@@ -73,6 +74,10 @@ impl Work for Channels {
             Self::publish(&self.caller, channel, &format!("news-{number}")).await?;
         self.acks.lock().unwrap().push(Ack { channel, epoch, offset });
         Ok(())
+    }
+
+    fn history(&self) -> Vec<String> {
+        self.acks.lock().unwrap().iter().map(|ack| format!("{ack:?}")).collect()
     }
 
     async fn account(&self) -> Account {

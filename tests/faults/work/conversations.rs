@@ -38,6 +38,7 @@ pub(crate) struct Conversations {
 }
 
 /// A message that was acknowledged.
+#[derive(Clone, Debug)]
 struct Ack {
     conversation: usize,
     seq: i64,
@@ -125,10 +126,14 @@ impl Work for Conversations {
         done.map_err(|error| Refused::from(&error))
     }
 
+    fn history(&self) -> Vec<String> {
+        self.acks.lock().unwrap().iter().map(|ack| format!("{ack:?}")).collect()
+    }
+
     async fn account(&self) -> Account {
         let mut account = Account { gone_back: *self.gone_back.lock().unwrap(), ..Account::default() };
         let mut acks: Vec<Vec<Ack>> = (0..CONVERSATIONS).map(|_| Vec::new()).collect();
-        for ack in self.acks.lock().unwrap().drain(..) {
+        for ack in self.acks.lock().unwrap().iter().cloned() {
             acks[ack.conversation].push(ack);
         }
         for (conversation, acks) in acks.iter_mut().enumerate() {

@@ -60,6 +60,10 @@ impl Work for Locks {
         Ok(())
     }
 
+    fn history(&self) -> Vec<String> {
+        self.beliefs.lock().unwrap().iter().map(|belief| format!("{belief:?}")).collect()
+    }
+
     async fn account(&self) -> Account {
         judge(&self.beliefs.lock().unwrap())
     }

@@ -136,6 +136,11 @@ impl Work for Users {
         done.map_err(|error| Refused::from(&error))
     }
 
+    fn history(&self) -> Vec<String> {
+        let of = |(number, known): (usize, &Known)| format!("{} {:?}", id(number), known.names.lock().unwrap());
+        self.all.iter().enumerate().map(of).collect()
+    }
+
     async fn account(&self) -> Account {
         for (number, known) in self.all.iter().enumerate() {
             let user = Self::get(&self.patient, number, 0, Consistency::Strong).await.unwrap();
