@@ -26,6 +26,9 @@ const CALLERS: usize = 8;
 const HALF: f64 = 0.5;
 /// Of what is offered before the fault, so much has to be done: else the drill shows nothing.
 const REACHED: f64 = 0.9;
+/// Of the calls of a service that a fault must not reach, less than one in so many may be refused, for other reasons: the time-out for
+/// Redis is short, and the machine has other things to do.
+const UNRELATED: u64 = 100;
 /// What a loaded machine may add to a time within which things have to be as they were.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -166,7 +169,7 @@ impl Drill {
             _ if self.patience.is_some() && line.refused() > 0 => {
                 line.complain("calls failed although they were repeated".to_owned());
             }
-            None if line.refused() > 0 => {
+            None if line.refused() * UNRELATED > calls.len() as u64 => {
                 line.complain("calls were refused that nothing kept from being done".to_owned());
             }
             Some(bar) if line.recovery > bar + SLACK => {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
@@ -20,12 +20,17 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Ports of installations in this process: each gets its own.
 static OFFSETS: Mutex<u16> = Mutex::new(0);
 
-/// Ports that nobody else in this process uses, away from those of an installation that may run on this machine.
+/// Ports that nobody uses, away from those of an installation that may run on this machine.
 pub(crate) fn port_offset() -> u16 {
     let mut last = OFFSETS.lock().unwrap();
-    *last += 10;
-    // Test processes that run side by side keep out of each other's way, too.
-    1_000 + u16::try_from(std::process::id() % 20).unwrap() * 500 + *last
+    loop {
+        *last += 10;
+        // Test processes that run side by side begin at different places.
+        let offset = 1_000 + (u16::try_from(std::process::id() % 20).unwrap() * 500 + *last) % 10_000;
+        if (7401..=7404).chain(9401..=9404).all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok()) {
+            return offset;
+        }
+    }
 }
 
 /// The root of the workspace.

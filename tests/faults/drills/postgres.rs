@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::time::sleep;
 
@@ -24,9 +25,25 @@ fn databases(stage: &Stage) -> [(String, &'static str); 2] {
 #[test]
 fn a_postgres_that_is_killed_costs_nothing_that_was_acknowledged() {
     Drill::new("Postgres kill -9", RECOVERY).run(async |stage, times| {
-        for _ in 0..times.either(10, 2) {
+        for _ in 0..times.either(50, 2) {
             stage.stack.postgres().kill().await;
             stage.stack.postgres().start().await.unwrap();
+            sleep(Duration::from_millis(500)).await;
+        }
+    });
+}
+
+#[test]
+fn a_postgres_that_is_stopped_at_once_costs_nothing_that_was_acknowledged() {
+    Drill::new("Postgres stopped, immediate", RECOVERY).run(async |stage, times| {
+        let postgres = stage.stack.postgres();
+        for _ in 0..times.either(10, 1) {
+            let pid = Pid::from_raw(postgres.pid().unwrap().try_into().unwrap()).unwrap();
+            kill_process(pid, Signal::QUIT).unwrap(); // no word to anybody, and recovery at the next start
+            while postgres.running() {
+                sleep(Duration::from_millis(10)).await;
+            }
+            postgres.start().await.unwrap();
             sleep(Duration::from_millis(500)).await;
         }
     });
