@@ -173,6 +173,10 @@ fn with_certificates_and_tokens_the_main_job_is_done_and_nobody_else_gets_in() {
     let replayed = finish(&mut secured.command(Some("gateway"), Some("gateway"), &["replay", "demo", "--quiet"]));
     assert!(replayed.status.success(), "{}", stderr(&replayed));
 
+    let quick = ["bench", "empty", "get-user", "subscribe", "--time", "500ms", "--warm-up", "0s", "--quiet"];
+    let benched = finish(&mut secured.command(Some("gateway"), Some("gateway"), &quick));
+    assert!(benched.status.success(), "{}", stderr(&benched));
+
     for certificate in [Some("stranger"), None] {
         let refusal = secured.refusal(certificate, Some("gateway"), "GetUser", ADA);
         let told = ["AccessDenied", "CertificateRequired", "does the service accept your certificate?"];

@@ -29,8 +29,11 @@ pub(crate) const LOCK_ADDRESS: &str = "127.0.0.1:7403";
 /// Where the broadcast service is unless said otherwise.
 pub(crate) const BROADCAST_ADDRESS: &str = "127.0.0.1:7404";
 
+/// The user service.
+pub(crate) const USER: Service = Service { package: "tidings.user.", variable: USER_VARIABLE, address: USER_ADDRESS };
+
 const SERVICES: [Service; 4] = [
-    Service { package: "tidings.user.", variable: USER_VARIABLE, address: USER_ADDRESS },
+    USER,
     Service { package: "tidings.history.", variable: HISTORY_VARIABLE, address: HISTORY_ADDRESS },
     Service { package: "tidings.lock.", variable: LOCK_VARIABLE, address: LOCK_ADDRESS },
     Service { package: "tidings.broadcast.", variable: BROADCAST_VARIABLE, address: BROADCAST_ADDRESS },

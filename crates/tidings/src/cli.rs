@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use crate::error::Error;
 use crate::out;
-use crate::{call, channel, lock, replay, serve, token, up};
+use crate::{bench, call, channel, lock, replay, serve, token, up};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
                           Results go to standard output, everything else to standard error.";
@@ -31,6 +31,7 @@ enum Command {
     Lock(lock::Args),
     Channel(channel::Args),
     Replay(replay::Args),
+    Bench(bench::Args),
     Token(token::Args),
 }
 
@@ -47,6 +48,7 @@ impl Cli {
             Command::Call(args) => wait(call::run(args)),
             Command::Channel(args) => wait(channel::run(args)),
             Command::Replay(args) => wait(replay::run(args)),
+            Command::Bench(args) => wait(bench::run(args)),
             Command::Token(args) => token::run(args).map_err(Error::from),
         };
         match ended {

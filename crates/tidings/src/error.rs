@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{call, channel, lock, replay, token, up};
+use crate::{bench, call, channel, lock, replay, token, up};
 
 /// It is done.
 pub(crate) const DONE: u8 = 0;
@@ -34,6 +34,9 @@ pub(crate) enum Error {
     /// `tidings replay`.
     #[error(transparent)]
     Replay(#[from] replay::Error),
+    /// `tidings bench`.
+    #[error(transparent)]
+    Bench(#[from] bench::Error),
     /// `tidings token`.
     #[error(transparent)]
     Token(#[from] token::Error),
@@ -49,6 +52,7 @@ impl Error {
             Self::Lock(error) => error.exit_code(),
             Self::Channel(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
+            Self::Bench(error) => error.exit_code(),
             Self::Token(error) => error.exit_code(),
         }
     }

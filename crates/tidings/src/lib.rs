@@ -5,12 +5,14 @@
 //! answer is no, 2 wrong usage, 3 a service did not do it.
 
 mod address;
+mod bench;
 mod call;
 mod channel;
 mod cli;
 mod contracts;
 mod credentials;
 mod error;
+pub mod load;
 mod lock;
 mod out;
 mod replay;

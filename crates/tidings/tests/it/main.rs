@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod bench;
 mod call;
 mod channel;
 mod fake;
@@ -94,7 +95,7 @@ fn help_names_every_verb() {
     let run = tidings(&["--help"]);
 
     assert_eq!(run.code, 0);
-    for verb in ["call", "lock", "channel", "replay"] {
+    for verb in ["call", "lock", "channel", "replay", "bench"] {
         assert!(run.out.contains(&format!("\n  {verb} ")), "{}", run.out);
     }
 }
@@ -118,6 +119,11 @@ fn wrong_usage_ends_with_2() {
         &["channel", "sub", "a", "--from", "e:1", "--last", "1"],
         &["channel", "sub", "a", "b", "--from", "e:1"],
         &["replay"],
+        &["bench"],
+        &["bench", "frobnicate"],
+        &["bench", "get-user", "--rate", "0"],
+        &["bench", "get-user", "--list"],
+        &["bench", "get-user", "--p99", "fast"],
     ] {
         assert_eq!(tidings(arguments).code, 2, "{arguments:?}");
     }
