@@ -23,7 +23,7 @@ use self::progress::Progress;
 use self::report::Report;
 use self::scenarios::Scenario;
 use crate::cli::{self, Output};
-use crate::load::{self, Fault, Load, Pace};
+use crate::load::{self, Call, Fault, Load, Pace};
 use crate::{credentials, error, out};
 
 /// Callers of an open loop, unless said otherwise: enough that a stall of a second at a thousand calls a second finds one
@@ -31,6 +31,9 @@ use crate::{credentials, error, out};
 const OPEN_IN_FLIGHT: u16 = 1000;
 /// Callers of a closed loop, unless said otherwise: enough to keep a service of some cores busy.
 const CLOSED_IN_FLIGHT: u16 = 64;
+
+/// Connections, unless said otherwise.
+const CONNECTIONS: u16 = 4;
 
 const HOW: &str = "\
 How to read it:
@@ -81,7 +84,7 @@ pub(crate) struct Args {
     in_flight: Option<u16>,
 
     /// Connections that the callers share
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: u16,
 
     /// How long is counted
@@ -205,6 +208,34 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let failed = reports.iter().filter(|report| report.passed() == Some(false));
     let failed: Vec<_> = failed.map(|report| report.scenario.name).collect();
     if failed.is_empty() { Ok(()) } else { Err(Error::Bar(failed)) }
+}
+
+/// The names of the scenarios, in the order of `tidings bench --list`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    scenarios::SCENARIOS.iter().map(|scenario| scenario.name)
+}
+
+/// Gets a scenario ready for so many callers, with sizes and connections as they are unless said otherwise: for those who
+/// measure it beside others.
+///
+/// # Errors
+/// What it needs could not be made, or there is no such scenario.
+pub async fn prepare(name: &str, addresses: &Addresses, callers: usize) -> Result<Call, Fault> {
+    /// Longest time to wait for one answer.
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    let scenario = scenarios::find(name).map_err(Fault::answer)?;
+    let shape = Shape::default();
+    let none = credentials::Args::default();
+    let connect = |count| ground::connect(addresses, &none, count).map_err(|error| Fault::answer(error.to_string()));
+    let ground = Ground {
+        connections: connect(CONNECTIONS.into())?,
+        listeners: connect(shape.listening_connections())?,
+        shape,
+        callers,
+        timeout: TIMEOUT,
+        run: ground::new_run(),
+    };
+    (scenario.prepare)(Arc::new(ground)).await
 }
 
 /// Prepares a scenario and runs it.

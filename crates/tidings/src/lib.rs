@@ -5,7 +5,7 @@
 //! answer is no, 2 wrong usage, 3 a service did not do it.
 
 mod address;
-mod bench;
+pub mod bench;
 mod call;
 mod channel;
 mod cli;

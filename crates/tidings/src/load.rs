@@ -8,6 +8,7 @@
 //!
 //! `tickets` says when calls begin, `tally` counts what became of them.
 
+mod fanout;
 mod tally;
 mod tickets;
 
@@ -21,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+pub use self::fanout::Fanout;
 pub use self::tally::{Fault, Latency, Tally};
 use self::tickets::{Tickets, pace};
 

@@ -23,20 +23,26 @@ const LISTENERS: u16 = 100;
 #[command(next_help_heading = "Size")]
 pub(super) struct Shape {
     /// Users, conversations or channels that the calls are spread over
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = Self::default().keys, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) keys: u32,
 
     /// Bytes of a message
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = clap::value_parser!(u16).range(16..=32_768))]
+    #[arg(long, value_name = "BYTES", default_value_t = Self::default().size, value_parser = clap::value_parser!(u16).range(16..=32_768))]
     pub(super) size: u16,
 
     /// Items of a batch, and messages of a page
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = Self::default().batch, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) batch: u16,
 
     /// Subscribers of the scenario `subscribe`
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = Self::default().subscribers, value_parser = clap::value_parser!(u16).range(1..=20_000))]
     pub(super) subscribers: u16,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { keys: 1000, size: 100, batch: 100, subscribers: 100 }
+    }
 }
 
 impl Shape {
