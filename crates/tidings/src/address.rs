@@ -45,6 +45,11 @@ impl Service {
         SERVICES.into_iter().find(|service| contract.starts_with(service.package))
     }
 
+    /// What it is called, e.g. `user`.
+    pub(crate) fn name(self) -> &'static str {
+        self.package.split('.').nth(1).unwrap_or(self.package)
+    }
+
     /// Where its instances are: what its environment variable says, else its default.
     ///
     /// # Errors

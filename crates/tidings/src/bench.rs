@@ -24,7 +24,7 @@ use self::report::Report;
 use self::scenarios::Scenario;
 use crate::cli::{self, Output};
 use crate::load::{self, Call, Fault, Load, Pace};
-use crate::{credentials, error, out};
+use crate::{address, credentials, error, out};
 
 /// Callers of an open loop, unless said otherwise: enough that a stall of a second at a thousand calls a second finds one
 /// for each call.
@@ -213,6 +213,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
 /// The names of the scenarios, in the order of `tidings bench --list`.
 pub fn names() -> impl Iterator<Item = &'static str> {
     scenarios::SCENARIOS.iter().map(|scenario| scenario.name)
+}
+
+/// The service that a scenario calls, e.g. `user`; that of any for one that is not there.
+pub fn service(name: &str) -> &'static str {
+    scenarios::find(name).map_or(address::USER, Scenario::service).name()
 }
 
 /// Gets a scenario ready for so many callers, with sizes and connections as they are unless said otherwise: for those who
