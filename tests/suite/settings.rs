@@ -16,6 +16,7 @@ use crate::support::{TIDINGS, finish, stderr};
 /// A value that each flag refuses, and what it says that it expects. Who adds a flag adds a line.
 const WRONG: &[(&str, &str, &str)] = &[
     ("admin-listen", "localhost", "expected ADDR:PORT"),
+    ("allow-eviction", "maybe", "expected true or false"),
     ("broadcast-addr", "nowhere", "expected HOST:PORT or https://HOST:PORT, e.g. 127.0.0.1:7401"),
     ("broadcast-ca", MISSING, NO_FILE),
     ("broadcast-cert", MISSING, NO_FILE),

@@ -10,7 +10,7 @@ mod answer;
 use std::fmt;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value};
+use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
 
 pub use tidings_redis::Error;
 
@@ -63,20 +63,22 @@ impl Channels {
     /// None is published twice: nothing on the way to Redis sends a publish again. Therefore no key is remembered for a
     /// message without a request id; one of our making would only cost memory.
     ///
-    /// # Errors
-    /// [`Error`]; after `Unanswered` some may have been published.
-    pub async fn publish(&self, messages: &[NewMessage]) -> Result<Vec<Published>, Error> {
+    /// Where it is doubtful, some may have been published.
+    pub async fn publish(&self, messages: &[NewMessage]) -> Written<Vec<Published>> {
         let Some(first) = messages.first() else {
-            return Ok(Vec::new());
+            return Written::Done(Vec::new());
         };
         // One lane for all: what is sent over it is done in order. Calls that overlap promise no order among them.
-        let mut lane = self.redis.writer(first.channel.as_str()).await?;
-        let calls: Vec<Call<'_>> = messages.iter().map(|message| self.publication(&lane, message)).collect();
-        let answers: Vec<Value> = match &calls[..] {
-            [one] => vec![lane.run(one).await?],
-            many => lane.run_all_once(many).await?,
+        let mut lane = match self.redis.writer(first.channel.as_str()).await {
+            Ok(lane) => lane,
+            Err(error) => return Written::NotDone(error),
         };
-        answers.into_iter().map(answer::published).collect()
+        let calls: Vec<Call<'_>> = messages.iter().map(|message| self.publication(&lane, message)).collect();
+        let written = match &calls[..] {
+            [one] => lane.write(one).await.map(|answer| vec![answer]),
+            many => lane.write_all_once(many).await,
+        };
+        written.and_then(|answers: Vec<Value>| answers.into_iter().map(answer::published).collect())
     }
 
     fn publication(&self, lane: &Lane, message: &NewMessage) -> Call<'_> {
@@ -102,7 +104,7 @@ impl Channels {
     /// not that far. One round trip.
     pub async fn read(&self, channel: &ChannelName, after: Position) -> Result<Page, Error> {
         let mut lane = self.redis.reader().await?;
-        let answer: Vec<Value> = lane.run(&self.reading(&lane, channel, after, PAGE_MESSAGES)).await?;
+        let answer: Vec<Value> = lane.read(&self.reading(&lane, channel, after, PAGE_MESSAGES)).await?;
         answer::page(answer, after)
     }
 
@@ -111,7 +113,7 @@ impl Channels {
         let mut lane = self.redis.reader().await?;
         let beginning = Position::default();
         let calls: Vec<_> = channels.map(|channel| self.reading(&lane, channel, beginning, 0)).collect();
-        let answers: Vec<Vec<Value>> = lane.run_all(&calls).await?;
+        let answers: Vec<Vec<Value>> = lane.read_all(&calls).await?;
         answers.into_iter().map(|answer| Ok(answer::page(answer, beginning)?.stand)).collect()
     }
 
@@ -127,16 +129,13 @@ impl Channels {
     pub async fn heads(&self, channels: &[ChannelName]) -> Result<Vec<Position>, Error> {
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = channels.iter().map(|channel| self.head.key(meta_key(&lane, channel))).collect();
-        let answers: Vec<(String, i64)> = lane.run_all(&calls).await?;
+        let answers: Vec<(String, i64)> = lane.read_all(&calls).await?;
         answers.into_iter().map(|(epoch, head)| answer::position(epoch.as_bytes(), head)).collect()
     }
 
     /// Whether Redis answers. One round trip.
     pub async fn answers(&self) -> bool {
-        let Ok(mut lane) = self.redis.reader().await else {
-            return false;
-        };
-        lane.send::<String>(&tidings_redis::cmd("PING")).await.is_ok()
+        self.redis.ping().await
     }
 }
 

@@ -17,7 +17,7 @@ mod error;
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
-use tidings_redis::Subscriber;
+use tidings_redis::{Subscriber, Written};
 
 pub use error::Error;
 
@@ -44,10 +44,12 @@ impl Broadcasts {
     /// Publishes messages to any channels, those of one channel in the order given; what becomes of each is told in
     /// their order.
     pub async fn publish(&self, messages: &[NewMessage]) -> Result<Vec<Result<Place, Error>>, Error> {
-        let outcomes = self.channels.publish(messages).await?;
-        if outcomes.len() != messages.len() {
-            return Err(Error::Miscounted);
-        }
+        let outcomes = match self.channels.publish(messages).await {
+            Written::Done(outcomes) if outcomes.len() == messages.len() => outcomes,
+            Written::Done(_) => return Err(Error::Miscounted),
+            Written::NotDone(error) => return Err(Error::Unpublished(error)),
+            Written::Doubtful(error) => return Err(Error::Doubtful(error)),
+        };
         for outcome in &outcomes {
             self.hub.numbers().published(outcome);
         }

@@ -18,9 +18,9 @@ pub mod wire;
 use std::sync::Arc;
 
 use tidings_proto::broadcast::encoded::broadcast_service_server::{BroadcastServiceServer, SERVICE_NAME};
-use tidings_redis::{Redis, Role};
+use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 
 /// Serves on a listener until `shutdown`, then ends in order: streams, calls, tasks.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let redis = Redis::open(&config.redis, "broadcast", Role::State).map_err(ServeError::Redis)?;
+    let redis = open_redis(&config.redis, "broadcast", Role::State).await?;
     let probes = vec![Probe::redis(&redis, Role::State)];
     let channels = Arc::new(channels::Channels::new(redis, config.channels.kept()));
     let hub = hub::Hub::new(Arc::clone(&channels), config.streams.limits());

@@ -4,6 +4,9 @@
 //! say what is covered, and `last - first + 1 == LLEN` proves it whole. `z:{id}` is the lease of the one reader that may
 //! load it. Losing either at any time costs a read of Postgres and nothing else.
 //!
+//! Every script is safe to run twice and late, so it makes no difference whether a write that got no answer was done: a lease
+//! runs out, a load needs its lease, and what could not be appended the relay brings.
+//!
 //! The keys carry the conversation's id, not its number, so that a page can be read without asking Postgres first.
 
 mod element;
@@ -114,7 +117,7 @@ impl Tails {
         let mut lane = self.redis.reader().await?;
         let mut call = self.read.key(tail_key(&lane, id));
         call.arg(direction).arg(bound).arg(limit).arg(min_seq);
-        let answer: Vec<Value> = lane.run(&call).await?;
+        let answer: Vec<Value> = lane.read(&call).await?;
         Ok(slice(id, answer))
     }
 
@@ -139,7 +142,7 @@ impl Tails {
                 call.arg(message.edit_version).arg(body);
             }
         }
-        match lane.run(&call).await? {
+        match lane.write(&call).await.or_again()? {
             OTHER_REIGN => Err(lane.outlived()),
             _ => Ok(()),
         }
@@ -156,7 +159,7 @@ impl Tails {
                 call
             })
             .collect();
-        let outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        let outcomes: Vec<u8> = lane.write_all(&calls).await.or_again()?;
         if outcomes.contains(&OTHER_REIGN) {
             return Err(lane.outlived());
         }
@@ -169,7 +172,7 @@ impl Tails {
         let token = Token(rand::random());
         let mut call = self.lease.key(lease_key(&lane, id));
         call.arg(&token.0[..]).arg(millis(self.lives.lease));
-        let granted: bool = lane.run(&call).await?;
+        let granted: bool = lane.write(&call).await.or_again()?;
         Ok(granted.then_some(token))
     }
 
@@ -194,7 +197,7 @@ impl Tails {
         for (edit_version, body) in kept {
             call.arg(edit_version).arg(body);
         }
-        let outcome: Vec<i64> = lane.run(&call).await?;
+        let outcome: Vec<i64> = lane.write(&call).await.or_again()?;
         Ok(match outcome[..] {
             [1] => Loaded::Done,
             [2, floor] => Loaded::Behind { floor },

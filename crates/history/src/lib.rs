@@ -19,9 +19,9 @@ use std::sync::Arc;
 use tidings_postgres::Migrations;
 use tidings_proto::history::conversation_service_server::ConversationServiceServer;
 use tidings_proto::history::history_service_server::HistoryServiceServer;
-use tidings_redis::{Redis, Role};
+use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-history").await?;
-    let redis = Redis::open(&config.redis, "history", Role::Cache).map_err(ServeError::Redis)?;
+    let redis = open_redis(&config.redis, "history", Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let tails = Arc::new(cache::Tails::new(redis, config.tails.lives()));
     let store = store::Store::new(postgres);

@@ -10,7 +10,7 @@ mod outcome;
 use std::fmt;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value};
+use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
 use tokio::time::Instant;
 
 use answer::Answer;
@@ -43,9 +43,12 @@ pub enum Error {
     /// Redis is in another epoch than the one named, or in none: nothing was done.
     #[error("redis is not in this epoch")]
     NoEpoch,
-    /// It did not answer, or would not.
+    /// Nothing was done: Redis was away, or did not take it, or did not answer a question.
     #[error(transparent)]
     Redis(#[from] tidings_redis::Error),
+    /// What was asked for may have been done, or may be done yet.
+    #[error("whether redis did it is not known")]
+    Doubtful(#[source] tidings_redis::Error),
     /// It answered something that nobody expects.
     #[error("unexpected answer of a script")]
     Malformed,
@@ -55,8 +58,8 @@ impl Error {
     /// Whether what was asked for may have been done, or may be done yet.
     pub fn leaves_doubt(&self) -> bool {
         match self {
-            Self::NoEpoch | Self::Redis(tidings_redis::Error::Away) => false,
-            Self::Redis(_) | Self::Malformed => true,
+            Self::NoEpoch | Self::Redis(_) => false,
+            Self::Doubtful(_) | Self::Malformed => true,
         }
     }
 }
@@ -125,7 +128,7 @@ impl Leases {
         let mut lane = self.redis.writer(wish.name.as_str()).await?;
         let mut asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
         asked.arg(0);
-        outcome::acquire(epoch, Answer::new(lane.run(&asked).await?)?)
+        outcome::acquire(epoch, Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Acquires once more for calls that lost what they had with Redis, in their order. One round trip; if it fails, any of
@@ -144,7 +147,7 @@ impl Leases {
             asked
         };
         let calls: Vec<_> = wishes.map(again).collect();
-        let answers: Vec<Vec<Value>> = lane.run_all(&calls).await?;
+        let answers: Vec<Vec<Value>> = done(lane.write_all(&calls).await)?;
         answers.into_iter().map(|answer| outcome::acquire(epoch, Answer::new(answer)?)).collect()
     }
 
@@ -153,7 +156,7 @@ impl Leases {
         let mut lane = self.redis.writer(name.as_str()).await?;
         let mut asked = self.call(&self.claim, &lane, epoch);
         asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
-        outcome::claim(epoch, Answer::new(lane.run(&asked).await?)?)
+        outcome::claim(epoch, Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Gives up what a call has; what was claimed only if `claimed`. `request` finds what was taken over under another id.
@@ -168,7 +171,7 @@ impl Leases {
         let mut lane = self.redis.writer(name.as_str()).await?;
         let mut asked = self.call(&self.cancel, &lane, epoch);
         asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str()).arg(request).arg(u8::from(claimed));
-        outcome::cancel(epoch, Answer::new(lane.run(&asked).await?)?)
+        outcome::cancel(epoch, Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Ends a hold.
@@ -176,7 +179,7 @@ impl Leases {
         let mut lane = self.redis.writer(name.as_str()).await?;
         let mut asked = self.call(&self.release, &lane, epoch);
         asked.arg(name.as_str()).arg(id.as_str()).arg(seq);
-        outcome::release(&Answer::new(lane.run(&asked).await?)?)
+        outcome::release(&Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Lets a lease last its whole time again.
@@ -184,7 +187,7 @@ impl Leases {
         let mut lane = self.redis.writer(name.as_str()).await?;
         let mut asked = self.call(&self.renew, &lane, epoch);
         asked.arg(name.as_str()).arg(id.as_str()).arg(seq);
-        outcome::renew(Answer::new(lane.run(&asked).await?)?)
+        outcome::renew(Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Ends at most `limit` things that are over, and says that an instance lives.
@@ -192,7 +195,7 @@ impl Leases {
         let mut lane = self.redis.reader().await?;
         let mut asked = self.call(&self.sweep, &lane, epoch);
         asked.arg(instance.as_str()).arg(limit);
-        outcome::swept(Answer::new(lane.run(&asked).await?)?)
+        outcome::swept(Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Looks after at most [`REREAD_MAX`] places in queues; tells of each, in their order.
@@ -208,7 +211,7 @@ impl Leases {
         for (name, id, call) in places {
             asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
         }
-        outcome::places(Answer::new(lane.run(&asked).await?)?)
+        outcome::places(Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     /// Looks at a lock and at the first `limit` of its waiters.
@@ -216,14 +219,14 @@ impl Leases {
         let mut lane = self.redis.reader().await?;
         let mut asked = self.call(&self.look, &lane, epoch);
         asked.arg(name.as_str()).arg(limit);
-        outcome::view(epoch, Answer::new(lane.run(&asked).await?)?)
+        outcome::view(epoch, Answer::new(lane.read(&asked).await?)?)
     }
 
     /// Says in which epoch and in which reign this Redis is, whoever asks.
     pub async fn epoch(&self) -> Result<Seen, Error> {
         let mut lane = self.redis.reader().await?;
         let asked = self.call(&self.epoch, &lane, Epoch::new(0));
-        outcome::seen(lane.run(&asked).await?)
+        outcome::seen(lane.read(&asked).await?)
     }
 
     /// Begins an epoch that Postgres knows already, with a quarantine.
@@ -231,7 +234,7 @@ impl Leases {
         let mut lane = self.redis.reader().await?;
         let mut asked = self.call(&self.activate, &lane, epoch);
         asked.arg(reign).arg(millis(quarantine));
-        outcome::activate(&Answer::new(lane.run(&asked).await?)?)
+        outcome::activate(&Answer::new(done(lane.write(&asked).await)?)?)
     }
 
     fn acquire_call(
@@ -268,6 +271,15 @@ impl Leases {
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leases").field("redis", &self.redis).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a write.
+fn done<T>(written: Written<T>) -> Result<T, Error> {
+    match written {
+        Written::Done(answer) => Ok(answer),
+        Written::NotDone(error) => Err(Error::Redis(error)),
+        Written::Doubtful(error) => Err(Error::Doubtful(error)),
     }
 }
 

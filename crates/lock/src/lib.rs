@@ -16,9 +16,9 @@ pub mod wire;
 
 use tidings_postgres::Migrations;
 use tidings_proto::lock::lock_service_server::{LockServiceServer, SERVICE_NAME};
-use tidings_redis::{Redis, Role, Subscriber};
+use tidings_redis::{Role, Subscriber};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-lock").await?;
-    let redis = Redis::open(&config.redis, "lock", Role::State).map_err(ServeError::Redis)?;
+    let redis = open_redis(&config.redis, "lock", Role::State).await?;
     let mut probes = vec![Probe::redis(&redis, Role::State), Probe::postgres(&postgres).only_helpful()];
     let leases = leases::Leases::new(redis, leases::Limits::default());
     let (default_ttl, max_waiters) = (*config.locks.lock_default_ttl, config.locks.lock_max_waiters);

@@ -34,6 +34,11 @@ pub struct Args {
     #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION",
           value_parser = duration)]
     pub redis_connect_timeout: humantime::Duration,
+
+    /// Keep locks and channels in a Redis that may evict keys, which is refused else: leases and messages may be lost at any
+    /// time. Caches need no such permission.
+    #[arg(long, env = "TIDINGS_ALLOW_EVICTION")]
+    pub allow_eviction: bool,
 }
 
 impl Args {
@@ -45,6 +50,7 @@ impl Args {
             redis_lanes: 2,
             redis_timeout: None,
             redis_connect_timeout: Duration::from_millis(300).into(),
+            allow_eviction: false,
         }
     }
 }
@@ -55,7 +61,7 @@ pub enum Role {
     /// Copies: losing them costs time. Keys carry the reign, so that another reign is an empty cache.
     Cache,
     /// The only copy there is: keys stay the same in every reign, and each script makes sure of the reign itself. A server
-    /// that may evict keys is refused.
+    /// that may evict keys is refused, unless that is allowed.
     State,
 }
 

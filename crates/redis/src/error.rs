@@ -7,10 +7,11 @@ use crate::lane::{REFUSES_WRITES, says};
 /// Why a call to Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no connection: nothing was sent.
+    /// There is no connection, or the breaker is open: nothing was sent.
     #[error("redis is away")]
     Away,
-    /// No answer came: what was sent **may have been done**, or may be done yet.
+    /// No answer came. A question that was not answered is asked elsewhere; a write **may have been done**, or may be done yet,
+    /// which [`Written`](crate::Written) says by itself.
     #[error("redis did not answer")]
     Unanswered(#[source] RedisError),
     /// Redis answered that it takes no writes just now (out of memory, a snapshot that failed, a replica, still loading): it

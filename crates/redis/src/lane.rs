@@ -10,11 +10,15 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 
+use crate::breaker::{Breaker, Term};
 use crate::numbers::Numbers;
-use crate::{Error, Role};
+use crate::{Error, Role, Written};
 
 /// After so many unanswered calls in a row a connection is given up: the driver itself never does.
 const UNANSWERED_MAX: u32 = 20;
+
+/// How long, in ms, the key stays that a probe writes.
+const PROOF_LIFE: u64 = 1000;
 
 /// The answers of a server that takes no writes; it would go on answering reads with what nobody can correct.
 pub(crate) const REFUSES_WRITES: [&str; 4] = [OUT_OF_MEMORY, "READONLY", "MISCONF", "NOREPLICAS"];
@@ -36,6 +40,7 @@ pub(crate) struct Live {
     keys: Arc<str>,
     reign: Box<str>,
     role: Role,
+    pub(crate) breaker: Arc<Breaker>,
     numbers: Arc<Numbers>,
     unanswered: AtomicU32,
     broken: watch::Sender<bool>,
@@ -47,7 +52,7 @@ impl Live {
         channels: Arc<str>,
         reign: Box<str>,
         role: Role,
-        numbers: Arc<Numbers>,
+        (breaker, numbers): (Arc<Breaker>, Arc<Numbers>),
     ) -> Self {
         let keys = match role {
             Role::Cache => format!("{channels}{reign}:").into(),
@@ -60,6 +65,7 @@ impl Live {
             keys,
             reign,
             role,
+            breaker,
             numbers,
             unanswered: AtomicU32::new(0),
             broken: watch::Sender::new(false),
@@ -92,31 +98,40 @@ impl Live {
         let _ = broken.wait_for(|broken| *broken).await;
     }
 
-    /// Draws the conclusions of an answer, or of none.
-    fn judge<T>(&self, answer: Result<T, RedisError>) -> Result<T, Error> {
-        match answer {
+    /// Draws the conclusions of an answer, or of none, to a call of this term.
+    fn judge<T>(&self, term: Term, answer: Result<T, RedisError>) -> Result<T, Error> {
+        let error = match answer {
             Ok(value) => {
+                self.breaker.answered(term);
                 self.unanswered.store(0, Ordering::Relaxed);
-                Ok(value)
+                return Ok(value);
             }
-            Err(error) => {
-                let silent =
-                    error.is_timeout() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED_MAX;
-                let bears = |code| self.role == Role::State && code == OUT_OF_MEMORY;
-                let unwritable = REFUSES_WRITES.iter().any(|code| !bears(*code) && says(&error, code));
-                let closed = error.is_unrecoverable_error() || error.is_connection_dropped();
-                if silent || unwritable || (closed && !error.is_timeout()) {
-                    self.give_up();
-                }
-                Err(self.numbers.failed(Error::from_redis(error)))
+            Err(error) => error,
+        };
+        let bears = |code| self.role == Role::State && code == OUT_OF_MEMORY;
+        let unwritable = REFUSES_WRITES.iter().any(|code| !bears(*code) && says(&error, code));
+        let silent = error.is_timeout() && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED_MAX;
+        let closed = !error.is_timeout() && (error.is_unrecoverable_error() || error.is_connection_dropped());
+        if silent || unwritable || closed {
+            self.give_up();
+        }
+        match Error::from_redis(error) {
+            Error::Unanswered(cause) => {
+                self.breaker.failed(term, cause.is_timeout());
+                Err(self.numbers.failed(Error::Unanswered(cause)))
+            }
+            answered => {
+                self.breaker.answered(term);
+                Err(self.numbers.failed(answered))
             }
         }
     }
 
     /// Like [`Live::judge`], and reads the answer. That it is of another shape than the caller expects is no fault of
     /// the connection: the driver would call it one.
-    fn read<T: FromRedisValue>(&self, answer: Result<Value, RedisError>) -> Result<T, Error> {
-        T::from_redis_value(self.judge(answer)?).map_err(|error| self.numbers.failed(Error::Refused(error.into())))
+    fn read<T: FromRedisValue>(&self, term: Term, answer: Result<Value, RedisError>) -> Result<T, Error> {
+        let value = self.judge(term, answer)?;
+        T::from_redis_value(value).map_err(|error| self.numbers.failed(Error::Refused(error.into())))
     }
 }
 
@@ -131,11 +146,12 @@ impl fmt::Debug for Live {
 pub struct Lane {
     live: Arc<Live>,
     connection: MultiplexedConnection,
+    term: Term,
 }
 
 impl Lane {
-    pub(crate) fn new(live: &Arc<Live>) -> Self {
-        Self { live: Arc::clone(live), connection: live.connection() }
+    pub(crate) fn new(live: &Arc<Live>, term: Term) -> Self {
+        Self { live: Arc::clone(live), connection: live.connection(), term }
     }
 
     /// A key of the service: `<prefix>:<service>:<reign>:<name>` of a cache, `<prefix>:<service>:<name>` of a state.
@@ -159,34 +175,39 @@ impl Lane {
         self.live.numbers.failed(Error::Away)
     }
 
-    /// Sends one command.
+    /// Sends one command, which reads.
     ///
     /// # Errors
-    /// [`Error`]; after `Unanswered` it may have been done.
+    /// [`Error`].
     pub async fn send<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
         let begun = Instant::now();
         let answer = command.query_async(&mut self.connection).await;
         self.live.numbers.command.record(begun.elapsed());
-        self.live.read(answer)
+        self.live.read(self.term, answer)
     }
 
-    /// Runs one script.
+    /// Lets the server prove that it takes a write.
+    pub(crate) async fn prove(&mut self) -> Result<(), Error> {
+        let proof = proof(&self.live.channels);
+        self.send(&proof).await
+    }
+
+    /// Runs one script, which reads.
     ///
     /// # Errors
-    /// Like [`Lane::send`].
-    pub async fn run<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Result<T, Error> {
+    /// [`Error`].
+    pub async fn read<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Result<T, Error> {
         let begun = Instant::now();
         let answer = call.invoke_async(&mut self.connection).await;
         self.live.numbers.script.record(begun.elapsed());
-        self.live.read(answer)
+        self.live.read(self.term, answer)
     }
 
-    /// Runs many calls of scripts in one round trip and returns their answers in order. Not atomic; if any fails, all
-    /// count as unanswered or refused, though some were done.
+    /// Runs many calls of scripts, which read, in one round trip and returns their answers in order. Not atomic.
     ///
     /// # Errors
-    /// Like [`Lane::send`].
-    pub async fn run_all<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
+    /// [`Error`], if any of them fails.
+    pub async fn read_all<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
@@ -199,20 +220,31 @@ impl Lane {
             if error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) {
                 break;
             }
-            let loaded = call.load_async(&mut self.connection).await;
-            self.live.judge(loaded)?;
+            self.load(call).await?;
             answer = pipeline.query_async(&mut self.connection).await;
         }
         self.live.numbers.scripts.record(begun.elapsed());
-        self.live.read(answer)
+        self.live.read(self.term, answer)
     }
 
-    /// Like [`Lane::run_all`], for calls of one script that must not be run twice: they are sent again only if the server
-    /// has run none of them.
-    ///
-    /// # Errors
-    /// Like [`Lane::send`]; `Unanswered`, too, if the script became known while they arrived, so that some were run.
-    pub async fn run_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
+    /// Runs one script, which writes.
+    pub async fn write<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Written<T> {
+        Written::of_one(self.read(call).await)
+    }
+
+    /// Runs many calls of scripts, which write, in one round trip and returns their answers in order. Not atomic. Some may be
+    /// run twice.
+    pub async fn write_all<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Written<Vec<T>> {
+        Written::of_many(self.read_all(calls).await)
+    }
+
+    /// Like [`Lane::write_all`], for calls of one script that must not be run twice: they are sent again only if the server
+    /// has run none of them. Doubtful, too, if the script became known while they arrived, so that some were run.
+    pub async fn write_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Written<Vec<T>> {
+        Written::of_many(self.run_all_once(calls).await)
+    }
+
+    async fn run_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
         let Some(first) = calls.first() else {
             return Ok(Vec::new());
         };
@@ -223,16 +255,28 @@ impl Lane {
             match unknown(error) {
                 0 => {}
                 count if count == calls.len() => {
-                    let loaded = first.load_async(&mut self.connection).await;
-                    self.live.judge(loaded)?;
+                    self.load(first).await?;
                     answer = pipeline.query_async(&mut self.connection).await;
                 }
                 _ => return Err(self.live.numbers.failed(Error::Unanswered(error.clone()))),
             }
         }
         self.live.numbers.scripts.record(begun.elapsed());
-        self.live.read(answer)
+        self.live.read(self.term, answer)
     }
+
+    /// Lets the server know the script of a call.
+    async fn load(&mut self, call: &ScriptInvocation<'_>) -> Result<(), Error> {
+        let loaded = call.load_async(&mut self.connection).await;
+        self.live.judge(self.term, loaded).map(drop)
+    }
+}
+
+/// A write that harms nothing: what every key and channel begins with, `proof`.
+pub(crate) fn proof(channels: &str) -> Cmd {
+    let mut set = redis::cmd("SET");
+    set.arg(format!("{channels}proof")).arg("").arg("PX").arg(PROOF_LIFE);
+    set
 }
 
 fn pipeline(calls: &[ScriptInvocation<'_>]) -> Pipeline {

@@ -5,21 +5,30 @@
 //! restarted, with nothing, or with an old snapshot, is another reign: an empty cache, whatever it holds. Services that
 //! keep state compare the reign in their scripts instead.
 //!
+//! A breaker before all lanes spares callers the wait for a Redis that does not answer. What is known of a write is
+//! [`Written`], which is more than a result: one without an answer may have been done.
+//!
 //! A [`Subscriber`] is the one connection over which a service hears what others publish.
 
 mod args;
+mod breaker;
 mod error;
+mod fit;
 mod keeper;
 mod lane;
 mod numbers;
 mod redis;
 mod subscriber;
+mod written;
 
 pub use args::{Args, RedisUrl, Role};
+pub use breaker::BreakerState;
 pub use error::Error;
+pub use fit::Unfit;
 pub use lane::Lane;
 pub use redis::Redis;
 pub use subscriber::{Session, Subscriber};
+pub use written::Written;
 
 /// Why Redis can not be used at all: the URL or what it asks for makes no sense to the driver.
 pub use ::redis::RedisError as OpenError;

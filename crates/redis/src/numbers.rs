@@ -20,6 +20,9 @@ pub(crate) struct Numbers {
     unanswered: Counter,
     unwritable: Counter,
     refused: Counter,
+    shed: Counter,
+    breaker_open: Gauge,
+    breaker_opens: Counter,
     lanes_up: Gauge,
     connects: Counter,
     reigns: Counter,
@@ -32,7 +35,7 @@ impl Numbers {
         describe();
         let seconds = |call| histogram!("tidings_redis_call_seconds", "call" => call);
         let errors = |kind| counter!("tidings_redis_errors_total", "kind" => kind);
-        Arc::new(Self {
+        let numbers = Self {
             command: seconds("command"),
             script: seconds("script"),
             scripts: seconds("scripts"),
@@ -40,11 +43,16 @@ impl Numbers {
             unanswered: errors("unanswered"),
             unwritable: errors("unwritable"),
             refused: errors("refused"),
+            shed: errors("shed"),
+            breaker_open: gauge!("tidings_redis_breaker_open"),
+            breaker_opens: counter!("tidings_redis_breaker_opens_total"),
             lanes_up: gauge!("tidings_redis_lanes_up"),
             connects: counter!("tidings_redis_connects_total"),
             reigns: counter!("tidings_redis_reigns_total"),
             reign: Mutex::default(),
-        })
+        };
+        numbers.breaker_open.set(0);
+        Arc::new(numbers)
     }
 
     /// Counts an error on its way to its caller.
@@ -57,6 +65,23 @@ impl Numbers {
         };
         kind.increment(1);
         error
+    }
+
+    /// Counts a call that the breaker did not let through.
+    pub(crate) fn shed(&self) -> Error {
+        self.shed.increment(1);
+        Error::Away
+    }
+
+    /// The breaker opened.
+    pub(crate) fn breaker_opened(&self) {
+        self.breaker_open.set(1);
+        self.breaker_opens.increment(1);
+    }
+
+    /// The breaker closed.
+    pub(crate) fn breaker_closed(&self) {
+        self.breaker_open.set(0);
     }
 
     /// A lane is connected, to a server of this reign.
@@ -123,8 +148,13 @@ fn describe() {
     describe_counter!(
         "tidings_redis_errors_total",
         "Calls to Redis that failed: away (no connection, nothing was sent), unanswered (it may have been done), unwritable \
-         (it takes no writes), refused (an error nobody expects)."
+         (it takes no writes), refused (an error nobody expects), shed (the breaker is open, nothing was sent)."
     );
+    describe_gauge!(
+        "tidings_redis_breaker_open",
+        "1 while the breaker spares calls the wait for a Redis that does not answer, else 0."
+    );
+    describe_counter!("tidings_redis_breaker_opens_total", "Times that the breaker opened.");
     describe_gauge!("tidings_redis_lanes_up", "Lanes that are connected, of those that are configured.");
     describe_counter!("tidings_redis_connects_total", "Times that a lane was connected.");
     describe_counter!(

@@ -9,9 +9,11 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, RedisError};
 use tokio::task::JoinHandle;
 
+use crate::breaker::{Breaker, Term};
+use crate::fit::Needs;
 use crate::keeper::{self, Keeper, Slot};
 use crate::numbers::Numbers;
-use crate::{Args, Error, Lane, Role};
+use crate::{Args, BreakerState, Error, Lane, Role, Unfit};
 
 /// Commands that may wait in one lane to be written; more wait in their callers.
 const PIPELINE_BUFFER: usize = 1024;
@@ -31,6 +33,8 @@ struct Lanes {
     slots: Vec<Slot>,
     next: AtomicUsize,
     patience: Duration,
+    breaker: Arc<Breaker>,
+    numbers: Arc<Numbers>,
     keepers: Vec<JoinHandle<()>>,
 }
 
@@ -44,17 +48,37 @@ impl Redis {
     pub fn open(args: &Args, service: &str, role: Role) -> Result<Self, RedisError> {
         let (info, config) = connection(args, role)?;
         let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
-        let prefix: Arc<str> = format!("{}:{service}", args.redis_prefix).into();
-        let keeper = Keeper { pool, prefix, role, limit: *args.redis_connect_timeout, numbers: Numbers::new() };
+        let channels: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
+        let numbers = Numbers::new();
+        let breaker = Arc::new(Breaker::new(Arc::clone(&numbers)));
+        let keeper = Keeper {
+            pool,
+            channels,
+            needs: Needs::new(args, role),
+            limit: *args.redis_connect_timeout,
+            breaker: Arc::clone(&breaker),
+            numbers: Arc::clone(&numbers),
+        };
         let (slots, keepers) = (0..args.redis_lanes).map(|number| keeper.clone().keep(number)).unzip();
         let patience = timeout(args, role);
-        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, keepers }) })
+        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, numbers, keepers }) })
+    }
+
+    /// Waits for the first attempt to connect. A server that is away then is no obstacle: it will be used when it is there.
+    ///
+    /// # Errors
+    /// [`Unfit`] if there is one that must not be used: too old, or one that may evict what is nowhere else.
+    pub async fn fit(&self) -> Result<(), Unfit> {
+        match self.lanes.slots.first() {
+            Some(slot) => slot.fit().await,
+            None => Ok(()),
+        }
     }
 
     /// A lane for reading: they take turns.
     ///
     /// # Errors
-    /// [`Error::Away`] if it has no connection and gets none within the answer time-out.
+    /// [`Error::Away`] if it has no connection and gets none within the answer time-out; at once while the breaker is open.
     pub async fn reader(&self) -> Result<Lane, Error> {
         let turn = self.lanes.next.fetch_add(1, Ordering::Relaxed);
         self.lane(turn).await
@@ -71,17 +95,31 @@ impl Redis {
         self.lane(usize::try_from(place).unwrap_or_default()).await
     }
 
-    /// Asks Redis for a sign of life.
+    /// Asks Redis for a sign of life that is of use: whether it takes a write. Goes past the breaker, and tells it.
     pub async fn ping(&self) -> bool {
-        match self.reader().await {
-            Ok(mut lane) => lane.send::<()>(&redis::cmd("PING")).await.is_ok(),
-            Err(_) => false,
-        }
+        let Lanes { next, patience, breaker, .. } = &*self.lanes;
+        let slot = self.slot(next.fetch_add(1, Ordering::Relaxed));
+        let answer = match slot.lane(*patience, Term::PROBE).await {
+            Ok(mut lane) => lane.prove().await,
+            Err(error) => Err(error),
+        };
+        breaker.probed(!matches!(answer, Err(Error::Away | Error::Unanswered(_))));
+        answer.is_ok()
+    }
+
+    /// What the breaker does with the next call.
+    pub fn breaker(&self) -> BreakerState {
+        self.lanes.breaker.state()
     }
 
     async fn lane(&self, turn: usize) -> Result<Lane, Error> {
-        let slot = &self.lanes.slots[turn % self.lanes.slots.len()];
-        slot.lane(self.lanes.patience).await
+        let Lanes { patience, breaker, numbers, .. } = &*self.lanes;
+        let term = breaker.admit().ok_or_else(|| numbers.shed())?;
+        self.slot(turn).lane(*patience, term).await.inspect_err(|_| breaker.failed(term, true))
+    }
+
+    fn slot(&self, turn: usize) -> &Slot {
+        &self.lanes.slots[turn % self.lanes.slots.len()]
     }
 }
 

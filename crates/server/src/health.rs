@@ -29,6 +29,8 @@ pub struct Health(watch::Sender<Table>);
 #[derive(Debug, Default)]
 struct Table {
     entries: BTreeMap<String, State>,
+    /// What there is to say about entries, for people.
+    details: BTreeMap<String, String>,
     phase: Phase,
 }
 
@@ -62,6 +64,18 @@ impl Health {
         });
     }
 
+    /// Says something about an entry, to people who ask `/readyz`; nobody is woken for it.
+    pub(crate) fn explain(&self, entry: &str, detail: String) {
+        self.0.send_if_modified(|table| {
+            if detail.is_empty() {
+                table.details.remove(entry);
+            } else {
+                table.details.insert(entry.to_owned(), detail);
+            }
+            false
+        });
+    }
+
     /// Makes the entries that are still absent, as SERVING.
     pub(crate) fn open(&self, entries: &[&str]) {
         self.0.send_modify(|table| {
@@ -71,13 +85,14 @@ impl Health {
         });
     }
 
-    /// Whether this instance may get calls, and every entry with its state, one a line.
+    /// Whether this instance may get calls, and every entry with its state and what there is to say about it, one a line.
     pub(crate) fn readiness(&self) -> (bool, String) {
         let table = self.0.borrow();
         let lines = table.entries.keys().map(|entry| {
             let name = if entry.is_empty() { "server" } else { entry };
             let state = if table.state(entry) == Some(State::Serving) { "SERVING" } else { "NOT_SERVING" };
-            format!("{name} {state}\n")
+            let detail = table.details.get(entry).map(|detail| format!(" ({detail})")).unwrap_or_default();
+            format!("{name} {state}{detail}\n")
         });
         (table.state(Self::READINESS) == Some(State::Serving), lines.collect())
     }

@@ -58,7 +58,7 @@ pub use refusal::{state_failed, store_failed};
 pub use repeat::{repeat, repeat_on};
 pub use run::run;
 pub use server::{Drained, Error, Server};
-pub use service::{ServeError, Tasks, listen, open_postgres};
+pub use service::{ServeError, Tasks, listen, open_postgres, open_redis};
 pub use stack::{Deadline, RequestId};
 pub use usage::parse;
 

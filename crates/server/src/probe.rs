@@ -29,6 +29,8 @@ pub struct Probe {
     entry: &'static str,
     vital: bool,
     ask: Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
+    /// What there is to say about it, besides whether it answers.
+    detail: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Probe {
@@ -37,7 +39,7 @@ impl Probe {
         entry: &'static str,
         ask: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {
-        Self { entry, vital: true, ask: Box::new(move || Box::pin(ask())) }
+        Self { entry, vital: true, ask: Box::new(move || Box::pin(ask())), detail: Box::new(String::new) }
     }
 
     /// The truth of a service.
@@ -55,14 +57,15 @@ impl Probe {
         Self { vital: false, ..self }
     }
 
-    /// A cache, which a service works without, or a state, which it does not.
+    /// A cache, which a service works without, or a state, which it does not; says what its breaker does.
     pub fn redis(redis: &Redis, role: Role) -> Self {
-        let redis = redis.clone();
+        let (asked, told) = (redis.clone(), redis.clone());
         let ask = move || {
-            let redis = redis.clone();
+            let redis = asked.clone();
             async move { redis.ping().await }
         };
-        Self { vital: role == Role::State, ..Self::vital("redis", ask) }
+        let detail = Box::new(move || format!("breaker {}", told.breaker()));
+        Self { vital: role == Role::State, detail, ..Self::vital("redis", ask) }
     }
 }
 
@@ -97,6 +100,7 @@ pub async fn watch(health: Health, services: &[&str], probes: Vec<Probe>, stop: 
             let there = belief.hear(answered);
             works &= there || !probe.vital;
             health.set(probe.entry, state(there));
+            health.explain(probe.entry, (probe.detail)());
         }
         for service in services {
             health.set(service, state(works));

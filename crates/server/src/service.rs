@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tidings_postgres::{Migrations, Postgres};
+use tidings_redis::{Redis, Role};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ pub enum ServeError {
     /// The URL of Redis can not be used.
     #[error("can not use redis")]
     Redis(#[source] tidings_redis::OpenError),
+    /// There is a Redis, and it must not be used.
+    #[error("can not use this redis")]
+    Unfit(#[source] tidings_redis::Unfit),
     /// A task ended unasked.
     #[error("{0} ended")]
     Task(&'static str, #[source] JoinError),
@@ -77,6 +81,16 @@ pub async fn open_postgres(
     }
     migrations.check(args).await?;
     Ok(Postgres::connect(args, application).await?)
+}
+
+/// Begins to connect to the Redis of a service, whose name follows the prefix in every key. One that is away is no obstacle.
+///
+/// # Errors
+/// [`ServeError::Redis`]; [`ServeError::Unfit`] if there is one that must not be used for this.
+pub async fn open_redis(args: &tidings_redis::Args, service: &str, role: Role) -> Result<Redis, ServeError> {
+    let redis = Redis::open(args, service, role).map_err(ServeError::Redis)?;
+    redis.fit().await.map_err(ServeError::Unfit)?;
+    Ok(redis)
 }
 
 /// What runs without being called, and ends with the service.

@@ -2,6 +2,9 @@
 //!
 //! `u:{id}` holds the value (see [`value`]), `l:{id}` the token of the one reader that may fill it. Losing either at any
 //! time costs a miss and nothing else.
+//!
+//! Every script is safe to run twice and late, so it makes no difference whether a write that got no answer was done: a lease
+//! runs out, a fill needs its lease, and what a writer could not apply the relay does again.
 
 mod value;
 
@@ -108,7 +111,7 @@ impl Cache {
     pub async fn lease(&self, id: &UserId) -> Result<Leased, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let token = Token(rand::random());
-        let answer = lane.run(&self.lease_call(&lane, id, token)).await?;
+        let answer = lane.write(&self.lease_call(&lane, id, token)).await.or_again()?;
         Ok(leased(id, token, answer))
     }
 
@@ -117,14 +120,14 @@ impl Cache {
         let mut lane = self.redis.reader().await?;
         let tokens: Vec<Token> = ids.iter().map(|_| Token(rand::random())).collect();
         let calls: Vec<_> = ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token)).collect();
-        let answers = lane.run_all(&calls).await?;
+        let answers = lane.write_all(&calls).await.or_again()?;
         Ok(ids.iter().zip(tokens).zip(answers).map(|((id, token), answer)| leased(id, token, answer)).collect())
     }
 
     /// Fills one value with what was read from Postgres under its lease. One round trip.
     pub async fn fill(&self, id: &UserId, token: Token, record: &Record) -> Result<Filled, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        let outcome: u8 = lane.run(&self.fill_call(&lane, id, token, record)).await?;
+        let outcome: u8 = lane.write(&self.fill_call(&lane, id, token, record)).await.or_again()?;
         Ok(match outcome {
             1 => Filled::Stored,
             2 => Filled::Newer,
@@ -137,7 +140,7 @@ impl Cache {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let mut call = self.release.key(lease_key(&lane, id));
         call.arg(&token.0[..]);
-        let _outcome: u8 = lane.run(&call).await?;
+        let _outcome: u8 = lane.write(&call).await.or_again()?;
         Ok(())
     }
 
@@ -148,14 +151,14 @@ impl Cache {
         }
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = fills.iter().map(|(id, token, record)| self.fill_call(&lane, id, *token, record)).collect();
-        let _outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        let _outcomes: Vec<u8> = lane.write_all(&calls).await.or_again()?;
         Ok(())
     }
 
     /// Makes a committed write known. One round trip. Safe to repeat, and safe in any order.
     pub async fn apply(&self, id: &UserId, record: &Record) -> Result<(), Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        match lane.run(&self.apply_call(&lane, id, record)).await? {
+        match lane.write(&self.apply_call(&lane, id, record)).await.or_again()? {
             OTHER_REIGN => Err(lane.outlived()),
             _ => Ok(()),
         }
@@ -165,7 +168,7 @@ impl Cache {
     pub async fn apply_many<'a>(&self, writes: impl Iterator<Item = (&'a UserId, &'a Record)>) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = writes.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
-        let outcomes: Vec<u8> = lane.run_all(&calls).await?;
+        let outcomes: Vec<u8> = lane.write_all(&calls).await.or_again()?;
         if outcomes.contains(&OTHER_REIGN) {
             return Err(lane.outlived());
         }

@@ -15,9 +15,9 @@ pub mod wire;
 
 use tidings_postgres::Migrations;
 use tidings_proto::user::user_service_server::UserServiceServer;
-use tidings_redis::{Redis, Role};
+use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres};
+use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,7 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
     let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-user").await?;
-    let redis = Redis::open(&config.redis, "user", Role::Cache).map_err(ServeError::Redis)?;
+    let redis = open_redis(&config.redis, "user", Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.lives());
     let users = domain::Users::new(store::Store::new(postgres), cache, *config.cache.user_fill_wait);

@@ -14,9 +14,15 @@ pub enum Error {
         /// Its offset.
         offset: i64,
     },
-    /// Redis failed; a message may have been published.
+    /// Redis could not be read.
     #[error("channel failed")]
     Channel(#[from] channels::Error),
+    /// Nothing was published, and nothing will be.
+    #[error("not published")]
+    Unpublished(#[source] channels::Error),
+    /// Redis did not say what it did: messages may have been published, or may be yet.
+    #[error("whether it was published is not known")]
+    Doubtful(#[source] channels::Error),
     /// There is no stream, or none any more.
     #[error(transparent)]
     Stream(#[from] hub::Error),

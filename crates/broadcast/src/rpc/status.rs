@@ -24,6 +24,8 @@ impl From<Error> for Status {
                 .with("epoch", epoch)
                 .with("offset", offset),
             Error::Channel(cause) | Error::Stream(hub::Error::Channel(cause)) => state_failed(wire::DOMAIN, cause),
+            Error::Unpublished(cause) => state_failed(wire::DOMAIN, cause).with("published", &"no"),
+            Error::Doubtful(cause) => state_failed(wire::DOMAIN, cause).with("published", &"unknown"),
             Error::Stream(hub::Error::Unread(cause)) => state_failed(wire::DOMAIN, cause),
             Error::Stream(hub::Error::Unheard) => {
                 reply(Code::Unavailable, ErrorReason::StateAway, "redis can not be subscribed to").retry_after(LATER)

@@ -36,7 +36,7 @@ pub enum Error {
     /// There is no epoch, and what it takes to find it out is away.
     #[error("no epoch, without {0}")]
     NoEpoch(Missing),
-    /// Redis failed; unless it was away, what was asked for may have been done.
+    /// Redis failed; what was asked for may have been done if that [`leaves_doubt`](leases::Error::leaves_doubt).
     #[error("lease state failed")]
     State(#[from] leases::Error),
     /// Postgres failed, and was needed for a lease as long as this.

@@ -36,7 +36,9 @@ impl From<Error> for Status {
             Error::Draining => reply(Code::Unavailable, ErrorReason::Draining).retry_after(Duration::ZERO),
             Error::NoEpoch(Missing::State) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
             Error::NoEpoch(Missing::Store) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
-            Error::State(leases::Error::Redis(cause)) => state_failed(wire::DOMAIN, cause),
+            Error::State(leases::Error::Redis(cause) | leases::Error::Doubtful(cause)) => {
+                state_failed(wire::DOMAIN, cause)
+            }
             Error::Store(fault) => store_failed(wire::DOMAIN, fault),
             Error::NoEpoch(Missing::Epochs) | Error::State(leases::Error::NoEpoch | leases::Error::Malformed) => {
                 Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.as_str_name(), "internal error")

@@ -7,7 +7,7 @@ use tidings_devstack::Devstack;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::support::client::{Acquired, Answer, Released, State, lasting, once, refusal, waiting};
+use crate::support::client::{Acquired, Answer, Released, State, lasting, once, waiting};
 use crate::support::{Locks, eventually, own_stack};
 
 /// The most that an answer may take that is promised within 150 ms: this is a busy machine.
@@ -176,14 +176,19 @@ async fn a_service_starts_without_redis_and_serves_when_it_is_there() {
 #[tokio::test]
 async fn a_redis_that_may_evict_keys_is_no_place_for_locks() {
     let stack = own_stack().await;
-    let locks = Locks::start_on(&stack, 0, |_, _| {}).await;
+    let locks = Locks::start_on(&stack, 1, |_, _| {}).await;
     let redis = locks.redis().await;
     redis.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory").arg("100mb")).await;
     redis.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("allkeys-lru")).await;
-    let mut locks = locks;
-    locks.add(|_| {}).await;
 
-    assert_eq!(refusal(locks.acquire(once("a", "ada")).await), (Code::Unavailable, "STATE_AWAY".to_owned()));
+    eventually(
+        "the next probe sees it",
+        async || matches!(locks.acquire(once("a", "ada")).await, Err(failure) if failure.reason == "STATE_AWAY"),
+    )
+    .await;
+
+    redis.run::<()>(cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("noeviction")).await;
+    eventually("locks are granted again", async || locks.acquire(once("b", "eve")).await.is_ok()).await;
     drop(locks);
     stack.stop().await;
 }

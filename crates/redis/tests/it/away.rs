@@ -67,9 +67,10 @@ async fn twenty_unanswered_calls_in_a_row_force_a_new_connection_and_nineteen_do
     let mut before = connection(Ok(connected(&redis).await)).await.unwrap();
 
     for (unanswered, renewed) in [(19, false), (20, true)] {
+        let mut lane = connected(&redis).await; // in hand before the breaker opens
         stack.redis().pause();
         for _ in 0..unanswered {
-            let error = connection(redis.reader().await).await.unwrap_err();
+            let error = lane.send::<i64>(cmd("CLIENT").arg("ID")).await.unwrap_err();
             assert!(matches!(error, Error::Unanswered(_)), "{error:?}");
         }
         stack.redis().resume();
@@ -78,6 +79,20 @@ async fn twenty_unanswered_calls_in_a_row_force_a_new_connection_and_nineteen_do
         assert_eq!(after != before, renewed, "{unanswered}");
         before = after;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_no_probe_for_some_seconds_gets_a_new_connection_though_nobody_calls() {
+    let stack = own().await;
+    let redis = open(&stack, 1, SHORT);
+    let before = connection(Ok(connected(&redis).await)).await.unwrap();
+
+    stack.redis().pause();
+    let given_up = Instant::now() + Duration::from_secs(5);
+    eventually("the probes have given it up", async || Instant::now() > given_up).await;
+    stack.redis().resume();
+
+    assert_ne!(connection(Ok(connected(&redis).await)).await.unwrap(), before);
 }
 
 #[tokio::test]
@@ -156,6 +171,7 @@ async fn a_state_is_reached_though_memory_is_short_because_what_frees_must_go_on
     eventually("two probes have passed", async || Instant::now() > probed).await;
 
     assert_eq!(connection(redis.reader().await).await.unwrap(), before, "the same connection goes on");
+    assert!(!redis.ping().await, "and yet it is of no use to most");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn calls_errors_lanes_and_reigns_are_counted_from_the_start() {
     let (up, reigns, connects) =
         ("tidings_redis_lanes_up", "tidings_redis_reigns_total", "tidings_redis_connects_total");
     let is = |name: &str, wanted: f64| (value(&numbers, name) - wanted).abs() < 0.5;
-    for kind in ["away", "unanswered", "unwritable", "refused"] {
+    for kind in ["away", "unanswered", "unwritable", "refused", "shed"] {
         assert!(is(&format!(r#"tidings_redis_errors_total{{kind="{kind}"}}"#), 0.0));
     }
 
