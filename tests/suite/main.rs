@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can not go on has failed")]
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
+mod away;
 mod bench;
 mod health;
 mod hostile;

@@ -127,6 +127,11 @@ impl Service {
         }
     }
 
+    /// The servers that it uses.
+    pub(crate) fn stack(&self) -> &'static Devstack {
+        self.settings.stack
+    }
+
     /// Its database, and what its keys in Redis begin with.
     pub(crate) fn place(&self) -> &str {
         &self.settings.place
@@ -219,12 +224,19 @@ impl Service {
         prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
 
-    /// The value of one of its numbers that has no labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    /// What it answers over plain HTTP, head and all.
+    pub(crate) async fn http(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n").await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// The value of one of its numbers that has no labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let answer = self.http("/metrics").await;
         let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_else(|| panic!("no {name} in: {answer}"))
     }
