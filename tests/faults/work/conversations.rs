@@ -35,6 +35,8 @@ pub(crate) struct Conversations {
     known: Vec<AtomicI64>,
     acks: Mutex<Vec<Ack>>,
     gone_back: Mutex<u64>,
+    /// Where the service told something else than what is in Postgres.
+    differences: Mutex<Vec<String>>,
 }
 
 /// A message that was acknowledged.
@@ -60,7 +62,15 @@ impl Conversations {
             patient.call("CreateConversation", &request, send).await.unwrap();
         }
         let known = (0..CONVERSATIONS).map(|_| AtomicI64::new(0)).collect();
-        Self { caller, patient, database, known, acks: Mutex::default(), gone_back: Mutex::default() }
+        Self {
+            caller,
+            patient,
+            database,
+            known,
+            acks: Mutex::default(),
+            gone_back: Mutex::default(),
+            differences: Mutex::default(),
+        }
     }
 
     async fn append(&self, conversation: usize, nonce: String) -> Result<(), Error> {
@@ -94,9 +104,10 @@ impl Conversations {
     /// All messages of a conversation, as the service tells them, by whatever way: their numbers and what they say.
     async fn told(&self, conversation: usize) -> Vec<(i64, String)> {
         let mut all: Vec<(i64, String)> = Vec::new();
+        let known = self.known[conversation].load(Ordering::SeqCst);
         loop {
             let after = all.last().map_or(0, |(seq, _)| *seq);
-            let page = list(&self.patient, conversation, Some(after), 0).await.unwrap();
+            let page = list(&self.patient, conversation, Some(after), known).await.unwrap();
             if page.messages.is_empty() {
                 return all;
             }
@@ -127,7 +138,9 @@ impl Work for Conversations {
     }
 
     fn history(&self) -> Vec<String> {
-        self.acks.lock().unwrap().iter().map(|ack| format!("{ack:?}")).collect()
+        let acks = self.acks.lock().unwrap();
+        let differences = self.differences.lock().unwrap();
+        differences.iter().cloned().chain(acks.iter().map(|ack| format!("{ack:?}"))).collect()
     }
 
     async fn account(&self) -> Account {
@@ -139,6 +152,10 @@ impl Work for Conversations {
         for (conversation, acks) in acks.iter_mut().enumerate() {
             acks.sort_by_key(|ack| ack.seq);
             let (told, stored) = (self.told(conversation).await, self.stored(conversation).await);
+            if told != stored {
+                let differ = format!("{}: told {told:?}, stored {stored:?}", id(conversation));
+                self.differences.lock().unwrap().push(differ);
+            }
             account += judge(&stored, acks);
             account.acknowledged -= acks.len() as u64; // they are the same
             account += judge(&told, acks);
