@@ -76,3 +76,30 @@ async fn a_service_starts_and_serves_without_redis() {
     drop(histories);
     stack.stop().await;
 }
+
+#[tokio::test]
+async fn an_append_is_seen_though_a_replica_makes_redis_begin_another_reign() {
+    let (stack, other) = (own_stack().await, own_stack().await);
+    let mut histories = start(&stack).await;
+
+    // No client is disconnected; whoever connects from now on finds another reign, and others do half a second later.
+    let mut replica = redis::Client::open(other.redis().url()).unwrap().get_connection().unwrap();
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(stack.redis().port()).exec(&mut replica).unwrap();
+    histories.restart(1).await;
+    let there = histories.client(1);
+    eventually("the other has the tail", async || source(there.newest("lobby", 10).await.read_info) == Source::Redis)
+        .await;
+    let appended = histories.client(0).append(text("lobby", "ada", "after", "x")).await.unwrap();
+    let seq = appended.message.unwrap().seq;
+
+    for place in [0, 1] {
+        eventually("both see it, in the tail", async || {
+            let page = histories.client(place).newest("lobby", 10).await;
+            page.last_seq == seq && source(page.read_info) == Source::Redis
+        })
+        .await;
+    }
+    drop(histories);
+    stack.stop().await;
+    other.stop().await;
+}

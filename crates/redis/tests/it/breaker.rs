@@ -26,8 +26,8 @@ async fn assert_spared(redis: &Redis) {
         // Now and then one is let through, and waits.
         assert!(matches!(connection(redis.reader().await).await, Err(Error::Away | Error::Unanswered(_))));
     }
-    // In microseconds; but those that are let through take 50 ms each, and this machine may be busy.
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // In microseconds; but those that are let through take 50 ms each, and this machine may be busy. All would be 50 s.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
