@@ -95,6 +95,8 @@ pub(crate) struct Keeper {
     pub(crate) needs: Needs,
     /// How long a new connection may take.
     pub(crate) limit: Duration,
+    /// Changes when a connection was closed from the other side, of this lane or of another: the driver does not say which.
+    pub(crate) closings: watch::Receiver<()>,
     pub(crate) breaker: Arc<Breaker>,
     pub(crate) numbers: Arc<Numbers>,
 }
@@ -113,10 +115,11 @@ impl Keeper {
         (Slot { standing, numbers }, tokio::spawn(self.run(number, slot)))
     }
 
-    async fn run(self, number: u16, slot: watch::Sender<Standing>) {
+    async fn run(mut self, number: u16, slot: watch::Sender<Standing>) {
         let mut pause = PAUSE_MIN;
         let mut said = false;
         loop {
+            self.closings.mark_unchanged();
             let connected = self.connect().await;
             self.breaker.probed(connected.is_ok());
             match connected {
@@ -172,10 +175,14 @@ impl Keeper {
     /// Returns why a lane is not to be used any more, as soon as a probe shows it: another reign began while the connection
     /// stayed, as when a replica is attached or promoted; writes are refused; the server may evict now what it must not; or
     /// there were no answers for some seconds.
+    ///
+    /// It probes at once when a connection was closed, so that a lane that has lost its own is made anew before a call would
+    /// be sent over it, and fail.
     async fn disproved(&self, lane: &Live) -> String {
+        let mut closings = self.closings.clone();
         let mut unanswered = 0;
         loop {
-            sleep(PROBE).await;
+            let _ = timeout(PROBE, closings.changed()).await;
             let proof = prove(&mut lane.connection(), &self.channels, self.needs.role).await;
             self.breaker.probed(proof.is_ok());
             match proof {

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use redis::{
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisError,
+};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::breaker::{Breaker, Term};
@@ -47,6 +50,13 @@ impl Redis {
     /// The driver's, if the URL can not be used at all.
     pub fn open(args: &Args, service: &str, role: Role) -> Result<Self, RedisError> {
         let (info, config) = connection(args, role)?;
+        let (closed, closings) = watch::channel(());
+        let config = config.set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                closed.send_replace(());
+            }
+            Ok::<(), RedisError>(())
+        });
         let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
         let channels: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
         let numbers = Numbers::new();
@@ -56,6 +66,7 @@ impl Redis {
             channels,
             needs: Needs::new(args, role),
             limit: *args.redis_connect_timeout,
+            closings,
             breaker: Arc::clone(&breaker),
             numbers: Arc::clone(&numbers),
         };

@@ -1,5 +1,6 @@
 //! A Redis that is killed, stopped, or not there.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tidings_redis::{Args, Error, Redis, Role, cmd};
@@ -38,6 +39,36 @@ async fn lanes_that_were_cut_are_connected_again_though_the_server_lives() {
         failed += usize::from(connection(redis.reader().await).await.is_err());
     }
     assert!(failed <= 2, "{failed}");
+}
+
+#[tokio::test]
+async fn a_lane_that_was_cut_is_made_anew_before_anybody_calls() {
+    let stack = own().await;
+    let redis = open(&stack, 2, LONG);
+    for _ in 0..2 {
+        connection(redis.reader().await).await.unwrap();
+    }
+    let operator = Mutex::new(redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap());
+
+    let begun = Instant::now();
+    for _ in 0..20 {
+        let kill = &mut cmd("CLIENT");
+        kill.arg("KILL")
+            .arg("TYPE")
+            .arg("normal")
+            .arg("SKIPME")
+            .arg("yes")
+            .exec(&mut operator.lock().unwrap())
+            .unwrap();
+        eventually("the lanes and the operator are connected", async || {
+            let list: String = cmd("CLIENT").arg("LIST").query(&mut operator.lock().unwrap()).unwrap();
+            list.lines().count() == 3
+        })
+        .await;
+        connection(redis.reader().await).await.unwrap();
+    }
+    // The next probe would find it, too, half a second later.
+    assert!(begun.elapsed() < 20 * Duration::from_millis(250), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
