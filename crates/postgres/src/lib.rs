@@ -10,8 +10,10 @@ mod lent;
 mod migrate;
 mod numbers;
 mod pool;
+mod start;
 
 pub use args::{Args, PostgresUrl};
 pub use fault::Fault;
 pub use migrate::{MigrateError, Migrations};
-pub use pool::{Postgres, StartError};
+pub use pool::Postgres;
+pub use start::StartError;

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::migrate::{Migrate as _, Migration, Migrator};
+use sqlx::migrate::{Migrate as _, MigrateError as Cause, Migration, Migrator};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::timeout;
 
-use crate::{Args, Fault};
+use crate::fault::is_away;
+use crate::start::check_version;
+use crate::{Args, Fault, StartError};
 
 /// How long a Postgres may take to let us in: one that is stopped accepts connections and never answers.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -17,12 +19,12 @@ const UNDEFINED_TABLE: &str = "42P01";
 /// Why the schema is not as the service needs it.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Nobody answered, or refused us.
-    #[error("can not use postgres at {0}")]
-    Connect(String, #[source] Fault),
+    /// Nobody answered, or refused us, or it is too old.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// A migration failed; those before it stay applied, it left nothing.
     #[error("migration failed")]
-    Failed(#[source] sqlx::migrate::MigrateError),
+    Failed(#[source] Cause),
     /// The schema is older than the service.
     #[error("{count} migration(s) are pending, the first is `{first}`: run the service's `migrate` command")]
     Pending {
@@ -31,6 +33,17 @@ pub enum MigrateError {
         /// What the first does.
         first: String,
     },
+}
+
+impl MigrateError {
+    /// Whether it is for Postgres to come back, rather than for people to mend something.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Start(error) => error.is_away(),
+            Self::Failed(Cause::Execute(error) | Cause::ExecuteMigration(error, _)) => is_away(error),
+            Self::Failed(_) | Self::Pending { .. } => false,
+        }
+    }
 }
 
 /// The migrations that a service brings.
@@ -47,7 +60,7 @@ impl Migrations {
     /// Migrations that are applied but not known here are of a newer release, which may run beside this one.
     ///
     /// # Errors
-    /// [`MigrateError::Connect`] or [`MigrateError::Failed`].
+    /// [`MigrateError::Start`] or [`MigrateError::Failed`].
     pub async fn apply(self, args: &Args) -> Result<(), MigrateError> {
         let mut connection = connect(args).await?;
         let mut migrator = Migrator::with_migrations(self.0.iter().cloned().collect());
@@ -80,18 +93,18 @@ impl Migrations {
     }
 }
 
-fn no_table(error: &sqlx::migrate::MigrateError) -> bool {
-    let sqlx::migrate::MigrateError::Execute(sqlx::Error::Database(refusal)) = error else { return false };
+fn no_table(error: &Cause) -> bool {
+    let Cause::Execute(sqlx::Error::Database(refusal)) = error else { return false };
     refusal.code().as_deref() == Some(UNDEFINED_TABLE)
 }
 
 /// A connection without the limits of the pools: a migration may wait for another instance and take its time.
-async fn connect(args: &Args) -> Result<PgConnection, MigrateError> {
-    let options = args.postgres_url.options().clone().application_name("tidings-migrate");
-    let fault = match timeout(CONNECT, options.connect()).await {
-        Ok(Ok(connection)) => return Ok(connection),
+async fn connect(args: &Args) -> Result<PgConnection, StartError> {
+    let (options, place) = (args.postgres_url.options().clone(), args.postgres_url.to_string());
+    let fault = match timeout(CONNECT, options.application_name("tidings-migrate").connect()).await {
+        Ok(Ok(connection)) => return check_version(&connection, &place).map(|()| connection),
         Ok(Err(error)) => Fault::from(error),
         Err(_) => Fault::Away(None),
     };
-    Err(MigrateError::Connect(args.postgres_url.to_string(), fault))
+    Err(StartError::Connect(place, fault))
 }

@@ -19,6 +19,8 @@ pub(crate) struct Numbers {
     retryable: Counter,
     exhausted: Counter,
     away: Counter,
+    ambiguous: Counter,
+    full: Counter,
     other: Counter,
 }
 
@@ -39,6 +41,8 @@ impl Numbers {
             retryable: errors("retryable"),
             exhausted: errors("exhausted"),
             away: errors("away"),
+            ambiguous: errors("ambiguous"),
+            full: errors("full"),
             other: errors("other"),
         }
     }
@@ -67,6 +71,8 @@ impl Numbers {
             Fault::Retryable(_) => &self.retryable,
             Fault::Exhausted => &self.exhausted,
             Fault::Away(_) => &self.away,
+            Fault::Ambiguous(_) => &self.ambiguous,
+            Fault::Full(_) => &self.full,
             Fault::Other(_) => &self.other,
         };
         kind.increment(1);
@@ -95,6 +101,7 @@ fn describe() {
     describe_counter!(
         "tidings_postgres_errors_total",
         "Work that failed: unique (a constraint stands against it), retryable (it collided with other work), exhausted (no \
-         connection became free), away (no answer), other (unexpected)."
+         connection became free), away (no answer, and nothing was done), ambiguous (no answer, and it may have been done), \
+         full (no room on its disk or in its memory), other (unexpected)."
     );
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::lent::Lent;
 use crate::numbers::Numbers;
+use crate::start::{StartError, check_version};
 use crate::{Args, Fault};
 
 /// Connections for relays and sweeps.
@@ -18,28 +19,16 @@ const BACKGROUND_CONNECTIONS: u32 = 4;
 const GRACE: Duration = Duration::from_millis(500);
 /// A connection is renewed after so long, so that load moves when servers behind one name change.
 const LIFETIME: Duration = Duration::from_mins(30);
-/// The oldest Postgres we know to work.
-const MIN_VERSION: i32 = 150_000;
 
-/// Why a service can not begin to use Postgres.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Nobody answered, or refused us.
-    #[error("can not use postgres at {0}")]
-    Connect(String, #[source] Fault),
-    /// It is too old.
-    #[error("found postgres {found} at {place}, need 15 or newer")]
-    Version {
-        /// Where.
-        place: String,
-        /// What it says it is.
-        found: String,
-    },
-}
+/// Asks for a little room on the disk where the tables are, and gives it back at once.
+const ROOM: &str =
+    "CREATE TEMPORARY TABLE tidings_room ON COMMIT DROP AS SELECT repeat('room', 100) FROM generate_series(1, 100)";
 
 /// The pools of one service on one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Postgres {
+    /// Where it is, for people.
+    place: String,
     callers: Arc<Pool>,
     background: Arc<Pool>,
     work_limit: Duration,
@@ -61,9 +50,13 @@ impl Pool {
 }
 
 /// What is known of the server, by both pools.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    /// Whether it was found to be one that we may work on.
+    open: AtomicBool,
     answers: AtomicBool,
+    /// Whether it had no room when it was last asked for some.
+    full: AtomicBool,
     /// When it was last found to be away.
     away: Mutex<Option<Instant>>,
 }
@@ -84,8 +77,16 @@ impl Postgres {
     /// Connects, and checks the server's version.
     ///
     /// # Errors
-    /// [`StartError`] if nobody answers within the acquire time-out, or the server is too old.
+    /// Like [`Postgres::open`].
     pub async fn connect(args: &Args, application: &str) -> Result<Self, StartError> {
+        let postgres = Self::closed(args, application);
+        postgres.open().await?;
+        Ok(postgres)
+    }
+
+    /// The pools of a database that nobody has looked at yet: until [`Postgres::open`] all work is answered at once as if it
+    /// was away, so that a service can be there before its database, and none works on a database that is not right.
+    pub fn closed(args: &Args, application: &str) -> Self {
         let statement = *args.postgres_statement_timeout;
         let acquire = *args.postgres_acquire_timeout;
         let options = args.postgres_url.options().clone().application_name(application).options([
@@ -93,7 +94,7 @@ impl Postgres {
             ("lock_timeout", (statement / 2).as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "5000".to_owned()),
         ]);
-        let state = Arc::new(State { answers: AtomicBool::new(true), away: Mutex::new(None) });
+        let state = Arc::new(State::default());
         let pool = |name, connections| {
             let state = Arc::clone(&state);
             let pool = PgPoolOptions::new()
@@ -109,14 +110,28 @@ impl Postgres {
                 .connect_lazy_with(options.clone());
             Arc::new(Pool { pool, numbers: Numbers::new(name) })
         };
-        let postgres = Self {
+        Self {
+            place: args.postgres_url.to_string(),
             callers: pool("callers", args.postgres_connections),
             background: pool("background", BACKGROUND_CONNECTIONS),
             work_limit: acquire + statement + GRACE,
             state,
-        };
-        postgres.check_version(&args.postgres_url.to_string()).await?;
-        Ok(postgres)
+        }
+    }
+
+    /// Checks the server's version; from then on work is done.
+    ///
+    /// # Errors
+    /// [`StartError`] if nobody answers within the acquire time-out, or the server is too old.
+    pub async fn open(&self) -> Result<(), StartError> {
+        let looked = self.work_on(&self.callers, async |connection| Ok(check_version(connection, &self.place))).await;
+        looked.map_err(|fault| match fault {
+            // Nobody else uses the pool.
+            Fault::Exhausted => StartError::Connect(self.place.clone(), Fault::Away(None)),
+            fault => StartError::Connect(self.place.clone(), fault),
+        })??;
+        self.state.open.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Runs work that a caller waits for, on a connection of its own for as long.
@@ -126,7 +141,7 @@ impl Postgres {
     /// it, or closed if none comes.
     ///
     /// # Errors
-    /// [`Fault`]. After [`Fault::Away`] a commit may or may not have been done.
+    /// [`Fault`]. After [`Fault::Ambiguous`] a commit may or may not have been done.
     pub async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -149,9 +164,15 @@ impl Postgres {
         done
     }
 
-    /// Asks Postgres for a sign of life, on the connections kept for work that nobody waits for.
+    /// Asks Postgres for a sign of life, on the connections kept for work that nobody waits for. Of one that was found full it
+    /// is asked whether it has room again.
     pub async fn ping(&self) -> bool {
-        let asked = self.run_background(async |connection| sqlx::query("SELECT 1").execute(connection).await).await;
+        let full = self.state.full.load(Ordering::Relaxed);
+        let question = if full { ROOM } else { "SELECT 1" };
+        let asked = self.run_background(async |connection| sqlx::raw_sql(question).execute(connection).await).await;
+        if full && asked.is_ok() {
+            self.state.full.store(false, Ordering::Relaxed);
+        }
         asked.is_ok()
     }
 
@@ -167,6 +188,17 @@ impl Postgres {
     }
 
     async fn run_on<T>(
+        &self,
+        pool: &Arc<Pool>,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        if !self.state.open.load(Ordering::Relaxed) {
+            return Err(pool.numbers.failed(Fault::Away(None)));
+        }
+        self.work_on(pool, work).await
+    }
+
+    async fn work_on<T>(
         &self,
         pool: &Arc<Pool>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -188,10 +220,10 @@ impl Postgres {
                 self.state.answers.store(true, Ordering::Relaxed);
                 Ok(done)
             }
-            Ok(Err(error)) => failed(Fault::from(error)),
+            Ok(Err(error)) => failed(Fault::of_work(error)),
             Err(_) => {
                 lent.close();
-                failed(Fault::Away(None))
+                failed(Fault::Ambiguous(None))
             }
         }
     }
@@ -202,35 +234,21 @@ impl Postgres {
     fn judge(&self, fault: Fault) -> Fault {
         match fault {
             Fault::Exhausted if !self.answers() => Fault::Away(None),
-            Fault::Away(Some(_)) => {
+            Fault::Away(Some(_)) | Fault::Ambiguous(Some(_)) => {
                 self.state.found_away();
                 fault
             }
             // Concluded from a wait, which says nothing of the other connections: it may be this one work that takes too
             // long, or the machine that is busy.
-            Fault::Away(None) => {
+            Fault::Away(None) | Fault::Ambiguous(None) => {
                 self.state.answers.store(false, Ordering::Relaxed);
+                fault
+            }
+            Fault::Full(_) => {
+                self.state.full.store(true, Ordering::Relaxed);
                 fault
             }
             other => other,
         }
-    }
-
-    async fn check_version(&self, place: &str) -> Result<(), StartError> {
-        let (number, found): (i32, String) = self
-            .run(async |connection| {
-                sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
-                    .fetch_one(connection)
-                    .await
-            })
-            .await
-            .map_err(|fault| match fault {
-                Fault::Exhausted => StartError::Connect(place.to_owned(), Fault::Away(None)),
-                fault => StartError::Connect(place.to_owned(), fault),
-            })?;
-        if number < MIN_VERSION {
-            return Err(StartError::Version { place: place.to_owned(), found });
-        }
-        Ok(())
     }
 }

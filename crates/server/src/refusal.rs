@@ -9,6 +9,8 @@ use tonic::Code;
 /// When to try again while Postgres or Redis is away: it may be back after a restart of some seconds, callers back off
 /// besides.
 const AWAY: Duration = Duration::from_millis(500);
+/// When to try again while Postgres has no room: somebody has to make some.
+const FULL: Duration = Duration::from_secs(5);
 /// When to try again while all connections are busy.
 const BUSY: Duration = Duration::from_millis(100);
 
@@ -17,6 +19,13 @@ pub fn store_failed(domain: &'static str, fault: &Fault) -> Reply {
     match fault {
         Fault::Away(_) => {
             Reply::new(Code::Unavailable, domain, "STORE_AWAY", "the store does not answer").retry_after(AWAY)
+        }
+        Fault::Ambiguous(_) => {
+            let message = "the store fell silent, what was asked of it may have been done";
+            Reply::new(Code::Unavailable, domain, "STORE_AWAY", message).retry_after(AWAY)
+        }
+        Fault::Full(_) => {
+            Reply::new(Code::Unavailable, domain, "STORE_AWAY", "the store has no room").retry_after(FULL)
         }
         Fault::Exhausted | Fault::Retryable(_) => {
             Reply::new(Code::ResourceExhausted, domain, "OVERLOADED", "the store is busy")

@@ -47,7 +47,7 @@ pub enum Error {
         /// The newest there is.
         last_seq: i64,
     },
-    /// Postgres failed; after `Away` a write may have been done.
+    /// Postgres failed; after `Ambiguous` a write may have been done.
     #[error("message store failed")]
     Store(#[from] store::Error),
     /// Redis failed where nothing goes on without it: in the relay.

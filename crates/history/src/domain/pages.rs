@@ -3,7 +3,6 @@
 use super::{Error, Histories};
 use crate::cache::{Loaded, TAIL_MESSAGES, Token};
 use crate::model::{Anchor, ConversationId, Page, Source};
-use crate::store;
 
 /// How often a load is tried again because messages were committed meanwhile.
 const LOAD_TRIES: usize = 3;
@@ -48,7 +47,7 @@ impl Histories {
             }
             // The page ends early: with what the tail has, and a token for the rest.
             Ok(_) => Ok(page),
-            Err(Error::Store(store::Error::Away(_))) => Ok(Page { stale: true, ..page }),
+            Err(Error::Store(fault)) if fault.is_away() => Ok(Page { stale: true, ..page }),
             Err(error) => Err(error),
         }
     }

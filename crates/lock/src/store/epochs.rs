@@ -55,7 +55,7 @@ impl Epochs {
     /// meanwhile, on no instance.
     ///
     /// # Errors
-    /// Outside, [`Fault`]; after `Away` the epoch may have been opened. Inside, what `decide` says: nothing was changed.
+    /// Outside, [`Fault`]; after `Ambiguous` the epoch may have been opened. Inside, what `decide` says: nothing was changed.
     pub async fn decide<T, E>(
         &self,
         decide: impl AsyncFnOnce(Row) -> Result<(T, Option<Opening>), E>,

@@ -47,7 +47,7 @@ async fn an_outage_that_was_noticed_in_the_background_costs_no_caller_a_fault() 
         execute(connection, "SELECT 1").await
     });
     let noticed = noticed.await;
-    assert!(matches!(noticed, Err(Fault::Away(Some(_)))), "{noticed:?}");
+    assert!(matches!(noticed, Err(Fault::Ambiguous(Some(_)))), "{noticed:?}");
     stack.postgres().start().await.unwrap();
 
     for _ in 0..4 {
@@ -74,7 +74,7 @@ async fn a_work_that_is_not_answered_is_cut_and_its_connection_closed() {
 
     let begun = Instant::now();
     let fault = silenced(&stack, &postgres, &backend).await.unwrap_err();
-    assert!(matches!(fault, Fault::Away(None)), "{fault:?}");
+    assert!(matches!(fault, Fault::Ambiguous(None)), "{fault:?}");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     assert!(!postgres.answers());
     stack.postgres().resume();

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
 use tidings_devstack::testing;
-use tidings_postgres::Fault;
+use tidings_postgres::{Args, Fault, Postgres};
 
-use super::support::{ask, backend, eventually, execute, start};
+use super::support::{MIGRATIONS, SOON, ask, backend, eventually, execute, start};
 
 #[tokio::test]
 async fn a_unique_constraint_that_stands_against_it_is_named() {
@@ -111,4 +111,19 @@ async fn a_work_whose_caller_has_gone_gives_its_connection_back_clean() {
     .await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap(), 0, "nothing half done");
+}
+
+#[tokio::test]
+async fn pools_do_no_work_before_the_database_was_looked_at() {
+    let url = testing::database(testing::shared().await, &MIGRATIONS, "postgres").await;
+    let args = Args { postgres_acquire_timeout: SOON.into(), ..Args::new(url.parse().unwrap()) };
+    let postgres = Postgres::closed(&args, "tidings-test");
+
+    let refused = ask(&postgres, "SELECT 1").await;
+    assert!(matches!(refused, Err(Fault::Away(None))), "{refused:?}");
+    assert!(!postgres.answers() && !postgres.ping().await);
+
+    postgres.open().await.unwrap();
+    assert_eq!(ask(&postgres, "SELECT 1").await.unwrap(), 1);
+    assert!(postgres.answers() && postgres.ping().await);
 }

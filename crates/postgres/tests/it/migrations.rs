@@ -74,7 +74,8 @@ async fn a_postgres_that_is_not_there_is_named() {
     let connected = Postgres::connect(&args, "tidings-test").await.unwrap_err();
 
     for error in [&applied, &checked] {
-        assert!(matches!(error, MigrateError::Connect(_, Fault::Away(_))), "{error:?}");
+        assert!(matches!(error, MigrateError::Start(StartError::Connect(_, Fault::Away(_)))), "{error:?}");
+        assert!(error.is_away());
         assert!(error.to_string().contains(&args.postgres_url.to_string()), "{error}");
     }
     assert!(matches!(connected, StartError::Connect(_, Fault::Away(_))), "{connected:?}");
@@ -87,5 +88,6 @@ async fn a_database_that_is_not_there_is_said_at_once() {
 
     let checked = Migrations::new(&MIGRATIONS).check(&args).await.unwrap_err();
 
-    assert!(matches!(checked, MigrateError::Connect(_, Fault::Other(_))), "{checked:?}");
+    assert!(matches!(checked, MigrateError::Start(StartError::Connect(_, Fault::Other(_)))), "{checked:?}");
+    assert!(!checked.is_away(), "people have to mend it");
 }

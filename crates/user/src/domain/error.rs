@@ -39,7 +39,7 @@ pub enum Error {
         /// The current one.
         version: i64,
     },
-    /// Postgres failed; after `Away` a write may have been done.
+    /// Postgres failed; after `Ambiguous` a write may have been done.
     #[error("user store failed")]
     Store(#[source] store::Error),
     /// Redis failed where nothing goes on without it: in the relay.
@@ -53,6 +53,6 @@ pub enum Error {
 impl Error {
     /// Whether Postgres does not answer.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::Store(store::Error::Away(_)))
+        matches!(self, Self::Store(fault) if fault.is_away())
     }
 }
