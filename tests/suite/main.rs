@@ -15,6 +15,7 @@ mod rolling;
 mod secured;
 mod service;
 mod settings;
+mod starting;
 mod support;
 mod telemetry;
 mod up;

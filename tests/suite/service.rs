@@ -45,6 +45,17 @@ struct Settings {
     place: String,
 }
 
+impl Settings {
+    /// With an empty database.
+    async fn new(stack: &'static Devstack, name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let place = format!("{name}_{}", testing::key_prefix());
+        stack.postgres().create_database(&place).await.unwrap();
+        let arguments = flags.iter().map(ToString::to_string).collect();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { name, arguments, variables, stack, place }
+    }
+}
+
 impl Service {
     /// Starts a service with an empty database, and waits until it listens.
     pub(crate) async fn start(name: &'static str, flags: &[&str]) -> Self {
@@ -63,11 +74,31 @@ impl Service {
         flags: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let place = format!("{name}_{}", testing::key_prefix());
-        stack.postgres().create_database(&place).await.unwrap();
-        let arguments = flags.iter().map(ToString::to_string).collect();
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self::launch(Settings { name, arguments, variables, stack, place }, port_offset()).await
+        Self::launch(Settings::new(stack, name, flags, variables).await, port_offset()).await
+    }
+
+    /// Starts a service that is expected to refuse, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(crate) async fn refused(
+        stack: &'static Devstack,
+        name: &'static str,
+        flags: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut service = Self::spawn(Settings::new(stack, name, flags, variables).await, port_offset());
+        service.refuses().await;
+        service
+    }
+
+    /// Waits until it has ended because something is not as it should be.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(crate) async fn refuses(&mut self) {
+        let status = self.ended(SOON).await;
+        assert_eq!(status.and_then(|status| status.code()), Some(1), "{}", self.log());
     }
 
     /// Starts another instance of the service, at another port.
@@ -89,6 +120,12 @@ impl Service {
     }
 
     async fn launch(settings: Settings, offset: u16) -> Self {
+        let mut service = Self::spawn(settings, offset);
+        service.listens().await;
+        service
+    }
+
+    fn spawn(settings: Settings, offset: u16) -> Self {
         let stack = settings.stack;
         let [address, admin] = [PORT, ADMIN_PORT].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
         let log = NamedTempFile::new().unwrap();
@@ -108,14 +145,13 @@ impl Service {
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        let mut service = Self { address, admin, settings, process, log };
-        service.listens().await;
-        service
+        Self { address, admin, settings, process, log }
     }
 
+    /// Waits until it listens for calls, and for those who ask how it is.
     async fn listens(&mut self) {
         let deadline = Instant::now() + SOON;
-        while TcpStream::connect(self.address).await.is_err() {
+        while TcpStream::connect(self.address).await.and(TcpStream::connect(self.admin).await).is_err() {
             let ended = self.process.try_wait().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
@@ -234,11 +270,28 @@ impl Service {
         answer
     }
 
-    /// The value of one of its numbers that has no labels.
+    /// The code and the text of such an answer.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.http(path).await;
+        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), text.to_owned())
+    }
+
+    /// The value of one of its numbers; the name with all labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let answer = self.http("/metrics").await;
-        let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in: {answer}"))
+        let (_, numbers) = self.get("/metrics").await;
+        let value = numbers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in: {numbers}"))
+    }
+
+    /// Waits until its health says this of one of its entries, e.g. `postgres SERVING`; returns how long that took.
+    pub(crate) async fn until(&self, line: &str) -> Duration {
+        let begun = Instant::now();
+        while !self.get("/readyz").await.1.lines().any(|entry| entry == line) {
+            assert!(begun.elapsed() < 2 * SOON, "not {line}: {}", self.get("/readyz").await.1);
+            sleep(Duration::from_millis(20)).await;
+        }
+        begun.elapsed()
     }
 
     /// Asks it to stop, as an orchestrator does.

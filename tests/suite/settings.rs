@@ -3,15 +3,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Arg;
 
-use crate::support::{TIDINGS, finish, stderr};
+use crate::support::{TIDINGS, finish, port_offset, stderr};
 
 /// A value that each flag refuses, and what it says that it expects. Who adds a flag adds a line.
 const WRONG: &[(&str, &str, &str)] = &[
@@ -264,9 +265,21 @@ fn a_secret_can_be_in_a_file() {
     };
     let (postgres, redis) = (file("postgres", &format!("{POSTGRES}\n")), file("redis", &format!("  {REDIS}  \n")));
 
-    // It goes on with what the files say, to where nobody answers.
-    let output = finish(&mut with_files(&postgres, &redis));
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    // It goes on with what the files say, and waits where nobody answers.
+    let mut command = with_files(&postgres, &redis);
+    let listen = format!("127.0.0.1:{}", 7401 + port_offset());
+    let mut service = command
+        .args(["--stop-with-stdin", "--listen", &listen])
+        .env("TIDINGS_LOG", "warn")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(service.stderr.take().unwrap());
+    let waits = log.lines().map(Result::unwrap).find(|line| line.contains("waiting for postgres"));
+    assert!(waits.is_some_and(|line| line.contains("postgres://127.0.0.1:1/nothing")));
+    drop(service.stdin.take());
+    assert!(service.wait().unwrap().success());
 
     let lines = refused(&mut with_files(&file("wrong", "mysql://hunter2"), &dir.path().join("missing")));
     let missing = dir.path().join("missing");

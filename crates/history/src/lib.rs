@@ -14,6 +14,7 @@ pub mod store;
 pub mod tasks;
 pub mod wire;
 
+use std::future::ready;
 use std::sync::Arc;
 
 use tidings_postgres::Migrations;
@@ -21,7 +22,7 @@ use tidings_proto::history::conversation_service_server::ConversationServiceServ
 use tidings_proto::history::history_service_server::HistoryServiceServer;
 use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
+use tidings_server::{ANSWER_MAX, Database, Server, Tasks, listen, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,8 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 /// Serves on a listener until `shutdown`, then ends in order: calls, relay, writes under way, connections.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
-    let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-history").await?;
+    let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-history");
+    let postgres = database.postgres();
     let redis = open_redis(&config.redis, "history", Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let tails = Arc::new(cache::Tails::new(redis, config.tails.lives()));
@@ -67,6 +69,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.begin(database.open(server.health(), ready(())));
     tasks.spawn("the probes", |stop| probe::watch(server.health(), SERVICES, probes, stop));
     let tick = *config.relay.history_relay_tick;
     let ear = tasks::news::listen(&config.redis, Arc::clone(&relay)).map_err(ServeError::Redis)?;

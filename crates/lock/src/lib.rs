@@ -18,7 +18,7 @@ use tidings_postgres::Migrations;
 use tidings_proto::lock::lock_service_server::{LockServiceServer, SERVICE_NAME};
 use tidings_redis::{Role, Subscriber};
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
+use tidings_server::{ANSWER_MAX, Database, Server, Tasks, listen, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +50,8 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 /// Serves on a listener until `shutdown`, then ends in order: calls, tasks, what calls left behind, connections.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
-    let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-lock").await?;
+    let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-lock");
+    let postgres = database.postgres();
     let redis = open_redis(&config.redis, "lock", Role::State).await?;
     let mut probes = vec![Probe::redis(&redis, Role::State), Probe::postgres(&postgres).only_helpful()];
     let leases = leases::Leases::new(redis, leases::Limits::default());
@@ -59,9 +60,12 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let ear = locks.clone();
     let hear = move |_: &str, message: Vec<u8>| ear.hear(&message);
     let subscriber = Subscriber::open(&config.redis, "lock", Role::State, hear).map_err(ServeError::Redis)?;
-    if config.locks.lock_fresh_start {
-        locks.start_fresh().await;
-    }
+    let fresh = locks.clone();
+    let first = async move {
+        if config.locks.lock_fresh_start {
+            fresh.start_fresh().await;
+        }
+    };
 
     let epoch = locks.clone();
     probes.push(Probe::vital("epoch", move || {
@@ -70,6 +74,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     }));
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.begin(database.open(server.health(), first));
     tasks.spawn("the probes", |stop| probe::watch(server.health(), &[SERVICE_NAME], probes, stop));
     tasks.spawn("the sweep", |stop| tasks::sweep::run(locks.clone(), *config.locks.lock_sweep_tick, stop));
     tasks.spawn("the look after waiters", |stop| {

@@ -32,11 +32,17 @@ struct Table {
     /// What there is to say about entries, for people.
     details: BTreeMap<String, String>,
     phase: Phase,
+    /// What has to be done before it is open.
+    first: String,
 }
 
-/// Ordered: a server never gets younger.
+/// Ordered: a server never gets younger. Only an open one reports what was set, all others NOT_SERVING for every entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
+    /// Something has to be done first, and nobody knows yet whether it can be.
+    Beginning,
+    /// It can not be done at the moment: calls are accepted, and told so.
+    Waiting,
     #[default]
     Open,
     /// Every entry is NOT_SERVING, whatever is reported.
@@ -85,21 +91,62 @@ impl Health {
         });
     }
 
-    /// Whether this instance may get calls, and every entry with its state and what there is to say about it, one a line.
+    /// Says what has to be done first: until [`Health::begin`] every entry is NOT_SERVING.
+    pub(crate) fn hold(&self, first: String) {
+        self.0.send_modify(|table| {
+            table.first = first;
+            if table.phase == Phase::Open {
+                table.phase = Phase::Beginning;
+            }
+        });
+    }
+
+    /// Says that what has to be done first can not be done at the moment. Returns whether that is new.
+    pub(crate) fn wait(&self) -> bool {
+        self.0.send_if_modified(|table| {
+            let new = table.phase == Phase::Beginning;
+            if new {
+                table.phase = Phase::Waiting;
+            }
+            new
+        })
+    }
+
+    /// Says that what had to be done first is done.
+    pub(crate) fn begin(&self) {
+        self.0.send_modify(|table| table.phase = table.phase.max(Phase::Open));
+    }
+
+    /// Waits until it is known whether what has to be done first can be.
+    pub(crate) async fn known(&self) {
+        // The sender is ours: it does not go away.
+        let _ = self.0.subscribe().wait_for(|table| table.phase > Phase::Beginning).await;
+    }
+
+    /// Whether this instance may get calls, and every entry with its state and what there is to say about it, one a
+    /// line; then what is waited for.
     pub(crate) fn readiness(&self) -> (bool, String) {
         let table = self.0.borrow();
+        let waits = table.phase < Phase::Open;
         let lines = table.entries.keys().map(|entry| {
             let name = if entry.is_empty() { "server" } else { entry };
             let state = if table.state(entry) == Some(State::Serving) { "SERVING" } else { "NOT_SERVING" };
             let detail = table.details.get(entry).map(|detail| format!(" ({detail})")).unwrap_or_default();
             format!("{name} {state}{detail}\n")
         });
-        (table.state(Self::READINESS) == Some(State::Serving), lines.collect())
+        let first = waits.then(|| format!("waiting for {}\n", table.first));
+        (table.state(Self::READINESS) == Some(State::Serving), lines.chain(first).collect())
     }
 
-    /// Reports NOT_SERVING for all entries from now on.
-    pub(crate) fn retire(&self) {
-        self.0.send_modify(|table| table.phase = table.phase.max(Phase::Retired));
+    /// Reports NOT_SERVING for all entries from now on. Returns whether that is news: of what has not begun nobody expects
+    /// calls.
+    pub(crate) fn retire(&self) -> bool {
+        let mut open = false;
+        self.0.send_modify(|table| {
+            open = table.phase == Phase::Open;
+            table.phase = table.phase.max(Phase::Retired);
+        });
+        open
     }
 
     /// Ends all watches, after they have told the last change.

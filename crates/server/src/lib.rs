@@ -30,6 +30,7 @@ mod args;
 pub mod auth;
 mod codes;
 mod connection;
+mod database;
 mod ending;
 pub mod health;
 mod live;
@@ -51,6 +52,7 @@ pub mod tls;
 mod usage;
 
 pub use args::{Args, duration, duration_or_zero};
+pub use database::Database;
 pub use ending::Ending;
 pub use health::Health;
 pub use reason::{Reason, domain};
@@ -58,7 +60,7 @@ pub use refusal::{state_failed, store_failed};
 pub use repeat::{repeat, repeat_on};
 pub use run::run;
 pub use server::{Drained, Error, Server};
-pub use service::{ServeError, Tasks, listen, open_postgres, open_redis};
+pub use service::{ServeError, Tasks, listen, open_redis};
 pub use stack::{Deadline, RequestId};
 pub use usage::parse;
 

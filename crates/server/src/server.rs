@@ -113,6 +113,9 @@ impl Server {
 
     /// Serves until `shutdown` is cancelled, then ends in order.
     ///
+    /// Metrics and probes are answered from the start; connections are accepted when it is known whether the service can begin
+    /// (`Tasks::begin`), or has to wait, which its calls are told then.
+    ///
     /// Health says NOT_SERVING; after the lame duck time connections are refused, health watches end and GOAWAY is
     /// sent; calls in flight have the drain time to finish; then what remains is cut. Returns within lame duck + drain
     /// + 1 s after `shutdown`, whatever the clients do. Dropping the future cuts at once.
@@ -135,12 +138,16 @@ impl Server {
         let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.look)));
         self.health.open(&self.names);
 
-        let accepting = accept::run(listener, connections.slots(), |stream, slot| connections.spawn(stream, slot));
+        let accepting = async {
+            self.health.known().await;
+            accept::run(listener, connections.slots(), |stream, slot| connections.spawn(stream, slot)).await;
+        };
         let retiring = async {
             shutdown.cancelled().await;
             tracing::info!(lame_duck = %self.args.lame_duck, drain = %self.args.drain, "shutting down");
-            self.health.retire();
-            sleep(self.args.lame_duck.into()).await;
+            if self.health.retire() {
+                sleep(self.args.lame_duck.into()).await;
+            }
         };
         // Whichever ends first drops the other, and with it the listener: new connections are refused.
         tokio::select! {

@@ -1,10 +1,12 @@
 //! The life of a service: its schema is right, its stores are there, its tasks run; then it serves; then all of it ends in
 //! order.
 
+use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tidings_postgres::{Migrations, Postgres};
+use futures_util::future::BoxFuture;
 use tidings_redis::{Redis, Role};
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinHandle};
@@ -66,23 +68,6 @@ pub async fn listen(address: SocketAddr, args: &mut Args) -> Result<TcpListener,
     TcpListener::bind(address).await.map_err(|error| ServeError::Listen(address, error))
 }
 
-/// Connects to the database of a service, whose schema is applied if `migrate` and must be up to date if not.
-///
-/// # Errors
-/// [`ServeError::Migrate`] or [`ServeError::Postgres`].
-pub async fn open_postgres(
-    args: &tidings_postgres::Args,
-    migrations: Migrations,
-    migrate: bool,
-    application: &str,
-) -> Result<Postgres, ServeError> {
-    if migrate {
-        migrations.apply(args).await?;
-    }
-    migrations.check(args).await?;
-    Ok(Postgres::connect(args, application).await?)
-}
-
 /// Begins to connect to the Redis of a service, whose name follows the prefix in every key. One that is away is no obstacle.
 ///
 /// # Errors
@@ -93,18 +78,26 @@ pub async fn open_redis(args: &tidings_redis::Args, service: &str, role: Role) -
     Ok(redis)
 }
 
-/// What runs without being called, and ends with the service.
-#[derive(Debug)]
+/// What a service does besides answering: what has to be done before, and what runs without being called and ends with it.
 pub struct Tasks {
     shutdown: CancellationToken,
     stop: CancellationToken,
+    beginning: Option<BoxFuture<'static, Result<(), ServeError>>>,
+    begun: CancellationToken,
     running: Vec<(&'static str, JoinHandle<()>)>,
 }
 
 impl Tasks {
     /// No tasks yet, of a service that ends when `shutdown` is cancelled.
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, stop: CancellationToken::new(), running: Vec::new() }
+        let (stop, begun) = (CancellationToken::new(), CancellationToken::new());
+        Self { shutdown, stop, beginning: None, begun, running: Vec::new() }
+    }
+
+    /// What has to be done before the service is ready and its tasks begin. Calls are served meanwhile, once it has said that
+    /// it has to wait; if it fails the service ends at once.
+    pub fn begin(&mut self, work: impl Future<Output = Result<(), ServeError>> + Send + 'static) {
+        self.beginning = Some(Box::pin(work));
     }
 
     /// Starts a task that works until its token is cancelled. One that panics ends the service, which is started again:
@@ -115,10 +108,13 @@ impl Tasks {
         work: impl FnOnce(CancellationToken) -> F,
     ) {
         let end_with_task = self.shutdown.clone().drop_guard();
-        let work = work(self.stop.clone());
+        let (stop, begun) = (self.stop.clone(), self.begun.clone());
+        let work = work(stop.clone());
         let task = tokio::spawn(async move {
             let _end_with_task = end_with_task;
-            work.await;
+            if stop.run_until_cancelled(begun.cancelled()).await.is_some() {
+                work.await;
+            }
         });
         self.running.push((name, task));
     }
@@ -126,9 +122,22 @@ impl Tasks {
     /// Serves until the service is to end; then ends the tasks, and waits for them.
     ///
     /// # Errors
-    /// [`ServeError::Server`] or [`ServeError::Task`].
+    /// [`ServeError::Server`], [`ServeError::Task`], or why it could not begin.
     pub async fn serve(mut self, server: Server, listener: TcpListener) -> Result<(), ServeError> {
-        let ended = server.serve(listener, self.shutdown.clone()).await;
+        let (beginning, begun) = (self.beginning.take(), self.begun.clone());
+        let refused = async move {
+            if let Some(beginning) = beginning
+                && let Err(refusal) = beginning.await
+            {
+                return refusal;
+            }
+            begun.cancel();
+            pending().await
+        };
+        let ended = tokio::select! {
+            ended = server.serve(listener, self.shutdown.clone()) => ended.map(drop).map_err(ServeError::from),
+            refusal = refused => Err(refusal),
+        };
         self.stop.cancel();
         let mut all = Ok(());
         for (name, task) in self.running.drain(..) {
@@ -136,6 +145,12 @@ impl Tasks {
         }
         ended?;
         all
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").field("running", &self.running).finish_non_exhaustive()
     }
 }
 

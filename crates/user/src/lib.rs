@@ -13,11 +13,13 @@ pub mod store;
 pub mod tasks;
 pub mod wire;
 
+use std::future::ready;
+
 use tidings_postgres::Migrations;
 use tidings_proto::user::user_service_server::UserServiceServer;
 use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
-use tidings_server::{ANSWER_MAX, Server, Tasks, listen, open_postgres, open_redis};
+use tidings_server::{ANSWER_MAX, Database, Server, Tasks, listen, open_redis};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +50,8 @@ pub async fn run(mut config: Config, shutdown: CancellationToken) -> Result<(), 
 /// Serves on a listener until `shutdown`, then ends in order: calls, relay, writes under way, connections.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let migrations = Migrations::new(&MIGRATOR);
-    let postgres = open_postgres(&config.postgres, migrations, config.migrate, "tidings-user").await?;
+    let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-user");
+    let postgres = database.postgres();
     let redis = open_redis(&config.redis, "user", Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.lives());
@@ -56,6 +59,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);
+    tasks.begin(database.open(server.health(), ready(())));
     tasks.spawn("the probes", |stop| probe::watch(server.health(), SERVICES, probes, stop));
     tasks.spawn("the relay", |stop| tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop));
 
