@@ -5,9 +5,11 @@
 
 mod away;
 mod bench;
+mod cancelled;
 mod health;
 mod hostile;
 mod interop;
+mod lost_answers;
 mod main_job;
 mod readme;
 mod reasons;

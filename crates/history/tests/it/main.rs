@@ -14,6 +14,7 @@ mod batches;
 mod conversations;
 mod hot;
 mod limits;
+mod migrations;
 mod model;
 mod numbers;
 mod outbox;
