@@ -1,17 +1,18 @@
-//! Calls that are given up at any moment.
+//! Calls that are given up at any moment, and answers that come after that.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
-use tidings_redis::{BreakerState, Redis, Script, cmd};
+use tidings_devstack::Proxy;
+use tidings_redis::{Args, BreakerState, Error, Redis, Role, Script, cmd};
 use tokio::task::{JoinSet, yield_now};
 
-use super::support::{LONG, connected, connection, open, own};
+use super::support::{LONG, SHORT, args, connected, connection, open, own};
 
 /// Callers that share the lanes.
 const CALLERS: u64 = 64;
@@ -89,4 +90,34 @@ async fn calls_cancelled_at_random_moments_give_nobody_anothers_answer_and_leave
     before.sort_unstable();
     after.sort_unstable();
     assert_eq!((after, redis.breaker()), (before, BreakerState::Closed), "the same connections, and none is broken");
+}
+
+#[tokio::test]
+async fn answers_that_come_too_late_are_given_to_nobody() {
+    let stack = own().await;
+    let proxy = Proxy::to(([127, 0, 0, 1], stack.redis().port()).into()).await.unwrap();
+    let way = format!("redis://{}", proxy.address()).parse().unwrap();
+    let redis = Redis::open(&Args { redis_url: way, ..args(&stack, 1, SHORT) }, "test", Role::Cache).unwrap();
+    let mut lane = connected(&redis).await;
+    let before = connection(redis.reader().await).await.unwrap();
+
+    proxy.delay(3 * SHORT);
+    for nonce in 0..5_u64 {
+        let late = lane.send::<u64>(cmd("ECHO").arg(nonce)).await.unwrap_err();
+        assert!(matches!(late, Error::Unanswered(_)), "{late:?}");
+    }
+    proxy.delay(Duration::ZERO);
+
+    let mut answered = 0;
+    for nonce in 100.. {
+        if let Ok(said) = lane.send::<u64>(cmd("ECHO").arg(nonce)).await {
+            assert_eq!(said, nonce, "an answer to somebody else");
+            answered += 1;
+        }
+        if answered == 100 {
+            break;
+        }
+    }
+    connected(&redis).await;
+    assert_eq!(connection(redis.reader().await).await.unwrap(), before, "over the same connection");
 }
