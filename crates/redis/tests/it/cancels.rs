@@ -103,8 +103,8 @@ async fn answers_that_come_too_late_are_given_to_nobody() {
 
     proxy.delay(3 * SHORT);
     for nonce in 0..5_u64 {
-        let late = lane.send::<u64>(cmd("ECHO").arg(nonce)).await.unwrap_err();
-        assert!(matches!(late, Error::Unanswered(_)), "{late:?}");
+        let error = lane.send::<u64>(cmd("ECHO").arg(nonce)).await.unwrap_err();
+        assert!(matches!(error, Error::Unanswered(_)), "{error:?}");
     }
     proxy.delay(Duration::ZERO);
 
