@@ -3,9 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use tidings_history::{Config, ServeError};
 use tidings_server::signal;
 use tidings_server::telemetry::TraceArgs;
+
+/// Each call is a task with memory of its own, aligned to cache lines, for which the system's allocator takes long.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The history service of Tidings: every message of every conversation, in order.
 #[derive(Parser)]

@@ -18,6 +18,11 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text itself.
+    pub fn into_string(self) -> String {
+        self.0
+    }
 }
 
 impl fmt::Display for UserId {

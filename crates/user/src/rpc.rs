@@ -31,7 +31,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::CreateUserResponse>, Status> {
         let new = wire::create(request.into_inner())?;
         let (user, deduplicated) = self.users.create(new).await?;
-        Ok(Response::new(pb::CreateUserResponse { user: Some(wire::user(&user)), deduplicated }))
+        Ok(Response::new(pb::CreateUserResponse { user: Some(wire::user(user)), deduplicated }))
     }
 
     async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::GetUserResponse>, Status> {
@@ -41,11 +41,9 @@ impl UserService for Rpc {
         } else {
             self.users.get(&id, min_version).await?
         };
-        match &read.record {
-            Record::Present(user) => Ok(Response::new(pb::GetUserResponse {
-                user: Some(wire::user(user)),
-                read_info: Some(wire::read_info(&read)),
-            })),
+        let read_info = Some(wire::read_info(&read));
+        match read.record {
+            Record::Present(user) => Ok(Response::new(pb::GetUserResponse { user: Some(wire::user(user)), read_info })),
             Record::Absent { .. } => Err(Error::NotFound { id }.into()),
         }
     }
@@ -65,7 +63,7 @@ impl UserService for Rpc {
     ) -> Result<Response<pb::UpdateUserResponse>, Status> {
         let change = wire::update(request.into_inner())?;
         let user = self.users.update(change).await?;
-        Ok(Response::new(pb::UpdateUserResponse { user: Some(wire::user(&user)) }))
+        Ok(Response::new(pb::UpdateUserResponse { user: Some(wire::user(user)) }))
     }
 
     async fn delete_user(

@@ -1,6 +1,7 @@
 //! Model <-> contract messages, both ways.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
@@ -170,10 +171,10 @@ fn profile(user: pb::User) -> Profile {
 }
 
 /// A user as the contract has it.
-pub fn user(user: &User) -> pb::User {
-    let profile = user.profile.clone();
+pub fn user(user: User) -> pb::User {
+    let profile = user.profile;
     pb::User {
-        id: user.id.to_string(),
+        id: user.id.into_string(),
         handle: profile.handle,
         display_name: profile.display_name,
         age: profile.age.map(i32::from),
@@ -187,9 +188,9 @@ pub fn user(user: &User) -> pb::User {
 }
 
 /// A user as we stored it in the cache; `None` if it is not one that we store.
-pub fn cached_user(user: pb::User) -> Option<User> {
+pub fn cached_user(mut user: pb::User) -> Option<User> {
     Some(User {
-        id: UserId::new(user.id.clone()),
+        id: UserId::new(mem::take(&mut user.id)),
         version: user.version,
         create_time: SystemTime::try_from(user.create_time?).ok()?,
         update_time: SystemTime::try_from(user.update_time?).ok()?,
@@ -224,7 +225,7 @@ pub fn batch(ids: &[UserId], reads: &BTreeMap<UserId, Read>) -> pb::BatchGetUser
 fn batch_result(id: &UserId, read: Option<&Read>) -> pb::BatchGetUsersResult {
     use pb::batch_get_users_result::Outcome;
     let (outcome, found) = match read.map(|read| &read.record) {
-        Some(Record::Present(found)) => (Outcome::Found, Some(user(found))),
+        Some(Record::Present(found)) => (Outcome::Found, Some(user(found.clone()))),
         Some(Record::Absent { .. }) => (Outcome::NotFound, None),
         None => (Outcome::Unavailable, None),
     };

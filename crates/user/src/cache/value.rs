@@ -36,7 +36,7 @@ pub(super) fn encode(record: &Record, read: SystemTime) -> Vec<u8> {
     bytes.extend(record.version().to_be_bytes());
     bytes.extend(millis.to_be_bytes());
     if let Record::Present(user) = record {
-        bytes.extend(wire::user(user).encode_to_vec());
+        bytes.extend(wire::user(user.clone()).encode_to_vec());
     }
     bytes
 }
