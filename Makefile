@@ -6,7 +6,7 @@ DATA ?= demo
 # The command as cargo builds it.
 TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
 
-.PHONY: help install up test drills faults demo docs lint sqlx
+.PHONY: help install up test drills faults bench demo docs lint sqlx
 .DEFAULT_GOAL := help
 
 help: ## Say what there is.
@@ -27,6 +27,9 @@ drills: install ## Run the long forms of what tests run in short: restarts, stre
 
 faults: install ## Run the drills in full: what is promised when things fail, under load; the table is target/drills.md.
 	@TIDINGS_FAULTS=full cargo test --package tidings-tests --all-features --test faults
+
+bench: install ## Measure Tidings beside what one would use instead, and write BENCHMARKS.md; QUICK=1 only tries whether it works.
+	@cargo bench --package tidings-tests --bench benchmarks $(if $(QUICK),--profile dev --all-features -- --quick)
 
 demo: install ## Send real conversations through a private stack and read them back; DATA=DIR names other logs.
 	@cargo build --package tidings

@@ -1,6 +1,7 @@
 //! What scenarios stand on: connections, names that nobody else uses, and calls without repeats.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,13 +132,17 @@ impl Ground {
     }
 }
 
-/// What a scenario calls: `call` on its ground.
+/// What a scenario calls: `call` on its ground. It may run more than once: its numbers go on, since what was created under a
+/// number is there.
 pub(super) fn calls<F>(ground: &Arc<Ground>, call: impl Fn(Arc<Ground>, Turn) -> F + Send + Sync + 'static) -> Call
 where
     F: Future<Output = Result<u64, Fault>> + Send + 'static,
 {
-    let ground = Arc::clone(ground);
-    Arc::new(move |turn| Box::pin(call(Arc::clone(&ground), turn)))
+    let (ground, next) = (Arc::clone(ground), AtomicU64::new(0));
+    Arc::new(move |turn| {
+        let turn = Turn { number: next.fetch_add(1, Ordering::Relaxed), ..turn };
+        Box::pin(call(Arc::clone(&ground), turn))
+    })
 }
 
 /// Does something for each number below `count`, some at a time, and keeps what it gives, in any order.
@@ -150,4 +155,21 @@ where
 {
     let turn = |number| Turn { number, caller: usize::try_from(number).unwrap_or(0) };
     stream::iter(0..count).map(|number| make(turn(number))).buffer_unordered(PARALLEL).try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scenario_that_runs_again_goes_on_with_its_numbers() {
+        let (connections, listeners) = (Vec::new(), Vec::new());
+        let timeout = Duration::from_secs(1);
+        let ground = Ground { connections, listeners, shape: Shape::default(), callers: 1, timeout, run: new_run() };
+        let call = calls(&Arc::new(ground), async |_, turn| Ok(turn.number));
+
+        for number in 0..3 {
+            assert_eq!(call(Turn { number: 0, caller: 0 }).await, Ok(number));
+        }
+    }
 }
