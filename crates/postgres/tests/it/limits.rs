@@ -127,3 +127,27 @@ async fn pools_do_no_work_before_the_database_was_looked_at() {
     assert_eq!(ask(&postgres, "SELECT 1").await.unwrap(), 1);
     assert!(postgres.answers() && postgres.ping().await);
 }
+
+#[tokio::test]
+async fn a_server_without_room_is_no_outage_and_its_connections_are_used_again() {
+    let postgres = start(testing::shared().await).await;
+    let before = backend(&postgres).await.unwrap();
+
+    let full = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
+    let fault = postgres.run(async |connection| execute(connection, full).await).await.unwrap_err();
+
+    assert!(matches!(fault, Fault::Full(_)), "{fault:?}");
+    assert!(postgres.answers() && !fault.is_away());
+    eventually("the connection is used again", async || backend(&postgres).await.unwrap() == before).await;
+    assert!(postgres.ping().await, "there is room again");
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_under_a_work_leaves_it_in_doubt() {
+    let postgres = start(testing::shared().await).await;
+
+    let fault = ask(&postgres, "SELECT 1 FROM pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
+
+    assert!(matches!(fault, Fault::Ambiguous(Some(_))) && fault.is_away(), "{fault:?}");
+    eventually("there is another connection", async || ask(&postgres, "SELECT 1").await.is_ok()).await;
+}
