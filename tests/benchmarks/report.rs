@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::Plan;
 use crate::contest::{Round, Standing, faults, median};
-use crate::contests::CALLERS;
 use crate::machine::Machine;
 use crate::process::Programs;
 use crate::survey::Entry;
@@ -16,9 +15,10 @@ const METHOD: &str = "\
   the figures are lower bounds, and a program that is called over gRPC pays for two ends of it here. Ratios carry over to other
   machines better than rates do, and neither carries over well.
 - One load generator calls all of them (that of `tidings bench`, over 4 connections), but for pgbench, which calls by itself.
-- Side by side: closed loops of 64 callers; the medians of alternating rounds. A ratio is the median of the ratios of each round, which
-  a slow minute of the machine does not spoil. Before each round it is waited until history has published what it took.
-- Every scenario: a closed loop of 64 callers says how much can be done; then an open loop at half of that rate says how long it takes,
+- Side by side: closed loops of 64 callers; the medians of alternating rounds. \"of Tidings\" is how much one does for each that
+  Tidings does: above 1 it is faster. It is the median of the ratios of each round, which a slow minute of the machine does not
+  spoil. Before each round it is waited until history has published what it took.
+- Every scenario: a closed loop says how much can be done; then an open loop at half of that rate says how long it takes,
   counted from when each call should have begun (docs/bench.md).
 - Postgres waits for its disk at every commit (`fsync` and `synchronous_commit` are on), so user and history are durable in the full
   sense, as are pgbench, the inserts of the naive patterns, and etcd. Redis keeps nothing on disk: locks and channels promise
@@ -114,19 +114,18 @@ fn losses(text: &mut String, standings: &[Standing]) {
 }
 
 fn scenarios(text: &mut String, survey: &[Entry]) {
-    let _ = write!(
-        text,
-        "\n## Every scenario\n\nCapacity with {CALLERS} callers, then latency in ms at half of it. `tidings bench --list` says what each \
-         does.\n\n| | calls/s | items/s | at a rate of | p50 | p99 | p99.9 | max | late | failed |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+    text.push_str(
+        "\n## Every scenario\n\nCapacity, then latency in ms at half of it. `tidings bench --list` says what each does.\n\n\
+         | | callers | calls/s | items/s | at a rate of | p50 | p99 | p99.9 | max | late | failed |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
-    for Entry { name, closed, half, open } in survey {
+    for Entry { name, callers, closed, half, open } in survey {
         let latency = &open.latency;
         let times = [latency.percentile(50.0), latency.percentile(99.0), latency.percentile(99.9), latency.max()];
         let times = times.map(|time| format!("{:.2}", millis(time))).join(" | ");
         let _ = writeln!(
             text,
-            "| {name} | {:.0} | {:.0} | {half:.0} | {times} | {} | {} |",
+            "| {name} | {callers} | {:.0} | {:.0} | {half:.0} | {times} | {} | {} |",
             closed.rate(),
             closed.items_rate(),
             open.late,

@@ -14,9 +14,14 @@ use crate::installation::Installation;
 /// Most calls under way at once in the open loop.
 const IN_FLIGHT: usize = 1000;
 
+/// Callers of scenarios that call batches of a hundred: as many as keep the services busy and do not drown them.
+const BATCHING: usize = 8;
+
 /// What was found of a scenario.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
+    /// Callers of the closed loop.
+    pub(crate) callers: usize,
     pub(crate) closed: Tally,
     /// Calls a second that were asked for, and what came of it.
     pub(crate) half: f64,
@@ -31,7 +36,8 @@ pub(crate) async fn run(plan: Plan, ours: &Installation) -> Vec<Entry> {
         let call = prepare(name, ours.address(tidings::bench::service(name)), IN_FLIGHT).await;
         let call = call.unwrap_or_else(|fault| panic!("{name}: {fault}"));
         ours.quiet().await;
-        let closed = closed(plan, &call, CALLERS).await;
+        let callers = if name.starts_with("batch-") { BATCHING } else { CALLERS };
+        let closed = closed(plan, &call, callers).await;
         ours.quiet().await;
         // Whole calls, and at least one in the time.
         let half = (closed.rate() / 2.0).floor().max(10.0);
@@ -43,7 +49,7 @@ pub(crate) async fn run(plan: Plan, ours: &Installation) -> Vec<Entry> {
             grace: Duration::from_secs(5),
         };
         let open = load::run(&load, &call, &Arc::default()).await;
-        entries.push(Entry { name, closed, half, open });
+        entries.push(Entry { name, callers, closed, half, open });
     }
     entries
 }
