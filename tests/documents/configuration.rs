@@ -21,7 +21,8 @@ environment variable; a flag wins over its variable. There is no configuration f
   `--drain (TIDINGS_DRAIN): '5x': expected a duration like 800ms or 5s`. Files, and what only several settings together can be
   wrong about, are looked at when these are right.
 - **The log** is set by a variable alone, for all verbs: `TIDINGS_LOG`, by default `info`, takes filters like
-  `debug,tidings_server=trace`.
+  `debug,tidings_server=trace`. Of one kind, at most a hundred lines of `info` and above are written in a second; the others
+  are counted in `tidings_log_lines_left_out_total`.
 ";
 
 /// A setting, and which services have it.

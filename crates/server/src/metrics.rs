@@ -62,6 +62,11 @@ fn describe() {
         "Time from the first byte of a call to its last, by method."
     );
     describe_counter!("tidings_server_shed_total", "Calls refused because there were as many as may be, by limit.");
+    describe_counter!(
+        "tidings_log_lines_left_out_total",
+        "Lines that are not in the log because there were a hundred of their kind within a second."
+    );
+    counter!("tidings_log_lines_left_out_total").increment(0); // there from the start
     describe_counter!("tidings_server_panics_total", "Calls that ended in a panic: bugs.");
     counter!("tidings_server_panics_total").increment(0); // there from the start
     describe_gauge!("tidings_server_calls_in_flight", "Calls that are worked on right now.");

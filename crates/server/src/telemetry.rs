@@ -1,12 +1,14 @@
 //! Where the log lines of a service go: to stderr, for people on a terminal, as JSON otherwise. Spans go to a collector, too,
 //! if one is named.
 
+mod brake;
 mod fields;
 mod traces;
 
 use std::env::{self, VarError};
 use std::io::{self, IsTerminal as _};
 
+use self::brake::Brake;
 use opentelemetry_otlp::ExporterBuildError;
 use tracing_subscriber::filter::{ParseError, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -54,13 +56,14 @@ pub fn init(service: &str, traces: &TraceArgs) -> Result<Option<Exporter>, Error
     };
     let exporter = Exporter::open(traces, service)?;
     let first = match &exporter {
-        None => registry().with(lines).with(filter).try_init(),
+        None => registry().with(lines).with(filter).with(Brake::default()).try_init(),
         Some(exporter) => {
             let spans = tracing_opentelemetry::layer().with_tracer(exporter.tracer()).with_location(false);
             let spans = spans.with_threads(false).with_target(false).with_tracked_inactivity(false);
             let spans = spans.with_context_activation(false); // nobody asks for more than the span that we are in
             // What is logged decides nothing on what is exported.
-            registry().with(lines.with_filter(filter)).with(spans.with_filter(filter_fn(traces::exported))).try_init()
+            let spans = spans.with_filter(filter_fn(traces::exported));
+            registry().with(lines.with_filter(filter)).with(spans).with(Brake::default()).try_init()
         }
     };
     if first.is_ok() {
