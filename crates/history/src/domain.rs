@@ -1,15 +1,16 @@
 //! The use cases and their order of steps.
 //!
-//! Append: one transaction in Postgres (lock the conversations, find repeats, number, insert, outbox row) -> the tails ->
-//! acknowledge; the relay brings it to broadcast. Page: the tail -> what it does not have, from Postgres; a newest page that the tail did not have loads it
+//! Append: one transaction in Postgres (lock the conversations, find repeats, number, insert, outbox row; for one new message
+//! one statement that does the same) -> the tails -> acknowledge; the relay brings it to broadcast. Page: the tail -> what it does not have, from Postgres; a newest page that the tail did not have loads it
 //! under a lease. These invariants hold:
 //! - **H1** numbers are gapless and in order of commit: they are given under the conversation's row lock, in the
 //!   transaction that inserts;
 //! - **H2** one key (conversation, sender, client_message_id) is one message, for ever;
 //! - **H3** a page has no hole: it comes from a tail that proves itself whole, from one statement in Postgres, or from both
 //!   where they meet;
-//! - **H4** a tail never lacks a committed message below its newest: what is appended follows what is there, or the tail
-//!   is dropped; what was committed while a tail was loaded is fetched before the tail counts;
+//! - **H4** a tail that is read never lacks a committed message below its newest: it proves that it is whole. What came too
+//!   early waits in its place, and if it is much too early the tail is dropped; what was committed while a tail was loaded is
+//!   fetched before the tail counts;
 //! - **H5** losing any key of Redis at any time costs a read of Postgres, nothing else;
 //! - **H6** every committed message is published at least once, those of a conversation in the order of their numbers, and
 //!   again only as the same (seq, edit_version).
@@ -79,7 +80,7 @@ impl Histories {
         cause: Option<TraceParent>,
     ) -> Result<Vec<Result<(Message, bool), Error>>, Error> {
         self.undisturbed(|histories| async move {
-            let outcomes = histories.store.messages.append(&messages, cause, number::number).await?;
+            let outcomes = histories.commit(&messages, cause).await?;
             for outcome in &outcomes {
                 histories.numbers.appended(outcome);
             }
@@ -114,6 +115,16 @@ impl Histories {
         limit: usize,
     ) -> Result<Vec<(Message, AuthoredCursor)>, Error> {
         Ok(self.store.messages.authored(user, after, limit).await?)
+    }
+
+    /// One message that is new takes one statement; all else is decided under the locks of a transaction.
+    async fn commit(&self, messages: &[NewMessage], cause: Option<TraceParent>) -> Result<Vec<Appended>, Error> {
+        if let [message] = messages
+            && let Some(appended) = self.store.messages.append_one(message, cause).await?
+        {
+            return Ok(vec![appended]);
+        }
+        Ok(self.store.messages.append(messages, cause, number::number).await?)
     }
 
     /// Waits for appends whose callers have gone, then closes all connections.

@@ -1,5 +1,6 @@
 -- Appends committed messages, which follow each other, to the tail of their conversation.
--- Skips what is there, pushes what is next. A gap drops the tail, and so does a message too long to be kept here. An
+-- Skips what is there, pushes what is next. What comes before the messages that it follows is kept in its place: the tail is not
+-- whole then, and not read, until they have come, too. One that is too early, or too long to be kept here, drops the tail. An
 -- absent tail is not created, but a load in flight is told how far it must reach. Whoever relays the messages to broadcast
 -- is woken, if asked for.
 -- Returns 1 if the tail has them now, 0 if there is no tail, 2 if it was dropped, 3 if this is another reign. Without
@@ -20,6 +21,7 @@ local shard       = ARGV[9]           -- [int] what to tell them
 
 local HEADER = '>I8I4I8'
 local HEADER_BYTES = 20
+local EARLY_MAX = 64 -- places between a message that comes early and the tail's newest: as many commits may overtake each other
 
 -- A server may begin another reign while its connections stay: what is told to the old one, nobody would read.
 if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. reign, 1, true) then
@@ -40,7 +42,9 @@ if not tip then
   return 0
 end
 local seq, _, total = struct.unpack(HEADER, tip)
-local drop = first > seq + 1 or #ARGV < 10
+local start = struct.unpack(HEADER, redis.call('LINDEX', tail, 0))
+local whole = redis.call('LLEN', tail) == seq - start + 1
+local drop = first > seq + EARLY_MAX or #ARGV < 10
 for i = 11, #ARGV, 2 do
   drop = drop or #ARGV[i] > max_element
 end
@@ -49,11 +53,38 @@ if drop then
   return 2
 end
 
+local function push(number, version, sum, body)
+  redis.call('RPUSH', tail, struct.pack(HEADER, number, version, sum) .. body)
+end
+
+-- Puts a message that comes late in its place, which is between two that are there.
+local function insert(number, version, body)
+  local above = {}
+  local at, _, sum = struct.unpack(HEADER, redis.call('LINDEX', tail, -1))
+  while at > number do
+    above[#above + 1] = redis.call('RPOP', tail)
+    at, _, sum = struct.unpack(HEADER, redis.call('LINDEX', tail, -1))
+  end
+  if at < number then
+    sum = sum + #body
+    total = total + #body
+    push(number, version, sum, body)
+  end
+  for k = #above, 1, -1 do
+    local upper, its_version = struct.unpack(HEADER, above[k])
+    local its_body = string.sub(above[k], HEADER_BYTES + 1)
+    sum = sum + #its_body
+    push(upper, its_version, sum, its_body)
+  end
+end
+
 for i = 10, #ARGV, 2 do
   local number = first + (i - 10) / 2
   if number > seq then
     total = total + #ARGV[i + 1]
-    redis.call('RPUSH', tail, struct.pack(HEADER, number, tonumber(ARGV[i]), total) .. ARGV[i + 1])
+    push(number, tonumber(ARGV[i]), total, ARGV[i + 1])
+  elseif not whole and number > start then
+    insert(number, tonumber(ARGV[i]), ARGV[i + 1])
   end
 end
 

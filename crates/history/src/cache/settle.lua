@@ -1,5 +1,5 @@
 -- Asks whether a tail knows of a committed message, and tells a load in flight how far it must reach.
--- Returns 1 if the tail reaches it or there is no tail, 0 if the tail is behind, 3 if this is another reign. What is no
+-- Returns 1 if the tail has it, or begins behind it, or there is no tail; 0 if the tail lacks it; 3 if this is another reign. What is no
 -- tail of ours is dropped: it must not hold up the relay.
 
 local tail  = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
@@ -26,4 +26,16 @@ if type(tip) == 'table' or #tip < HEADER_BYTES then
   redis.call('DEL', tail)
   return 1
 end
-return struct.unpack('>I8', tip) >= tonumber(last) and 1 or 0
+local wanted = tonumber(last)
+local seq = struct.unpack('>I8', tip)
+local start = struct.unpack('>I8', redis.call('LINDEX', tail, 0))
+if redis.call('LLEN', tail) == seq - start + 1 or seq < wanted then
+  return seq >= wanted and 1 or 0
+end
+-- One that is not whole, which is rare and does not last.
+local place = -1
+while seq > wanted and seq > start do
+  place = place - 1
+  seq = struct.unpack('>I8', redis.call('LINDEX', tail, place))
+end
+return seq >= wanted and (seq == wanted or wanted < start) and 1 or 0

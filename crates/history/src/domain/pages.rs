@@ -4,8 +4,9 @@ use super::{Error, Histories};
 use crate::cache::{Loaded, TAIL_MESSAGES, Token};
 use crate::model::{Anchor, ConversationId, Page, Source};
 
-/// How often a load is tried again because messages were committed meanwhile.
-const LOAD_TRIES: usize = 3;
+/// How often a load is tried because messages were committed meanwhile: each time there are fewer of them, unless the
+/// conversation is so hot that the next reader may have more luck.
+const LOAD_TRIES: usize = 10;
 
 impl Histories {
     /// Reads a page of at most `limit` messages that knows of all messages up to `min_seq`.

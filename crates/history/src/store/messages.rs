@@ -1,6 +1,7 @@
-//! `message`: reading pages of it. How it is written stands in `append`.
+//! `message`: reading pages of it. How it is written stands in `append` and `append_one`.
 
 mod append;
+mod append_one;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -50,6 +51,21 @@ impl Messages {
         decide: fn(&[NewMessage], &Found) -> Vec<Verdict>,
     ) -> Result<Vec<Appended>, Fault> {
         self.postgres.run(async |connection| append::append(connection, messages, cause, decide).await).await
+    }
+
+    /// Appends one message, if that is all there is to it: in one statement, which finds no key taken and everything there.
+    /// `None` if not: then nothing was done.
+    pub async fn append_one(
+        &self,
+        message: &NewMessage,
+        cause: Option<TraceParent>,
+    ) -> Result<Option<Appended>, Fault> {
+        let appended =
+            self.postgres.run(async |connection| append_one::append_one(connection, message, cause).await).await;
+        match appended {
+            Err(Fault::Unique(_)) => Ok(None),
+            appended => appended,
+        }
     }
 
     /// One message, and the number of the newest; `None`: no conversation.

@@ -106,13 +106,18 @@ impl Outbox {
         Ok(pending.collect())
     }
 
-    /// Deletes rows whose messages everybody has.
+    /// Deletes rows whose messages everybody has. Does not wait for the disk: rows that a crash of Postgres brings back are
+    /// relayed again, and recognised.
     pub async fn done(&self, ids: &[i64]) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(
                     r#"
+                    WITH relaxed AS MATERIALIZED (
+                        SELECT set_config('synchronous_commit', 'off', true)
+                    )
                     DELETE FROM outbox
+                    USING relaxed
                     WHERE id = ANY($1)
                     "#,
                     ids,

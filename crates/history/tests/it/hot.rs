@@ -1,5 +1,6 @@
 //! A hot conversation whose tail is lost: it is found again while everybody writes and reads.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -44,11 +45,13 @@ async fn a_hot_conversation_is_read_from_redis_again_soon_after_redis_forgot_it(
         sleep(Duration::from_millis(300)).await;
         redis.flush_all().await;
         let flushed = Instant::now();
-        // Twenty in a row: not the luck of one load.
-        let mut in_a_row = 0;
-        while in_a_row < 20 {
+        // Most of fifty: not the luck of one load. Not all: while one commit has overtaken another on the way to Redis, the tail
+        // has a hole and is not read.
+        let mut last: VecDeque<bool> = VecDeque::new();
+        while last.iter().filter(|from_redis| **from_redis).count() <= 25 {
             let page = histories.insist_on_page(newest("lobby", 50)).await;
-            in_a_row = if source(page.read_info) == Source::Redis { in_a_row + 1 } else { 0 };
+            last.push_back(source(page.read_info) == Source::Redis);
+            last.drain(..last.len().saturating_sub(50));
             assert!(flushed.elapsed() < SOON, "still from Postgres");
         }
     }

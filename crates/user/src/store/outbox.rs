@@ -58,13 +58,18 @@ impl Outbox {
         Ok(pending.collect())
     }
 
-    /// Deletes rows whose profile the cache has now.
+    /// Deletes rows whose profile the cache has now. Does not wait for the disk: rows that a crash of Postgres brings back are
+    /// applied again, which changes nothing.
     pub async fn done(&self, ids: &[i64]) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(
                     r#"
+                    WITH relaxed AS MATERIALIZED (
+                        SELECT set_config('synchronous_commit', 'off', true)
+                    )
                     DELETE FROM cache_outbox
+                    USING relaxed
                     WHERE id = ANY($1)
                     "#,
                     ids,

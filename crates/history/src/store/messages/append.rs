@@ -371,7 +371,7 @@ fn answers(
     answers
 }
 
-fn committed(new: &NewMessage, seq: i64, id: Option<Uuid>, time: Option<OffsetDateTime>) -> Message {
+pub(super) fn committed(new: &NewMessage, seq: i64, id: Option<Uuid>, time: Option<OffsetDateTime>) -> Message {
     Message {
         conversation: new.conversation.clone(),
         seq,

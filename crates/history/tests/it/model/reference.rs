@@ -10,6 +10,7 @@ use tidings_history::wire;
 const MOST_MESSAGES: usize = 200;
 const MOST_BYTES: usize = 512 * 1024;
 const LONGEST: usize = 16 * 1024;
+const EARLIEST: i64 = 64;
 
 /// One tail and its lease.
 #[derive(Default)]
@@ -38,21 +39,36 @@ impl Reference {
         let (first, last) = (messages[0].seq, messages[messages.len() - 1].seq);
         self.raise(last);
         let Some(known) = self.last() else { return };
-        if first > known + 1 || messages.iter().any(|message| size(message) > LONGEST) {
+        if first > known + EARLIEST || messages.iter().any(|message| size(message) > LONGEST) {
             self.tail = None;
             return;
         }
+        let whole = self.is_whole();
         if let Some(tail) = &mut self.tail {
-            tail.extend(messages.iter().filter(|message| message.seq > known).cloned());
+            let start = tail[0].seq;
+            for message in messages {
+                let place = tail.partition_point(|there| there.seq < message.seq);
+                let there = tail.get(place).is_some_and(|there| there.seq == message.seq);
+                if place == tail.len() || !whole && !there && message.seq > start {
+                    tail.insert(place, message.clone());
+                }
+            }
             while tail.len() > MOST_MESSAGES || tail.iter().map(size).sum::<usize>() > MOST_BYTES {
                 tail.pop_front();
             }
         }
     }
 
+    /// Whether nothing is missing between its oldest and its newest.
+    fn is_whole(&self) -> bool {
+        let numbers = self.numbers();
+        numbers.windows(2).all(|pair| pair[0] + 1 == pair[1])
+    }
+
     pub(super) fn reach(&mut self, last: i64) -> bool {
         self.raise(last);
-        self.last().is_none_or(|known| known >= last)
+        let numbers = self.numbers();
+        numbers.is_empty() || numbers.contains(&last) || last < numbers[0]
     }
 
     pub(super) fn lease(&mut self, loader: usize) -> bool {
@@ -87,7 +103,7 @@ impl Reference {
     pub(super) fn read(&self, anchor: Anchor, limit: usize, min_seq: i64) -> Option<(i64, Vec<Message>)> {
         let tail = self.tail.as_ref()?;
         let (first, last) = (tail.front()?.seq, tail.back()?.seq);
-        if last < min_seq {
+        if last < min_seq || !self.is_whole() {
             return None;
         }
         let within = |from: i64, to: i64| {
