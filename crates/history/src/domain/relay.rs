@@ -57,6 +57,13 @@ struct Leased {
     ask: Option<Instant>,
 }
 
+impl Leased {
+    /// Whether it is time to ask again.
+    fn is_due(&self) -> bool {
+        self.ask.is_none_or(|ask| ask <= Instant::now())
+    }
+}
+
 /// Messages of one row that are published together.
 #[derive(Debug)]
 struct Part {
@@ -119,9 +126,10 @@ impl Relay {
         }
     }
 
-    /// Says that a shard has news. Whether it is ours, is found out here.
+    /// Says that a shard has news. Whether it is ours, is found out here; if it is time to ask whose it is, it may be.
     pub fn hear(&self, shard: Shard) {
-        if self.ours.load(Ordering::Relaxed) & (1 << shard.get()) != 0 {
+        let ours = self.ours.load(Ordering::Relaxed) & (1 << shard.get()) != 0;
+        if ours || self.leased.try_lock().is_ok_and(|leased| leased.is_due()) {
             self.news.notify_one();
         }
     }
@@ -151,7 +159,7 @@ impl Relay {
     /// The shards that are ours: asked for again now and then.
     async fn lease(&self) -> Result<Vec<Shard>, Error> {
         let mut leased = self.leased.lock().await;
-        if leased.ask.is_none_or(|ask| ask <= Instant::now()) {
+        if leased.is_due() {
             let ask = Instant::now() + RENEWAL;
             let (shards, divided) = self.store.shards.lease(&self.worker, LEASE).await?;
             self.ours.store(shards.iter().fold(0, |ours, shard| ours | (1 << shard.get())), Ordering::Relaxed);
