@@ -64,12 +64,13 @@ struct Account {
 }
 
 impl Account {
-    /// Makes calls until enough have lost their answer; repeats each under its key until it is answered. `call` says whether
+    /// Makes calls, all of which hold `needle`, until enough have lost their answer; repeats each under its key until it is answered. `call` says whether
     /// an earlier call with the key had done it.
     async fn of(world: &World, needle: &str, call: impl AsyncFn(usize) -> Result<bool, Status>) -> Self {
         let wanted = std::env::var("TIDINGS_LOST_ANSWERS").map_or(200, |text| text.parse().expect("a number"));
         let (mut account, begun) = (Self::default(), Instant::now());
         while account.ambiguous < wanted {
+            assert!(account.calls < 20 * wanted, "of {} calls {} lost their answer", account.calls, account.ambiguous);
             let keys = account.calls..account.calls + AT_ONCE;
             world.proxy.lose_answers(needle);
             let first = join_all(keys.clone().map(async |key| call(key).await)).await;
@@ -161,7 +162,7 @@ async fn an_append_whose_answer_is_lost_between_commit_and_reply_is_done_once() 
         Ok(answer.deduplicated)
     };
 
-    let account = Account::of(&world, "COMMIT", append).await;
+    let account = Account::of(&world, "lost-", append).await;
 
     account.tell("AppendMessage", &world);
     let rows: Vec<(i32, i64)> = sqlx::query_as("SELECT substr(client_message_id, 2)::int, seq FROM message ORDER BY 1")
@@ -191,7 +192,7 @@ fn message(key: usize) -> history::AppendMessageRequest {
         conversation_id: format!("hall-{}", key % AT_ONCE),
         sender_id: "ada".to_owned(),
         client_message_id: format!("m{key}"),
-        body: Some(history::Body { content: Some(Content::Text(format!("message {key}"))) }),
+        body: Some(history::Body { content: Some(Content::Text(format!("lost-{key}"))) }),
         ..Default::default()
     }
 }
