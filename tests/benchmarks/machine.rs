@@ -3,9 +3,16 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use crate::process::Programs;
 use crate::root;
+
+/// How long it is waited for a machine that does something else.
+const REST: Duration = Duration::from_mins(3);
 
 /// What there is to know of the machine, before anything runs.
 pub(crate) struct Machine {
@@ -19,14 +26,13 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks around.
     pub(crate) fn look() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.split_once(':'))
                 .map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let load = read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let load = load();
         let changed = !said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
         let commit =
             said("git", &["rev-parse", "--short=12", "HEAD"]) + if changed { " and uncommitted changes" } else { "" };
@@ -75,4 +81,30 @@ fn first_line(program: &Path, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).current_dir(root()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// How many tasks wanted to run, on the average of the last minute.
+fn load() -> f64 {
+    read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
+}
+
+/// Whether a machine of so many cores does little else.
+#[expect(clippy::cast_precision_loss, reason = "few cores")]
+pub(crate) fn is_quiet(load: f64, cores: usize) -> bool {
+    load <= 0.5 * cores as f64
+}
+
+/// Waits until the machine does little else, as after the build of what is to be measured; not for ever.
+pub(crate) async fn rests() {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let deadline = Instant::now() + REST;
+    while !is_quiet(load(), cores) && Instant::now() < deadline {
+        eprint!("\rthe machine is busy ({:.1}), waiting ...", load());
+        sleep(Duration::from_secs(1)).await;
+    }
+    eprintln!();
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }

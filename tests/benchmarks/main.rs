@@ -60,6 +60,9 @@ const QUICK: Plan = Plan {
 #[tokio::main]
 async fn main() {
     let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { WHOLE };
+    if !plan.quick {
+        machine::rests().await;
+    }
     let machine = Machine::look();
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("benchmarks");
     let programs = Programs::find(&scratch.join("peers"));

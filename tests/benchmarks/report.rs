@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::Plan;
 use crate::contest::{Round, Standing, faults, median};
-use crate::machine::Machine;
+use crate::machine::{Machine, is_quiet};
 use crate::process::Programs;
 use crate::survey::Entry;
 
@@ -37,8 +37,7 @@ pub(crate) fn markdown(
     if plan.quick {
         text.push_str("**A quick run, which only shows that it works: its figures mean nothing.**\n\n");
     }
-    #[expect(clippy::cast_precision_loss, reason = "few cores")]
-    if machine.load > 0.5 * machine.cores as f64 {
+    if !is_quiet(machine.load, machine.cores) {
         text.push_str("**The machine was busy with something else: its figures mean little.**\n\n");
     }
     text.push_str("## Where\n\n| | |\n|---|---|\n");
