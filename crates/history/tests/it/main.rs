@@ -12,6 +12,7 @@ mod appends;
 mod authored;
 mod batches;
 mod conversations;
+mod cost;
 mod hot;
 mod limits;
 mod migrations;

@@ -233,13 +233,16 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// After all rows of the outbox are settled, a tail that there is reaches the newest message.
+    /// After all rows of the outbox are settled, a tail that there is reaches the newest message, and is whole.
     async fn settle(&mut self) -> TestCaseResult {
         self.ask().await?;
         let rows = self.relays.pop().unwrap();
         self.repair(rows).await;
         prop_assert!(self.outbox.is_empty());
-        if let Some(slice) = self.tails.read(&self.id, Anchor::Newest, 200, 0).await.unwrap() {
+        let tail = self.redis.tail(self.id.as_str()).await;
+        let slice = self.tails.read(&self.id, Anchor::Newest, 200, 0).await.unwrap();
+        prop_assert_eq!(slice.is_some(), !tail.is_empty(), "a tail that nobody can read: {:?}", tail);
+        if let Some(slice) = slice {
             prop_assert_eq!(slice.last_seq, self.head());
         }
         while let Some(place) = self.loaders.iter().position(|loader| loader.read.is_some()) {
@@ -277,18 +280,39 @@ fn message(id: &ConversationId, seq: i64, size: usize) -> Message {
     }
 }
 
+/// Tails that nobody else knows, and a way past them.
+async fn tails() -> (Tails, Tampering) {
+    let stack = testing::shared().await;
+    let mut args = tidings_redis::Args::new(stack.redis().url().parse().unwrap());
+    args.redis_prefix = testing::key_prefix();
+    args.redis_timeout = Some(crate::support::PATIENCE.into());
+    let lives = Lives { tail: Duration::from_mins(10), lease: Duration::from_mins(10) };
+    let redis = Tampering::connect(stack.redis(), &args.redis_prefix).await;
+    (Tails::new(Redis::open(&args, "history", Role::Cache).unwrap(), lives), redis)
+}
+
+#[tokio::test]
+async fn a_message_that_overtakes_another_waits_in_its_place_and_the_tail_is_not_read_meanwhile() {
+    let (tails, _) = tails().await;
+    let id = ConversationId::new("lobby".to_owned());
+    let message = |seq| message(&id, seq, 10);
+    let token = tails.lease(&id).await.unwrap().unwrap();
+    assert_eq!(tails.load(&id, token, &[1, 2, 3].map(message), 3, false).await.unwrap(), Loaded::Done);
+
+    tails.append(&id, &[message(5)], None).await.unwrap();
+    assert!(tails.read(&id, Anchor::Newest, 200, 0).await.unwrap().is_none(), "4 is missing");
+    assert_eq!(tails.reach(&[(id.clone(), 4), (id.clone(), 5)]).await.unwrap(), [false, true]);
+
+    tails.append(&id, &[message(4)], None).await.unwrap();
+    let slice = tails.read(&id, Anchor::Newest, 200, 0).await.unwrap().unwrap();
+    let numbers: Vec<_> = slice.messages.iter().map(|message| message.seq).collect();
+    assert_eq!((numbers, slice.last_seq), (vec![1, 2, 3, 4, 5], 5));
+}
+
 #[test]
 fn a_tail_under_reordered_repeated_and_lost_applies_equals_the_committed_slice() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (tails, redis) = runtime.block_on(async {
-        let stack = testing::shared().await;
-        let mut args = tidings_redis::Args::new(stack.redis().url().parse().unwrap());
-        args.redis_prefix = testing::key_prefix();
-        args.redis_timeout = Some(crate::support::PATIENCE.into());
-        let lives = Lives { tail: Duration::from_mins(10), lease: Duration::from_mins(10) };
-        let redis = Tampering::connect(stack.redis(), &args.redis_prefix).await;
-        (Tails::new(Redis::open(&args, "history", Role::Cache).unwrap(), lives), redis)
-    });
+    let (tails, redis) = runtime.block_on(tails());
 
     let config = ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(steps in steps())| {

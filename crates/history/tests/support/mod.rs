@@ -138,8 +138,13 @@ impl<'a> Histories<'a> {
 
     /// Lets Postgres learn how much there is of everything, as it would by itself in time.
     pub(crate) async fn analyze(&self) {
+        self.tell("ANALYZE").await;
+    }
+
+    /// Lets Postgres do something.
+    pub(crate) async fn tell(&self, statement: &'static str) {
         let mut connection = PgConnection::connect(&self.database).await.unwrap();
-        sqlx::query("ANALYZE").execute(&mut connection).await.unwrap();
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     }
 
