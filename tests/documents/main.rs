@@ -8,6 +8,7 @@ mod configuration;
 mod errors;
 mod methods;
 mod metrics;
+mod names;
 mod service_config;
 
 use std::path::Path;
