@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod contest;
 mod held;
+mod naive;
 mod races;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "written for the other test binary; these tests need a part of it")]

@@ -1,5 +1,6 @@
 //! The service in process, between servers of the test's choice, and calls to it that read as sentences.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -171,7 +172,11 @@ impl Users {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let serving = tidings_user::serve(config, listener, stop.clone());
-        let serving = tokio::spawn(async { serving.await.unwrap() });
+        Self::running(address, stop, tokio::spawn(async { serving.await.unwrap() })).await
+    }
+
+    /// Whoever serves the contract at an address until it is stopped.
+    pub(crate) async fn running(address: SocketAddr, stop: CancellationToken, serving: JoinHandle<()>) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
         Self { client: UserServiceClient::new(channel), stop: stop.drop_guard(), serving }

@@ -1,0 +1,193 @@
+//! The user cache as it is usually written, over the same table: the wrong way.
+//!
+//! A read asks Redis, else reads Postgres and stores what it found, also that there is nobody. A write changes the row and
+//! stores the new value. Every line of it looks right, and each race in these tests makes it wrong. A profile is no more than
+//! a name here.
+
+use deadpool_redis::redis::{AsyncCommands as _, RedisError};
+use prost::Message as _;
+use sqlx::PgPool;
+use tidings_proto::user as pb;
+use tidings_proto::user::read_info::Source;
+use tidings_proto::user::user_service_server::{UserService, UserServiceServer};
+use tidings_server::Server;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::support::{Users, World};
+
+/// Life of what is cached.
+const TTL_SECONDS: u64 = 600;
+
+/// The naive service.
+pub(crate) struct Naive {
+    postgres: PgPool,
+    redis: deadpool_redis::Pool,
+    prefix: String,
+}
+
+/// A user, or that there is none.
+type Found = Option<pb::User>;
+
+impl Naive {
+    /// Reads through the cache.
+    async fn read(&self, id: &str, min_version: i64) -> Result<(Found, Source), Status> {
+        match self.cached(id).await {
+            Ok(Some(None)) => Ok((None, Source::Redis)),
+            Ok(Some(Some(user))) if user.version >= min_version => Ok((Some(user), Source::Redis)),
+            _ => self.load(id).await,
+        }
+    }
+
+    /// Reads Postgres, and fills the cache.
+    async fn load(&self, id: &str) -> Result<(Found, Source), Status> {
+        let found = self.stored(id).await?;
+        fail::fail_point!("user::before_fill");
+        self.store(id, found.as_ref()).await;
+        Ok((found, Source::Postgres))
+    }
+
+    /// Stores what was just written.
+    async fn written(&self, user: &pb::User) {
+        fail::fail_point!("user::before_apply");
+        self.store(&user.id, Some(user)).await;
+    }
+
+    /// What Redis has under an id, if anything: a user, or that there is none.
+    async fn cached(&self, id: &str) -> Result<Option<Found>, Status> {
+        let mut redis = self.redis.get().await.map_err(away)?;
+        let bytes: Option<Vec<u8>> = redis.get(self.key(id)).await.map_err(away)?;
+        let found = |bytes: Vec<u8>| (!bytes.is_empty()).then(|| pb::User::decode(&*bytes).map_err(away)).transpose();
+        bytes.map(found).transpose()
+    }
+
+    /// Stores a user, or that there is none; goes on without Redis if it does not answer.
+    async fn store(&self, id: &str, found: Option<&pb::User>) {
+        let bytes = found.map(pb::User::encode_to_vec).unwrap_or_default();
+        if let Ok(mut redis) = self.redis.get().await {
+            let _: Result<(), RedisError> = redis.set_ex(self.key(id), bytes, TTL_SECONDS).await;
+        }
+    }
+
+    /// Where `World` looks for values.
+    fn key(&self, id: &str) -> String {
+        format!("{}:user:naive:u:{{{id}}}", self.prefix)
+    }
+
+    async fn stored(&self, id: &str) -> Result<Found, Status> {
+        let query =
+            sqlx::query_as("SELECT display_name, version FROM user_account WHERE id = $1 AND delete_time IS NULL");
+        let row: Option<(String, i64)> = query.bind(id).fetch_optional(&self.postgres).await.map_err(away)?;
+        Ok(row.map(|row| user(id, row)))
+    }
+}
+
+#[tonic::async_trait]
+impl UserService for Naive {
+    async fn create_user(
+        &self,
+        request: Request<pb::CreateUserRequest>,
+    ) -> Result<Response<pb::CreateUserResponse>, Status> {
+        let pb::User { id, display_name, .. } = request.into_inner().user.unwrap_or_default();
+        let query = sqlx::query_as(
+            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+             VALUES ($1, '', $2, '', '', '{}', 1) ON CONFLICT DO NOTHING RETURNING display_name, version",
+        );
+        let row = query.bind(&id).bind(display_name).fetch_optional(&self.postgres).await.map_err(away)?;
+        let user = user(&id, row.ok_or_else(|| Status::already_exists("the id is taken"))?);
+        self.written(&user).await;
+        Ok(Response::new(pb::CreateUserResponse { user: Some(user), deduplicated: false }))
+    }
+
+    async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::GetUserResponse>, Status> {
+        let request = request.into_inner();
+        let (found, source) = match request.consistency() {
+            pb::Consistency::Strong => (self.stored(&request.id).await?, Source::Postgres),
+            _ => self.read(&request.id, request.min_version).await?,
+        };
+        let user = found.ok_or_else(nobody)?;
+        Ok(Response::new(pb::GetUserResponse { user: Some(user), read_info: Some(info(source)) }))
+    }
+
+    async fn batch_get_users(
+        &self,
+        request: Request<pb::BatchGetUsersRequest>,
+    ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
+        use pb::batch_get_users_result::Outcome;
+        let mut results = Vec::new();
+        for id in request.into_inner().ids {
+            let (user, source) = self.read(&id, 0).await?;
+            let outcome = if user.is_some() { Outcome::Found } else { Outcome::NotFound };
+            results.push(pb::BatchGetUsersResult { id, outcome: outcome.into(), user, read_info: Some(info(source)) });
+        }
+        Ok(Response::new(pb::BatchGetUsersResponse { results }))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<pb::UpdateUserRequest>,
+    ) -> Result<Response<pb::UpdateUserResponse>, Status> {
+        let pb::User { id, display_name, .. } = request.into_inner().user.unwrap_or_default();
+        let query = sqlx::query_as(
+            "UPDATE user_account SET display_name = $2, version = version + 1, update_time = now() \
+             WHERE id = $1 AND delete_time IS NULL RETURNING display_name, version",
+        );
+        let row = query.bind(&id).bind(display_name).fetch_optional(&self.postgres).await.map_err(away)?;
+        let user = user(&id, row.ok_or_else(nobody)?);
+        self.written(&user).await;
+        Ok(Response::new(pb::UpdateUserResponse { user: Some(user) }))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<pb::DeleteUserRequest>,
+    ) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        let id = request.into_inner().id;
+        let query = sqlx::query_scalar(
+            "UPDATE user_account SET display_name = '', version = version + 1, delete_time = now() \
+             WHERE id = $1 AND delete_time IS NULL RETURNING version",
+        );
+        let version: Option<i64> = query.bind(&id).fetch_optional(&self.postgres).await.map_err(away)?;
+        let version = version.ok_or_else(nobody)?;
+        fail::fail_point!("user::before_apply");
+        self.store(&id, None).await;
+        Ok(Response::new(pb::DeleteUserResponse { version, delete_time: None }))
+    }
+}
+
+fn user(id: &str, (display_name, version): (String, i64)) -> pb::User {
+    pb::User { id: id.to_owned(), display_name, version, ..Default::default() }
+}
+
+fn info(source: Source) -> pb::ReadInfo {
+    pb::ReadInfo { source: source.into(), ..Default::default() }
+}
+
+fn nobody() -> Status {
+    Status::not_found("there is no such user")
+}
+
+fn away(error: impl std::error::Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl World {
+    /// An instance of the naive service.
+    pub(crate) async fn serve_naive(&self) -> Users {
+        let config = self.config();
+        let postgres = PgPool::connect_lazy(&self.postgres_url).unwrap();
+        let redis = deadpool_redis::Config::from_url(&self.redis_url);
+        let redis = redis.create_pool(Some(deadpool_redis::Runtime::Tokio1)).unwrap();
+        let naive = Naive { postgres: postgres.clone(), redis, prefix: self.prefix.clone() };
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let server = Server::new(&config.server).add(UserServiceServer::new(naive));
+        let serving = server.serve(listener, stop.clone());
+        let serving = tokio::spawn(async move {
+            serving.await.unwrap();
+            postgres.close().await;
+        });
+        Users::running(address, stop, serving).await
+    }
+}

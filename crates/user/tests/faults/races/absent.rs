@@ -1,0 +1,90 @@
+//! Users who are not there yet, or not any more, and caches that know it.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+use super::{BEFORE_APPLY, BEFORE_FILL, reading};
+use crate::contest::{Contestant, Outcome, all_told, races, right, right_within, version_of};
+use crate::held::Held;
+use crate::support::{Users, World, told};
+
+races! {
+    a_user_created_while_a_reader_looks_for_it_is_seen_by_all,
+    a_user_created_after_it_was_not_found_is_seen_at_once_by_its_creator,
+    a_user_created_after_it_was_not_found_is_seen_by_all_after_the_apply,
+    a_deleted_user_is_brought_back_by_no_slow_reader_and_by_nobody_who_would_create_it_again,
+}
+
+/// A read in the background that finds nobody.
+fn finding_nobody(users: &Users) -> JoinHandle<Code> {
+    let mut client = users.client();
+    let request = tidings_proto::user::GetUserRequest { id: "ada".to_owned(), ..Default::default() };
+    tokio::spawn(async move { told(client.get_user(request).await).unwrap_err().code })
+}
+
+async fn a_user_created_while_a_reader_looks_for_it_is_seen_by_all(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = finding_nobody(&here);
+    held.arrived().await;
+    there.create("ada").await.unwrap();
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), Code::NotFound, "what it had read before the creation");
+    all_told([&here, &there], "ada", Some(1)).await
+}
+
+/// There is nobody; that is cached; then there is, and the writer dies before it has told the cache.
+async fn created_and_not_applied(contestant: Contestant, world: &World) -> (Users, Users) {
+    let (here, there) = contestant.two(world).await;
+    assert_eq!(version_of(&there, "ada").await, None);
+    assert!(world.cached("ada"), "that there is none is cached");
+    fail::cfg(BEFORE_APPLY, "panic").unwrap();
+    assert_eq!(here.create("ada").await.unwrap_err().code, Code::Internal);
+    fail::remove(BEFORE_APPLY);
+    assert_eq!(version_of(&there, "ada").await, None, "nobody told the cache");
+    (here, there)
+}
+
+async fn a_user_created_after_it_was_not_found_is_seen_at_once_by_its_creator(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = created_and_not_applied(contestant, &world).await;
+    for users in [&here, &there] {
+        let read = users.get_at_least("ada", 1).await;
+        right("its creator", &read.map(|read| read.version).map_err(|failure| failure.code), &Ok(1))?;
+    }
+    Ok(())
+}
+
+async fn a_user_created_after_it_was_not_found_is_seen_by_all_after_the_apply(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = created_and_not_applied(contestant, &world).await;
+    let _relaying = contestant.serve(&world).await;
+    right_within(Duration::from_secs(2), &there, "ada", Some(1)).await?;
+    right_within(Duration::from_secs(2), &here, "ada", Some(1)).await
+}
+
+async fn a_deleted_user_is_brought_back_by_no_slow_reader_and_by_nobody_who_would_create_it_again(
+    contestant: Contestant,
+) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    there.delete("ada").await.unwrap();
+    right("who would create it again", &there.create("ada").await.unwrap_err().code, &Code::AlreadyExists)?;
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), 1, "what it had read before the deletion");
+    all_told([&here, &there], "ada", None).await?;
+    right("who would create it again", &here.create("ada").await.unwrap_err().code, &Code::AlreadyExists)?;
+    all_told([&here, &there], "ada", None).await
+}

@@ -1,0 +1,135 @@
+//! Readers who fill the cache too late.
+
+use std::time::Duration;
+
+use fail::FailScenario;
+use tidings_proto::user::read_info::Source;
+
+use super::{BEFORE_FILL, reading};
+use crate::contest::{Contestant, Outcome, all_told, races, right};
+use crate::held::Held;
+use crate::support::{SOON, World, eventually};
+
+races! {
+    a_slow_reader_never_overwrites_a_newer_value,
+    a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key,
+    a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more,
+}
+
+async fn a_slow_reader_never_overwrites_a_newer_value(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    there.rename("ada", "second").await.unwrap();
+    assert_eq!(there.get("ada").await.unwrap().version, 2);
+    assert!(world.cached("ada"), "a reader that came later has filled");
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), 1, "what it had read before the change");
+    for users in [&here, &there] {
+        let read = users.get("ada").await.unwrap();
+        right("ada", &(read.version, read.source), &(2, Source::Redis))?;
+    }
+    Ok(())
+}
+
+async fn a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key(contestant: Contestant) -> Outcome {
+    // What Redis forgets while the reader is slow; `f`: another reader fills before that.
+    for forgotten in ["", "l", "f", "fu", "ful"] {
+        let world = World::shared().await;
+        let (here, there) = contestant.two(&world).await;
+        here.create("ada").await.unwrap();
+        world.evict("u", "ada");
+
+        let held = Held::first_at(BEFORE_FILL);
+        let slow = reading(&here);
+        held.arrived().await;
+        there.rename("ada", "second").await.unwrap();
+        if forgotten.contains('f') {
+            assert_eq!(there.get("ada").await.unwrap().version, 2);
+        }
+        if forgotten.contains('u') {
+            assert!(world.evict("u", "ada"));
+        }
+        if forgotten.contains('l') {
+            world.evict("l", "ada");
+        }
+        held.release();
+
+        assert_eq!(slow.await.unwrap(), 1);
+        if contestant.is_tidings() {
+            assert_eq!(world.cached("ada"), forgotten == "f", "the slow reader stored nothing: {forgotten:?}");
+        }
+        all_told([&here, &there], "ada", Some(2)).await?;
+    }
+    Ok(())
+}
+
+async fn a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    there.rename("ada", "second").await.unwrap();
+    for users in [&here, &there] {
+        right("who asks for more", &users.get_at_least("ada", 2).await.unwrap().version, &2)?;
+    }
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), 1);
+    // The naive cache answers those who ask, because it shares no loads, and loses here: it forgets what they found.
+    all_told([&here, &there], "ada", Some(2)).await
+}
+
+// The naive cache has no leases, so the next two have no twin.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_filler_paused_past_its_lease_is_refused() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let users = world.serve_with(|config| config.cache.user_lease_ttl = Duration::from_millis(100).into()).await;
+    users.create("ada").await.unwrap();
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&users);
+    held.arrived().await;
+    eventually("the lease has expired", SOON, async || world.keys("l", "ada").is_empty()).await;
+    world.execute("UPDATE user_account SET version = 2").await; // a change of which no cache ever hears
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), 1);
+    assert!(!world.cached("ada"));
+    assert_eq!(users.get("ada").await.unwrap().version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_filler_whose_lease_another_reader_has_now_is_refused() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let (here, there) = Contestant::Tidings.two(&world).await;
+    here.create("ada").await.unwrap();
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    assert!(world.evict("l", "ada"));
+    let next_held = Held::first_at(BEFORE_FILL);
+    let next = reading(&there);
+    next_held.arrived().await;
+    held.release();
+    assert_eq!(slow.await.unwrap(), 1);
+    assert!(!world.cached("ada"), "the lease is not its own");
+    next_held.release();
+    assert_eq!(next.await.unwrap(), 1);
+
+    assert!(world.cached("ada"), "the other's lease still stood");
+}
