@@ -32,8 +32,10 @@ pub struct Proxy {
 }
 
 /// What connections obey.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Orders {
+    /// Where new connections lead.
+    target: SocketAddr,
     door: Door,
     delay: Duration,
     /// The answer to what holds these bytes is lost.
@@ -43,9 +45,8 @@ struct Orders {
     by_reset: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
-    #[default]
     Open,
     Blackhole,
     Refused,
@@ -59,6 +60,13 @@ struct Seen {
     lost: AtomicU64,
 }
 
+impl Orders {
+    /// Everything as it comes.
+    fn to(target: SocketAddr) -> Self {
+        Self { target, door: Door::Open, delay: Duration::ZERO, needle: None, ended: 0, by_reset: false }
+    }
+}
+
 impl Proxy {
     /// Begins to listen on a free port of 127.0.0.1.
     ///
@@ -68,9 +76,9 @@ impl Proxy {
         // Not a port of the system's choice: it may be the one that a connection to a stopped server gets.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port::free())).await?;
         let address = listener.local_addr()?;
-        let orders = watch::Sender::new(Orders::default());
+        let orders = watch::Sender::new(Orders::to(target));
         let seen = Arc::new(Seen::default());
-        let accepting = tokio::spawn(accept(listener, target, orders.subscribe(), Arc::clone(&seen)));
+        let accepting = tokio::spawn(accept(listener, orders.subscribe(), Arc::clone(&seen)));
         Ok(Self { address, orders, seen, accepting })
     }
 
@@ -120,6 +128,11 @@ impl Proxy {
         self.end(true);
     }
 
+    /// Leads to another server from now on: connections that are open stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        self.orders.send_modify(|orders| orders.target = target);
+    }
+
     /// Loses the answer to whatever holds these bytes: it is carried to the server, and when the server answers, the connection is
     /// reset instead. The caller can not know whether it was done.
     ///
@@ -134,7 +147,7 @@ impl Proxy {
     /// Carries everything as it comes again. A connection of which something was swallowed is reset.
     pub fn heal(&self) {
         self.orders.send_modify(|orders| {
-            *orders = Orders { ended: orders.ended, by_reset: orders.by_reset, ..Orders::default() };
+            *orders = Orders { ended: orders.ended, by_reset: orders.by_reset, ..Orders::to(orders.target) };
         });
     }
 
@@ -150,7 +163,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, orders: watch::Receiver<Orders>, seen: Arc<Seen>) {
+async fn accept(listener: TcpListener, orders: watch::Receiver<Orders>, seen: Arc<Seen>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -169,7 +182,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, orders: watch::Receiv
             connection.seen.open.fetch_add(1, Ordering::SeqCst);
             let _open = Open(Arc::clone(&connection.seen));
             // What fails here the caller notices: its connection closes.
-            let _ = connection.serve(near, target).await;
+            let _ = connection.serve(near).await;
         });
     }
 }
@@ -201,8 +214,9 @@ enum End {
 }
 
 impl Connection {
-    async fn serve(self, mut near: TcpStream, target: SocketAddr) -> io::Result<()> {
-        if self.orders.borrow().door == Door::Refused {
+    async fn serve(self, mut near: TcpStream) -> io::Result<()> {
+        let Orders { target, door, .. } = *self.orders.borrow();
+        if door == Door::Refused {
             return Ok(());
         }
         near.set_nodelay(true)?;

@@ -128,6 +128,19 @@ async fn who_is_refused_is_let_in_after_healing() {
 }
 
 #[tokio::test]
+async fn a_redirected_way_leads_new_connections_to_the_other_server_also_after_healing() {
+    let (proxy, mut stream) = way().await;
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+
+    proxy.redirect(other.local_addr().unwrap());
+    proxy.heal();
+
+    let _redirected = TcpStream::connect(proxy.address()).await.unwrap();
+    timeout(SOON, other.accept()).await.unwrap().unwrap();
+    assert_eq!(say(&mut stream, "as before").await.unwrap(), "as before");
+}
+
+#[tokio::test]
 async fn the_answer_to_what_holds_the_needle_is_lost_though_it_was_done() {
     let (proxy, mut stream) = way().await;
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use fail::FailScenario;
+use tidings_user::Config;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
@@ -37,6 +38,14 @@ impl Contestant {
         match self {
             Self::Tidings => world.serve().await,
             Self::Naive => world.serve_naive().await,
+        }
+    }
+
+    /// Two instances whose settings differ from the usual.
+    pub(crate) async fn two_with(self, world: &World, tune: impl Fn(&mut Config)) -> (Users, Users) {
+        match self {
+            Self::Tidings => (world.serve_with(&tune).await, world.serve_with(&tune).await),
+            Self::Naive => (world.serve_naive_with(&tune).await, world.serve_naive_with(&tune).await),
         }
     }
 
@@ -85,6 +94,11 @@ pub(crate) use races;
 /// Judges an answer.
 pub(crate) fn right<T: PartialEq + fmt::Debug>(what: &str, told: &T, right: &T) -> Outcome {
     if told == right { Ok(()) } else { Err(Wrong(format!("{what}: told {told:?}, right was {right:?}"))) }
+}
+
+/// Judges a count.
+pub(crate) fn at_most(what: &str, counted: i64, most: i64) -> Outcome {
+    if counted <= most { Ok(()) } else { Err(Wrong(format!("{what}: {counted}, at most {most} was right"))) }
 }
 
 /// Judges a plain read at each of these instances: a version, or that there is nobody.

@@ -11,6 +11,7 @@ use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tidings_proto::user::user_service_server::{UserService, UserServiceServer};
 use tidings_server::Server;
+use tidings_user::Config;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -175,7 +176,13 @@ fn away(error: impl std::error::Error) -> Status {
 impl World {
     /// An instance of the naive service.
     pub(crate) async fn serve_naive(&self) -> Users {
-        let config = self.config();
+        self.serve_naive_with(|_| {}).await
+    }
+
+    /// An instance of the naive service whose settings differ from the usual, as far as it has them.
+    pub(crate) async fn serve_naive_with(&self, tune: impl FnOnce(&mut Config)) -> Users {
+        let mut config = self.config();
+        tune(&mut config);
         let postgres = PgPool::connect_lazy(&self.postgres_url).unwrap();
         let redis = deadpool_redis::Config::from_url(&self.redis_url);
         let redis = redis.create_pool(Some(deadpool_redis::Runtime::Tokio1)).unwrap();

@@ -2,6 +2,8 @@
 
 mod absent;
 mod fills;
+mod herds;
+mod reigns;
 mod writes;
 
 use tokio::task::JoinHandle;
