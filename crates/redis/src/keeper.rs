@@ -220,7 +220,7 @@ async fn prove(connection: &mut impl ConnectionLike, channels: &str, role: Role)
 }
 
 /// What names a reign: it changes when a server restarts, with or without its data, and when it is promoted.
-fn reign(info: &str) -> Result<&str, String> {
+pub(crate) fn reign(info: &str) -> Result<&str, String> {
     let id = field(info, "master_replid").and_then(|id| id.get(..10));
     id.ok_or_else(|| "INFO names no master_replid".to_owned())
 }

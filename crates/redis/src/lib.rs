@@ -8,7 +8,8 @@
 //! A breaker before all lanes spares callers the wait for a Redis that does not answer. What is known of a write is
 //! [`Written`], which is more than a result: one without an answer may have been done.
 //!
-//! A [`Subscriber`] is the one connection over which a service hears what others publish.
+//! A [`Subscriber`] is the one connection over which a service hears what others publish, a [`Tracker`] the one over which
+//! it hears which keys of its cache have changed.
 
 mod args;
 mod breaker;
@@ -19,6 +20,7 @@ mod lane;
 mod numbers;
 mod redis;
 mod subscriber;
+mod tracker;
 mod written;
 
 pub use args::{Args, RedisUrl, Role};
@@ -28,6 +30,7 @@ pub use fit::Unfit;
 pub use lane::Lane;
 pub use redis::Redis;
 pub use subscriber::{Session, Subscriber};
+pub use tracker::{Heard, Tracker};
 pub use written::Written;
 
 /// Why Redis can not be used at all: the URL or what it asks for makes no sense to the driver.

@@ -138,6 +138,42 @@ impl Ears {
     }
 }
 
+/// The numbers of the connection over which a service hears which keys have changed.
+pub(crate) struct Tracking {
+    up: Gauge,
+    connects: Counter,
+}
+
+impl Tracking {
+    pub(crate) fn new() -> Self {
+        describe_gauge!(
+            "tidings_redis_tracking_up",
+            "1 while there is a connection on which changed keys are told, else 0: then nothing is kept in memory."
+        );
+        describe_counter!(
+            "tidings_redis_tracking_connects_total",
+            "Connections on which changed keys were told; with each but the first, what was kept in memory was dropped."
+        );
+        let tracking = Self {
+            up: gauge!("tidings_redis_tracking_up"),
+            connects: counter!("tidings_redis_tracking_connects_total"),
+        };
+        tracking.up.set(0);
+        tracking
+    }
+
+    /// A term began.
+    pub(crate) fn began(&self) {
+        self.up.set(1);
+        self.connects.increment(1);
+    }
+
+    /// The term is over.
+    pub(crate) fn ended(&self) {
+        self.up.set(0);
+    }
+}
+
 fn describe() {
     describe_histogram!(
         "tidings_redis_call_seconds",

@@ -12,3 +12,4 @@ mod numbers;
 mod scripts;
 mod subscriber;
 mod support;
+mod tracker;
