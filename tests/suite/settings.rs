@@ -78,7 +78,11 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("user-cache-ttl", "0s", DURATION),
     ("user-fill-wait", "0s", DURATION),
     ("user-lease-ttl", "0s", DURATION),
+    ("user-near-bytes", "64MiB", "expected a number of bytes"),
+    ("user-near-ttl", "0s", DURATION),
+    ("user-relay-gather", "10", DURATION_OR_ZERO),
     ("user-relay-tick", "0s", DURATION),
+    ("user-soft-ttl", "0s", DURATION),
 ];
 
 const DURATION: &str = "expected a duration like 800ms or 5s";
@@ -213,6 +217,7 @@ fn settings_that_contradict_each_other_are_told() {
         |service: &str, arguments: &[&str]| refused(serve(service, service != "broadcast").args(arguments)).join("\n");
 
     let fill = line("user", &["--user-fill-wait=4s", "--user-lease-ttl=3s"]);
+    let soft = line("user", &["--user-soft-ttl=2h", "--user-cache-ttl=1h"]);
     let ring = line("broadcast", &["--broadcast-ring-bytes=2000", "--broadcast-rings-bytes=1000"]);
     let admin = line("lock", &["--listen=127.0.0.1:7403", "--admin-listen=127.0.0.1:7403"]);
 
@@ -222,6 +227,7 @@ fn settings_that_contradict_each_other_are_told() {
         ),
         "{fill}"
     );
+    assert!(soft.starts_with("--user-soft-ttl (TIDINGS_USER_SOFT_TTL): '2h': expected at most the 1h"), "{soft}");
     assert!(
         ring.starts_with("--broadcast-ring-bytes (TIDINGS_BROADCAST_RING_BYTES): '2000': expected at most the 1000"),
         "{ring}"

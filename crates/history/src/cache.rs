@@ -130,7 +130,7 @@ impl Tails {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let mut call = self.append.key(tail_key(&lane, id));
         call.key(lease_key(&lane, id)).arg(self.life());
-        call.arg(TAIL_MESSAGES).arg(TAIL_BYTES).arg(ELEMENT_BYTES).arg(first.seq).arg(last.seq).arg(lane.reign());
+        call.arg(TAIL_MESSAGES).arg(TAIL_BYTES).arg(ELEMENT_BYTES).arg(first.seq).arg(last.seq).arg(&**lane.reign());
         match wake {
             Some(shard) => call.arg(lane.channel(format_args!("{NEWS}"))).arg(shard.get()),
             None => call.arg("").arg(0),
@@ -155,7 +155,7 @@ impl Tails {
             .iter()
             .map(|(id, last)| {
                 let mut call = self.settle.key(tail_key(&lane, id));
-                call.key(lease_key(&lane, id)).arg(*last).arg(lane.reign());
+                call.key(lease_key(&lane, id)).arg(*last).arg(&**lane.reign());
                 call
             })
             .collect();

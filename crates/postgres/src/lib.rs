@@ -5,6 +5,7 @@
 //! work itself, closes a connection whose answer did not come, and translates every error into a [`Fault`] in one place.
 
 mod args;
+mod bulkhead;
 mod fault;
 mod lent;
 mod migrate;
@@ -13,6 +14,7 @@ mod pool;
 mod start;
 
 pub use args::{Args, PostgresUrl};
+pub use bulkhead::Bulkhead;
 pub use fault::Fault;
 pub use migrate::{MigrateError, Migrations};
 pub use pool::Postgres;

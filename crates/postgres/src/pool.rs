@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::lent::Lent;
 use crate::numbers::Numbers;
 use crate::start::{StartError, check_version};
-use crate::{Args, Fault};
+use crate::{Args, Bulkhead, Fault};
 
 /// Connections for relays and sweeps.
 const BACKGROUND_CONNECTIONS: u32 = 4;
@@ -31,6 +31,8 @@ pub struct Postgres {
     place: String,
     callers: Arc<Pool>,
     background: Arc<Pool>,
+    /// The connections for what callers wait for, and how long one is waited for.
+    limits: (u32, Duration),
     work_limit: Duration,
     state: Arc<State>,
 }
@@ -114,6 +116,7 @@ impl Postgres {
             place: args.postgres_url.to_string(),
             callers: pool("callers", args.postgres_connections),
             background: pool("background", BACKGROUND_CONNECTIONS),
+            limits: (args.postgres_connections, acquire),
             work_limit: acquire + statement + GRACE,
             state,
         }
@@ -147,6 +150,20 @@ impl Postgres {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
         self.run_on(&self.callers, work).await
+    }
+
+    /// `percent` of the connections for what callers wait for, as a part of its own.
+    pub fn bulkhead(&self, percent: u32) -> Bulkhead {
+        Bulkhead::new(self.clone(), percent)
+    }
+
+    pub(crate) fn callers_limits(&self) -> (u32, Duration) {
+        self.limits
+    }
+
+    /// Concludes that work found no place in its part of the connections.
+    pub(crate) fn no_place(&self) -> Fault {
+        self.callers.numbers.failed(self.judge(Fault::Exhausted))
     }
 
     /// Runs work that nobody waits for, on the connections kept for such work.

@@ -124,7 +124,7 @@ impl Keeper {
             self.breaker.probed(connected.is_ok());
             match connected {
                 Ok(lane) => {
-                    tracing::info!(lane = number, reign = lane.reign(), "redis connected");
+                    tracing::info!(lane = number, reign = %lane.reign(), "redis connected");
                     (pause, said) = (PAUSE_MIN, false);
                     self.numbers.connected(lane.reign());
                     let lane = Arc::new(lane);
@@ -186,7 +186,7 @@ impl Keeper {
             let proof = prove(&mut lane.connection(), &self.channels, self.needs.role).await;
             self.breaker.probed(proof.is_ok());
             match proof {
-                Ok(info) if reign(&info).is_ok_and(|now| now == lane.reign()) => match self.needs.are_met(&info) {
+                Ok(info) if reign(&info).is_ok_and(|now| now == &**lane.reign()) => match self.needs.are_met(&info) {
                     Ok(()) => unanswered = 0,
                     Err(unfit) => return unfit.to_string(),
                 },

@@ -38,7 +38,7 @@ pub(crate) struct Live {
     channels: Arc<str>,
     /// What every key begins with: the same, and for a cache the reign.
     keys: Arc<str>,
-    reign: Box<str>,
+    reign: Arc<str>,
     role: Role,
     pub(crate) breaker: Arc<Breaker>,
     numbers: Arc<Numbers>,
@@ -50,7 +50,7 @@ impl Live {
     pub(crate) fn new(
         pooled: Connection,
         channels: Arc<str>,
-        reign: Box<str>,
+        reign: Arc<str>,
         role: Role,
         (breaker, numbers): (Arc<Breaker>, Arc<Numbers>),
     ) -> Self {
@@ -78,7 +78,7 @@ impl Live {
     }
 
     /// The reign of the server.
-    pub(crate) fn reign(&self) -> &str {
+    pub(crate) fn reign(&self) -> &Arc<str> {
         &self.reign
     }
 
@@ -165,7 +165,7 @@ impl Lane {
     }
 
     /// The reign of this lane, for scripts that make sure of it: a server may begin another while the connection stays.
-    pub fn reign(&self) -> &str {
+    pub fn reign(&self) -> &Arc<str> {
         self.live.reign()
     }
 

@@ -9,12 +9,13 @@
 mod value;
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
-use tidings_redis::{Call, Cmd, Lane, Redis, Script, cmd};
+use tidings_redis::{Args, Call, Cmd, Lane, OpenError, Redis, Script, Tracker, cmd};
 
-pub use tidings_redis::Error;
+pub use tidings_redis::{Error, Heard};
 pub use value::Cached;
 
 use crate::model::{Record, UserId};
@@ -22,6 +23,12 @@ use crate::model::{Record, UserId};
 /// How much a life in the cache is shortened or lengthened at random, in percent, so that values that were stored
 /// together do not expire together.
 const JITTER_PERCENT: u64 = 15;
+
+/// What our keys begin with, after the prefix.
+pub const SERVICE: &str = "user";
+
+/// What the names of all values begin with.
+const VALUE_NAMES: &str = "u:{";
 
 /// What scripts answer that met another reign than that of their keys.
 const OTHER_REIGN: u8 = 3;
@@ -31,6 +38,8 @@ const OTHER_REIGN: u8 = 3;
 pub struct Lives {
     /// A profile.
     pub present: Duration,
+    /// A profile or the absence of one, until it is read anew while it is still answered.
+    pub soft: Duration,
     /// The knowledge that there is no user.
     pub absent: Duration,
     /// The right to fill.
@@ -51,6 +60,15 @@ pub struct Cache {
 /// The right of one reader to fill one value.
 #[derive(Clone, Copy, Debug)]
 pub struct Token([u8; 16]);
+
+/// What a reader wants to fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// A value that is not there.
+    Absent,
+    /// One that is there, too: it is old.
+    Old,
+}
 
 /// What became of the wish to fill a value.
 #[derive(Debug)]
@@ -76,6 +94,14 @@ pub enum Filled {
     Newer,
 }
 
+/// Has it told which values have changed, of those in one Redis, for as long as the tracker lives. [`whose`] reads the names.
+///
+/// # Errors
+/// The driver's, if the URL can not be used at all.
+pub fn track(args: &Args, hear: impl Fn(Heard<'_>) + Send + Sync + 'static) -> Result<Tracker, OpenError> {
+    Tracker::open(args, SERVICE, VALUE_NAMES, hear)
+}
+
 impl Cache {
     /// The cached profiles in one Redis.
     pub fn new(redis: Redis, lives: Lives) -> Self {
@@ -89,37 +115,39 @@ impl Cache {
         }
     }
 
-    /// The value of one id. One round trip.
-    pub async fn get(&self, id: &UserId) -> Result<Option<Cached>, Error> {
+    /// The value of one id, and the reign that answered. One round trip.
+    pub async fn get(&self, id: &UserId) -> Result<(Option<Cached>, Arc<str>), Error> {
         let mut lane = self.redis.reader().await?;
         let value: Option<Vec<u8>> = lane.send(&Cmd::get(value_key(&lane, id))).await?;
-        Ok(value.and_then(|bytes| value::decode(id, &bytes)))
+        Ok((value.and_then(|bytes| value::decode(id, &bytes)), Arc::clone(lane.reign())))
     }
 
-    /// The values of many ids, in their order. One round trip.
-    pub async fn get_many(&self, ids: &[UserId]) -> Result<Vec<Option<Cached>>, Error> {
+    /// The values of many ids, in their order, and the reign that answered. One round trip.
+    pub async fn get_many(&self, ids: &[UserId]) -> Result<(Vec<Option<Cached>>, Arc<str>), Error> {
         let mut lane = self.redis.reader().await?;
         let mut command = cmd("MGET");
         for id in ids {
             command.arg(value_key(&lane, id));
         }
         let values: Vec<Option<Vec<u8>>> = lane.send(&command).await?;
-        Ok(ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, &bytes))).collect())
+        let values = ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, &bytes)));
+        Ok((values.collect(), Arc::clone(lane.reign())))
     }
 
-    /// Asks for the right to fill one value. One round trip.
+    /// Asks for the right to fill one value that is not there. One round trip.
     pub async fn lease(&self, id: &UserId) -> Result<Leased, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let token = Token(rand::random());
-        let answer = lane.write(&self.lease_call(&lane, id, token)).await.or_again()?;
+        let answer = lane.write(&self.lease_call(&lane, id, token, Fill::Absent)).await.or_again()?;
         Ok(leased(id, token, answer))
     }
 
     /// Asks for the right to fill many values, in their order. One round trip.
-    pub async fn lease_many(&self, ids: &[UserId]) -> Result<Vec<Leased>, Error> {
+    pub async fn lease_many(&self, ids: &[UserId], fill: Fill) -> Result<Vec<Leased>, Error> {
         let mut lane = self.redis.reader().await?;
         let tokens: Vec<Token> = ids.iter().map(|_| Token(rand::random())).collect();
-        let calls: Vec<_> = ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token)).collect();
+        let calls: Vec<_> =
+            ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token, fill)).collect();
         let answers = lane.write_all(&calls).await.or_again()?;
         Ok(ids.iter().zip(tokens).zip(answers).map(|((id, token), answer)| leased(id, token, answer)).collect())
     }
@@ -175,9 +203,10 @@ impl Cache {
         Ok(())
     }
 
-    fn lease_call(&self, lane: &Lane, id: &UserId, token: Token) -> Call<'_> {
+    fn lease_call(&self, lane: &Lane, id: &UserId, token: Token, fill: Fill) -> Call<'_> {
         let mut call = self.lease.prepare_invoke();
-        call.key(value_key(lane, id)).key(lease_key(lane, id)).arg(&token.0[..]).arg(millis(self.lives.lease));
+        call.key(value_key(lane, id)).key(lease_key(lane, id));
+        call.arg(&token.0[..]).arg(millis(self.lives.lease)).arg(u8::from(fill == Fill::Old));
         call
     }
 
@@ -191,8 +220,15 @@ impl Cache {
     fn apply_call(&self, lane: &Lane, id: &UserId, record: &Record) -> Call<'_> {
         let mut call = self.apply.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id));
-        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record)).arg(lane.reign());
+        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record)).arg(&**lane.reign());
         call
+    }
+
+    /// Whether a value is so old that it is to be read anew, which is a little earlier or later for each.
+    pub fn is_old(&self, cached: &Cached) -> bool {
+        let since = cached.read.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let percent = 100 - JITTER_PERCENT + millis(since) % (2 * JITTER_PERCENT + 1);
+        millis(cached.age()) > millis(self.lives.soft) * percent / 100
     }
 
     /// How long a record stays, in milliseconds.
@@ -210,6 +246,12 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("redis", &self.redis).field("lives", &self.lives).finish_non_exhaustive()
     }
+}
+
+/// Whose value it is that is told of by this name.
+pub fn whose(name: &str) -> Option<UserId> {
+    let id = name.strip_prefix(VALUE_NAMES)?.strip_suffix('}')?;
+    Some(UserId::new(id.to_owned()))
 }
 
 fn value_key(lane: &Lane, id: &UserId) -> String {

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidings_server::duration;
 use tidings_server::security::Wrong;
+use tidings_server::{duration, duration_or_zero};
 
 use crate::cache::Lives;
+use crate::domain::Waits;
+use crate::near::Near;
 
 /// What a user service needs to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,6 +50,20 @@ pub struct CacheArgs {
           value_parser = duration)]
     pub user_cache_ttl: humantime::Duration,
 
+    /// Age at which a cached profile is read anew, +-15 %, while it is still answered, e.g. `10m`.
+    #[arg(long, env = "TIDINGS_USER_SOFT_TTL", default_value_t = Self::default().user_soft_ttl, value_name = "DURATION",
+          value_parser = duration)]
+    pub user_soft_ttl: humantime::Duration,
+
+    /// Bytes of profiles that are kept in memory, for as long as Redis tells of changes; 0 keeps none.
+    #[arg(long, env = "TIDINGS_USER_NEAR_BYTES", default_value_t = Self::default().user_near_bytes, value_name = "BYTES")]
+    pub user_near_bytes: u64,
+
+    /// Longest time that a profile is kept in memory without another look into Redis, e.g. `5s`.
+    #[arg(long, env = "TIDINGS_USER_NEAR_TTL", default_value_t = Self::default().user_near_ttl, value_name = "DURATION",
+          value_parser = duration)]
+    pub user_near_ttl: humantime::Duration,
+
     /// Life of the knowledge that there is no user, +-15 % at random, e.g. `15s`.
     #[arg(long, env = "TIDINGS_USER_ABSENT_TTL", default_value_t = Self::default().user_absent_ttl, value_name = "DURATION",
           value_parser = duration)]
@@ -67,16 +83,26 @@ pub struct CacheArgs {
     #[arg(long, env = "TIDINGS_USER_RELAY_TICK", default_value_t = Self::default().user_relay_tick, value_name = "DURATION",
           value_parser = duration)]
     pub user_relay_tick: humantime::Duration,
+
+    /// Time that the relay gathers what was written at this instance before it takes a step, e.g. `10ms`: longer spares
+    /// Postgres, shorter tells watchers earlier.
+    #[arg(long, env = "TIDINGS_USER_RELAY_GATHER", default_value_t = Self::default().user_relay_gather,
+          value_name = "DURATION", value_parser = duration_or_zero)]
+    pub user_relay_gather: humantime::Duration,
 }
 
 impl Default for CacheArgs {
     fn default() -> Self {
         Self {
             user_cache_ttl: Duration::from_hours(24).into(),
+            user_soft_ttl: Duration::from_mins(10).into(),
+            user_near_bytes: 64 << 20,
+            user_near_ttl: Duration::from_secs(5).into(),
             user_absent_ttl: Duration::from_secs(15).into(),
             user_lease_ttl: Duration::from_secs(3).into(),
             user_fill_wait: Duration::from_millis(200).into(),
             user_relay_tick: Duration::from_millis(250).into(),
+            user_relay_gather: Duration::from_millis(10).into(),
         }
     }
 }
@@ -85,20 +111,42 @@ impl CacheArgs {
     /// Says what these settings together are wrong about.
     ///
     /// # Errors
-    /// A wait that outlasts the lease of the reader who is waited for.
+    /// A wait that outlasts the lease of the reader who is waited for; a profile that is gone before it is old.
     pub fn validate(&self) -> Result<(), Wrong> {
-        if *self.user_fill_wait <= *self.user_lease_ttl {
-            return Ok(());
+        if *self.user_fill_wait > *self.user_lease_ttl {
+            let problem = format!(
+                "'{}': expected at most the {} of --user-lease-ttl (TIDINGS_USER_LEASE_TTL): nobody fills later than that",
+                self.user_fill_wait, self.user_lease_ttl
+            );
+            return Err(Wrong::new("--user-fill-wait", "TIDINGS_USER_FILL_WAIT", problem));
         }
-        let problem = format!(
-            "'{}': expected at most the {} of --user-lease-ttl (TIDINGS_USER_LEASE_TTL): nobody fills later than that",
-            self.user_fill_wait, self.user_lease_ttl
-        );
-        Err(Wrong::new("--user-fill-wait", "TIDINGS_USER_FILL_WAIT", problem))
+        if *self.user_soft_ttl > *self.user_cache_ttl {
+            let problem = format!(
+                "'{}': expected at most the {} of --user-cache-ttl (TIDINGS_USER_CACHE_TTL): nothing gets older than that",
+                self.user_soft_ttl, self.user_cache_ttl
+            );
+            return Err(Wrong::new("--user-soft-ttl", "TIDINGS_USER_SOFT_TTL", problem));
+        }
+        Ok(())
+    }
+
+    /// What a reader and the relay wait for.
+    pub fn waits(&self) -> Waits {
+        Waits { fill: *self.user_fill_wait, gather: *self.user_relay_gather }
+    }
+
+    /// The memory of an instance.
+    pub fn near(&self) -> Near {
+        Near::new(self.user_near_bytes, *self.user_near_ttl)
     }
 
     /// How long things stay in the cache.
     pub fn lives(&self) -> Lives {
-        Lives { present: *self.user_cache_ttl, absent: *self.user_absent_ttl, lease: *self.user_lease_ttl }
+        Lives {
+            present: *self.user_cache_ttl,
+            soft: *self.user_soft_ttl,
+            absent: *self.user_absent_ttl,
+            lease: *self.user_lease_ttl,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The use cases and their order of steps.
 //!
-//! Read: cache -> on a miss a lease -> Postgres -> fill. Write: Postgres -> apply -> acknowledge. These invariants hold:
+//! Read: near -> cache -> on a miss a lease -> Postgres -> fill. Write: Postgres -> apply -> acknowledge. These invariants hold:
 //! - **I1** a fill is accepted only over its own lease, taken before the database read began;
 //! - **I2** a write, before it is acknowledged (if Redis answers) and again through the outbox (always), kills leases and
 //!   replaces older values, and never creates a value on an absent key;
@@ -10,134 +10,86 @@
 
 mod batch;
 mod error;
+mod flights;
+mod read;
+mod refresh;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 
-use crate::cache::{self, Cache, Cached, Leased, Token};
-use crate::model::{Change, NewUser, Read, Record, Source, User, UserId};
+use self::flights::Flights;
+use crate::cache::{self, Cache, Heard};
+use crate::model::{Change, NewUser, Record, User, UserId};
+use crate::near::Near;
 use crate::numbers::Numbers;
-use crate::store::{self, Created, Deleted, Store, Updated};
+use crate::store::{Created, Deleted, Store, Updated};
 
-/// The first pause of a reader that waits for another's fill; it doubles with each.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Rows of the outbox that one step of the relay takes: few enough that their profiles, however large, are told to Redis
 /// within its time-out.
 const RELAY_ROWS: i64 = 50;
 
+/// How long somebody waits for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// A reader for another's fill, at most.
+    pub fill: Duration,
+    /// The relay for more to be written here, so that one step serves many writes.
+    pub gather: Duration,
+}
+
 /// The users. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Users {
-    store: Store,
+    store: Arc<Store>,
     cache: Arc<Cache>,
-    fill_wait: Duration,
+    near: Arc<Near>,
+    waits: Waits,
+    /// Loads of single users that are under way.
+    flights: Arc<Flights>,
+    /// Who is read anew while their old profile is still answered.
+    refreshed: Arc<Mutex<HashSet<UserId>>>,
+    /// Something was written here, of which others have to hear.
+    written: Arc<Notify>,
     numbers: Arc<Numbers>,
     tasks: TaskTracker,
 }
 
 impl Users {
-    /// The users of one store behind one cache. A reader waits at most `fill_wait` for another's fill.
-    pub fn new(store: Store, cache: Cache, fill_wait: Duration) -> Self {
-        Self { store, cache: Arc::new(cache), fill_wait, numbers: Numbers::new(), tasks: TaskTracker::new() }
+    /// The users of one store behind one cache and a memory.
+    pub fn new(store: Store, cache: Cache, near: Near, waits: Waits) -> Self {
+        Self {
+            store: Arc::new(store),
+            cache: Arc::new(cache),
+            near: Arc::new(near),
+            waits,
+            flights: Arc::default(),
+            refreshed: Arc::default(),
+            written: Arc::default(),
+            numbers: Numbers::new(),
+            tasks: TaskTracker::new(),
+        }
     }
 
-    /// Reads one user, at `min_version` or above.
-    pub async fn get(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        Ok(self.counted(self.read(id, min_version).await?))
-    }
-
-    /// Reads one user from Postgres, filling nothing.
-    pub async fn get_strong(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        Ok(self.counted(self.read_stored(id, min_version).await?))
-    }
-
-    /// Reads the cache, and what it does not have from Postgres.
-    async fn read(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        match self.cache.get(id).await {
-            Ok(Some(cached)) => self.answer(id, cached, min_version).await,
-            Ok(None) => self.load(id, min_version).await,
-            Err(error) => {
-                self.missed(&error);
-                self.read_stored(id, min_version).await
+    /// Draws the conclusions of what is heard of the cache. Does not block.
+    pub fn hear(&self, heard: Heard<'_>) {
+        match heard {
+            Heard::Began(reign) => self.near.begin(reign),
+            Heard::Changed(name) => {
+                if let Some(id) = cache::whose(name) {
+                    self.near.forget(&id);
+                    self.flights.filled(&id);
+                }
             }
+            Heard::Flushed => self.near.forget_all(),
+            Heard::Ended => self.near.end(),
         }
-    }
-
-    /// Reads Postgres.
-    async fn read_stored(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        let record = self.store.accounts.read(id).await?;
-        stored(record, min_version)
-    }
-
-    /// Reads a user whom the cache does not have, and fills the cache under a lease.
-    async fn load(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        let leased = self.cache.lease(id).await.inspect(|leased| self.numbers.leased(leased));
-        let token = match leased {
-            Ok(Leased::Granted(token)) => token,
-            Ok(Leased::Present(cached)) => return self.answer(id, cached, min_version).await,
-            Ok(Leased::Taken) => return self.await_fill(id, min_version).await,
-            Ok(Leased::Unreadable) => return self.read_stored(id, min_version).await,
-            Err(error) => {
-                self.missed(&error);
-                return self.read_stored(id, min_version).await;
-            }
-        };
-        let id = id.clone();
-        let record = self.undisturbed(move |users| async move { users.read_and_fill(&id, token).await }).await?;
-        stored(record, min_version)
-    }
-
-    /// Reads Postgres under a lease, and fills the cache; gives the lease back if there is nothing to fill.
-    async fn read_and_fill(&self, id: &UserId, token: Token) -> Result<Record, Error> {
-        let read = self.store.accounts.read(id).await;
-        fail::fail_point!("user::before_fill");
-        let told = match &read {
-            Ok(record) => self.cache.fill(id, token, record).await.map(drop),
-            Err(_) => self.cache.release(id, token).await,
-        };
-        if let Err(error) = told {
-            self.missed(&error);
-        }
-        Ok(read?)
-    }
-
-    /// Waits for what another reader is about to fill; reads Postgres itself if that takes too long.
-    async fn await_fill(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        let deadline = Instant::now() + self.fill_wait;
-        let mut pause = PAUSE_MIN;
-        while Instant::now() + pause <= deadline {
-            sleep(pause).await;
-            pause *= 2;
-            match self.cache.get(id).await {
-                Ok(Some(cached)) => return self.answer(id, cached, min_version).await,
-                Ok(None) => {}
-                Err(_) => break,
-            }
-        }
-        self.read_stored(id, min_version).await
-    }
-
-    /// Answers with what is cached, if that is enough.
-    ///
-    /// That there is no user is told only while Postgres answers: one may have been created of whom the cache has not heard.
-    async fn answer(&self, id: &UserId, cached: Cached, min_version: i64) -> Result<Read, Error> {
-        match cached.record {
-            ref record if record.version() < min_version => self.renew(id, min_version).await,
-            Record::Absent { .. } if !self.store.answers() => self.read_stored(id, min_version).await,
-            _ => Ok(self.cached(cached)),
-        }
-    }
-
-    /// Reads a user of whom the cache has less than was asked for, and tells the cache.
-    async fn renew(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
-        let record = self.store.accounts.read(id).await?;
-        self.apply(id, &record).await;
-        stored(record, min_version)
     }
 
     /// Creates a user. The boolean says whether an earlier call had.
@@ -186,10 +138,17 @@ impl Users {
         .await
     }
 
+    /// Waits until something was written here of which others have to hear, and a little longer.
+    pub async fn news(&self) {
+        self.written.notified().await;
+        sleep(self.waits.gather).await;
+    }
+
     /// One step of the relay: brings the cache up to date with what was committed, and says whether there may be more.
     ///
     /// What is applied is the profile *as it is now*, so neither order nor repetition matters.
     pub async fn relay(&self) -> Result<bool, Error> {
+        self.numbers.near(self.near.size());
         let pending = self.store.outbox.pending(RELAY_ROWS).await?;
         self.numbers.waits(pending.first().map(|row| row.age));
         if pending.is_empty() {
@@ -229,10 +188,13 @@ impl Users {
         user
     }
 
-    /// Tells the cache of a commit.
+    /// Tells the cache of a commit; nobody who comes from now on is answered with what was before it.
     async fn tell(&self, id: &UserId, record: &Record) {
+        self.written.notify_one();
         fail::fail_point!("user::before_apply");
         self.apply(id, record).await;
+        self.near.forget(id);
+        self.flights.outdate(id);
     }
 
     /// Applies what Postgres has; if Redis does not take it, the outbox will.
@@ -251,29 +213,5 @@ impl Users {
                 tracing::debug!(%error, "going on without redis");
             }
         }
-    }
-
-    /// Counts what is answered.
-    fn counted(&self, read: Read) -> Read {
-        self.numbers.read(&read);
-        read
-    }
-
-    fn cached(&self, cached: Cached) -> Read {
-        Read { record: cached.record, source: Source::Redis, age: cached.age, stale: !self.store.answers() }
-    }
-}
-
-/// What Postgres said, if that is enough. An absent user is told as such whatever version was asked for.
-fn stored(record: Record, min_version: i64) -> Result<Read, Error> {
-    match record {
-        Record::Present(user) if user.version < min_version => Err(Error::VersionAhead { version: user.version }),
-        record => Ok(Read { record, source: Source::Postgres, age: Duration::ZERO, stale: false }),
-    }
-}
-
-impl From<store::Error> for Error {
-    fn from(fault: store::Error) -> Self {
-        Self::Store(fault)
     }
 }

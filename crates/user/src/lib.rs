@@ -1,12 +1,14 @@
 //! The user service: profiles, few writes, very many reads. Postgres is the truth, Redis the cache in front of it.
 //!
-//! A call goes `rpc -> domain -> {store, cache} -> model`; which of store and cache is touched first is decided in
-//! [`domain`], where the invariants stand. `tasks::relay` repairs the cache where a writer could not.
+//! A call goes `rpc -> domain -> {store, cache, near} -> model`; which of them is touched first is decided in [`domain`], where
+//! the invariants stand. `tasks::relay` repairs the cache where a writer could not; what Redis says of changes keeps the memory
+//! of the instance, [`near`], from answering what is outdated.
 
 pub mod cache;
 pub mod config;
 pub mod domain;
 pub mod model;
+pub mod near;
 mod numbers;
 pub mod rpc;
 pub mod store;
@@ -52,10 +54,15 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new(&MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-user");
     let postgres = database.postgres();
-    let redis = open_redis(&config.redis, "user", Role::Cache).await?;
+    let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.lives());
-    let users = domain::Users::new(store::Store::new(postgres), cache, *config.cache.user_fill_wait);
+    let users = domain::Users::new(store::Store::new(postgres), cache, config.cache.near(), config.cache.waits());
+    let hearing = users.clone();
+    let _tracker = match config.cache.user_near_bytes {
+        0 => None,
+        _ => Some(cache::track(&config.redis, move |heard| hearing.hear(heard)).map_err(ServeError::Redis)?),
+    };
 
     let server = Server::new(&config.server);
     let mut tasks = Tasks::new(shutdown);

@@ -48,6 +48,15 @@ pub struct Profile {
     pub attributes: BTreeMap<String, String>,
 }
 
+impl Profile {
+    /// How many bytes its texts have.
+    pub fn bytes(&self) -> usize {
+        let Self { handle, display_name, age: _, avatar_uri, bio, attributes } = self;
+        let attributes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        handle.len() + display_name.len() + avatar_uri.len() + bio.len() + attributes
+    }
+}
+
 /// A user at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -145,6 +154,8 @@ pub struct Read {
 /// The layer that answered a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// The memory of this instance.
+    Near,
     /// The cache.
     Redis,
     /// The truth.

@@ -11,6 +11,7 @@ use crate::model::{Read, Source};
 
 /// The numbers of the service.
 pub(crate) struct Numbers {
+    from_near: Counter,
     from_redis: Counter,
     from_postgres: Counter,
     stale: Counter,
@@ -19,7 +20,10 @@ pub(crate) struct Numbers {
     present: Counter,
     unreadable: Counter,
     without_redis: Counter,
+    refreshed: Counter,
     relayed: Counter,
+    near_users: Gauge,
+    near_bytes: Gauge,
     outbox_age: Gauge,
 }
 
@@ -29,6 +33,7 @@ impl Numbers {
         let reads = |source| counter!("tidings_user_reads_total", "source" => source);
         let leases = |outcome| counter!("tidings_user_leases_total", "outcome" => outcome);
         Arc::new(Self {
+            from_near: reads("near"),
             from_redis: reads("redis"),
             from_postgres: reads("postgres"),
             stale: counter!("tidings_user_stale_reads_total"),
@@ -37,6 +42,9 @@ impl Numbers {
             present: leases("present"),
             unreadable: leases("unreadable"),
             without_redis: counter!("tidings_user_without_redis_total"),
+            refreshed: counter!("tidings_user_refreshed_total"),
+            near_users: gauge!("tidings_user_near_users"),
+            near_bytes: gauge!("tidings_user_near_bytes"),
             relayed: counter!("tidings_user_relayed_total"),
             outbox_age: gauge!("tidings_user_outbox_oldest_seconds"),
         })
@@ -45,6 +53,7 @@ impl Numbers {
     /// A user was read.
     pub(crate) fn read(&self, read: &Read) {
         match read.source {
+            Source::Near => self.from_near.increment(1),
             Source::Redis => self.from_redis.increment(1),
             Source::Postgres => self.from_postgres.increment(1),
         }
@@ -68,6 +77,18 @@ impl Numbers {
         self.without_redis.increment(1);
     }
 
+    /// So many old profiles were read anew.
+    pub(crate) fn refreshed(&self, users: usize) {
+        self.refreshed.increment(users as u64);
+    }
+
+    /// So much is in the memory of this instance.
+    #[expect(clippy::cast_precision_loss, reason = "2^52 bytes are more than there are")]
+    pub(crate) fn near(&self, (users, bytes): (u64, u64)) {
+        self.near_users.set(users as f64);
+        self.near_bytes.set(bytes as f64);
+    }
+
     /// The relay has told the cache of what so many rows of the outbox said.
     pub(crate) fn relayed(&self, rows: usize) {
         self.relayed.increment(rows as u64);
@@ -88,7 +109,7 @@ impl fmt::Debug for Numbers {
 fn describe() {
     describe_counter!(
         "tidings_user_reads_total",
-        "Users that were read, each of a batch for itself, by the layer that answered: redis is a hit."
+        "Users that were read, each of a batch for itself, by the layer that answered: near and redis are hits."
     );
     describe_counter!("tidings_user_stale_reads_total", "Users that were read from the cache while Postgres was away.");
     describe_counter!(
@@ -98,6 +119,16 @@ fn describe() {
     describe_counter!(
         "tidings_user_without_redis_total",
         "Steps that went on without Redis, because it did not do them."
+    );
+    describe_counter!(
+        "tidings_user_refreshed_total",
+        "Old profiles in Redis that were read anew, while they were still answered."
+    );
+    describe_gauge!("tidings_user_near_users", "Users in the memory of this instance, about.");
+    describe_gauge!(
+        "tidings_user_near_bytes",
+        Unit::Bytes,
+        "Bytes that they take, about; never more than --user-near-bytes."
     );
     describe_counter!("tidings_user_relayed_total", "Rows of the outbox whose users the relay has told the cache of.");
     describe_gauge!(

@@ -202,6 +202,7 @@ pub fn cached_user(mut user: pb::User) -> Option<User> {
 pub fn read_info(read: &Read) -> pb::ReadInfo {
     pb::ReadInfo {
         source: match read.source {
+            Source::Near => pb::read_info::Source::Near.into(),
             Source::Redis => pb::read_info::Source::Redis.into(),
             Source::Postgres => pb::read_info::Source::Postgres.into(),
         },

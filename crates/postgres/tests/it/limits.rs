@@ -151,3 +151,35 @@ async fn a_connection_that_ends_under_a_work_leaves_it_in_doubt() {
     assert!(matches!(fault, Fault::Ambiguous(Some(_))) && fault.is_away(), "{fault:?}");
     eventually("there is another connection", async || ask(&postgres, "SELECT 1").await.is_ok()).await;
 }
+
+#[tokio::test]
+async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
+    let stack = testing::shared().await;
+    let mut args = Args::new(testing::database(stack, &MIGRATIONS, "bulkhead").await.parse().unwrap());
+    args.postgres_connections = 3;
+    args.postgres_acquire_timeout = Duration::from_millis(500).into();
+    args.postgres_statement_timeout = Duration::from_secs(10).into();
+    let postgres = Postgres::connect(&args, "test").await.unwrap();
+    let part = postgres.bulkhead(70);
+    let enough = tokio::sync::Semaphore::new(0);
+    let hold = || {
+        part.run(async |_| {
+            let _ = enough.acquire().await;
+            Ok(())
+        })
+    };
+    let others = async {
+        let fault = part.run(async |_| Ok(())).await.unwrap_err();
+        let answer = ask(&postgres, "SELECT 7").await;
+        enough.add_permits(2);
+        (fault, answer)
+    };
+
+    let (first, second, (fault, answer)) = tokio::join!(hold(), hold(), others);
+
+    assert!(matches!(fault, Fault::Exhausted), "{fault:?}");
+    assert_eq!(answer.unwrap(), 7, "other work goes on");
+    first.unwrap();
+    second.unwrap();
+    part.run(async |_| Ok(())).await.unwrap();
+}

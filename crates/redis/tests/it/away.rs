@@ -165,13 +165,13 @@ async fn a_call_to_a_stopped_redis_ends_at_its_time_out() {
 async fn a_server_that_begins_another_reign_while_the_connection_stays_is_noticed() {
     let (stack, other) = (own().await, own().await);
     let redis = open(&stack, 1, LONG);
-    let before = connected(&redis).await.reign().to_owned();
+    let before = connected(&redis).await.reign().clone();
 
     // Its first replica makes a server take a new replication id; no client is disconnected.
     let mut replica = redis::Client::open(other.redis().url()).unwrap().get_connection().unwrap();
     cmd("REPLICAOF").arg("127.0.0.1").arg(stack.redis().port()).exec(&mut replica).unwrap();
 
-    eventually("another reign", async || redis.reader().await.is_ok_and(|lane| lane.reign() != before)).await;
+    eventually("another reign", async || redis.reader().await.is_ok_and(|lane| *lane.reign() != before)).await;
 }
 
 #[tokio::test]

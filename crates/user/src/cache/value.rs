@@ -21,8 +21,15 @@ const ABSENT: u8 = 2;
 pub struct Cached {
     /// What is known.
     pub record: Record,
+    /// When it was read, by the clock of the instance that did.
+    pub read: SystemTime,
+}
+
+impl Cached {
     /// How long ago it was read, by the clocks of two instances.
-    pub age: Duration,
+    pub fn age(&self) -> Duration {
+        SystemTime::now().duration_since(self.read).unwrap_or_default()
+    }
 }
 
 pub(super) fn encode(record: &Record, read: SystemTime) -> Vec<u8> {
@@ -54,7 +61,7 @@ pub(super) fn decode(id: &UserId, bytes: &[u8]) -> Option<Cached> {
         ABSENT => Record::Absent { version },
         _ => return None,
     };
-    Some(Cached { record, age: SystemTime::now().duration_since(read).unwrap_or_default() })
+    Some(Cached { record, read })
 }
 
 #[cfg(test)]

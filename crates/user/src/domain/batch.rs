@@ -1,10 +1,10 @@
 //! Many users in one call: one read of the cache, one of Postgres, one round of leases, one of fills.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
+use super::read::from_postgres;
 use super::{Error, Users};
-use crate::cache::{Leased, Token};
+use crate::cache::{Fill, Leased, Token};
 use crate::model::{Read, Record, Source, UserId};
 
 impl Users {
@@ -18,83 +18,110 @@ impl Users {
     }
 
     async fn read_many(&self, ids: &[UserId], strong: bool) -> Result<BTreeMap<UserId, Read>, Error> {
-        let ids: Vec<UserId> = ids.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let ids: BTreeSet<UserId> = ids.iter().cloned().collect();
         if strong {
-            return self.without_cache(&ids).await;
+            let ids: Vec<UserId> = ids.into_iter().collect();
+            return Ok(all(&ids, self.store.accounts.read_many(&ids).await?));
         }
-        let values = match self.cache.get_many(&ids).await {
-            Ok(values) => values,
-            Err(error) => {
-                self.missed(&error);
-                return self.without_cache(&ids).await;
-            }
-        };
         let mut known = BTreeMap::new();
-        let mut missing = Vec::new();
-        for (id, value) in ids.into_iter().zip(values) {
-            match value.map(|cached| self.cached(cached)) {
-                // That there is no user is told only while Postgres answers, as for one.
-                Some(Read { record: Record::Absent { .. }, stale: true, .. }) | None => missing.push(id),
+        let mut asked = Vec::new();
+        for id in ids {
+            match self.read_near(&id, 0) {
                 Some(read) => drop(known.insert(id, read)),
+                None => asked.push(id),
             }
         }
-        if !missing.is_empty() {
-            self.load_many(missing, &mut known).await?;
+        if !asked.is_empty() {
+            self.read_cache(asked, &mut known).await?;
         }
         Ok(known)
     }
 
-    async fn without_cache(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Read>, Error> {
-        Ok(self.read_postgres(ids).await?.into_iter().map(|(id, record)| (id, postgres(record))).collect())
+    /// Reads what the memory of this instance did not have.
+    async fn read_cache(&self, ids: Vec<UserId>, known: &mut BTreeMap<UserId, Read>) -> Result<(), Error> {
+        let tickets: Vec<_> = ids.iter().map(|id| self.near.ticket(id)).collect();
+        let (values, reign) = match self.cache.get_many(&ids).await {
+            Ok(values) => values,
+            Err(error) => {
+                self.missed(&error);
+                return self.load_many(&ids, &BTreeMap::new(), known).await;
+            }
+        };
+        let (mut missing, mut old) = (Vec::new(), Vec::new());
+        for ((id, ticket), value) in ids.into_iter().zip(tickets).zip(values) {
+            let Some(cached) = value else {
+                missing.push(id);
+                continue;
+            };
+            if let Some(ticket) = ticket {
+                self.near.keep(ticket, &reign, &id, &cached);
+            }
+            if self.cache.is_old(&cached) {
+                old.push(id.clone());
+            }
+            match self.believed(cached, Source::Redis) {
+                Some(read) => drop(known.insert(id, read)),
+                None => missing.push(id),
+            }
+        }
+        if !old.is_empty() {
+            self.refresh(old);
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let tokens = self.lease_many(&missing).await;
+        self.load_many(&missing, &tokens, known).await
     }
 
-    /// Reads what the cache did not have, and fills what nobody else is about to fill.
-    async fn load_many(&self, missing: Vec<UserId>, known: &mut BTreeMap<UserId, Read>) -> Result<(), Error> {
-        let leases = self.cache.lease_many(&missing).await.unwrap_or_else(|error| {
+    /// Asks for the right to fill what the cache did not have.
+    async fn lease_many(&self, missing: &[UserId]) -> BTreeMap<UserId, Token> {
+        let leases = self.cache.lease_many(missing, Fill::Absent).await.unwrap_or_else(|error| {
             self.missed(&error);
             Vec::new()
         });
-        for leased in &leases {
-            self.numbers.leased(leased);
+        let mut tokens = BTreeMap::new();
+        for (id, leased) in missing.iter().zip(leases) {
+            self.numbers.leased(&leased);
+            if let Leased::Granted(token) = leased {
+                tokens.insert(id.clone(), token);
+            }
         }
-        let tokens: BTreeMap<UserId, Token> = missing
-            .iter()
-            .zip(leases)
-            .filter_map(|(id, lease)| match lease {
-                Leased::Granted(token) => Some((id.clone(), token)),
-                Leased::Taken | Leased::Present(_) | Leased::Unreadable => None,
-            })
-            .collect();
-        let records = match self.read_postgres(&missing).await {
-            Ok(records) => records,
-            Err(error) if !known.is_empty() && error.is_away() => {
+        tokens
+    }
+
+    /// Reads what the cache did not have, and fills what nobody else is about to fill.
+    async fn load_many(
+        &self,
+        missing: &[UserId],
+        tokens: &BTreeMap<UserId, Token>,
+        known: &mut BTreeMap<UserId, Read>,
+    ) -> Result<(), Error> {
+        let records = match self.store.accounts.load_many(missing).await {
+            Ok(records) => all(missing, records),
+            Err(fault) if !known.is_empty() && fault.is_away() => {
                 // What is known is told, and that it may be old.
                 for read in known.values_mut() {
                     read.stale = true;
                 }
                 return Ok(());
             }
-            Err(error) => return Err(error),
+            Err(fault) => return Err(fault.into()),
         };
         let fills: Vec<_> =
-            records.iter().filter_map(|(id, record)| Some((id.clone(), *tokens.get(id)?, record.clone()))).collect();
+            records.iter().filter_map(|(id, read)| Some((id.clone(), *tokens.get(id)?, read.record.clone()))).collect();
         if let Err(error) = self.cache.fill_many(&fills).await {
             self.missed(&error);
         }
-        known.extend(records.into_iter().map(|(id, record)| (id, postgres(record))));
+        known.extend(records);
         Ok(())
-    }
-
-    /// One statement; ids without a row are told as absent.
-    async fn read_postgres(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Error> {
-        let mut records = self.store.accounts.read_many(ids).await?;
-        for id in ids {
-            records.entry(id.clone()).or_insert(Record::Absent { version: 0 });
-        }
-        Ok(records)
     }
 }
 
-fn postgres(record: Record) -> Read {
-    Read { record, source: Source::Postgres, age: Duration::ZERO, stale: false }
+/// What Postgres said of all these; ids without a row are told as absent.
+fn all(ids: &[UserId], mut records: BTreeMap<UserId, Record>) -> BTreeMap<UserId, Read> {
+    for id in ids {
+        records.entry(id.clone()).or_insert(Record::Absent { version: 0 });
+    }
+    records.into_iter().map(|(id, record)| (id, from_postgres(record))).collect()
 }

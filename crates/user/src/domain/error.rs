@@ -1,10 +1,12 @@
 //! What can go wrong, in the words of the service.
 
+use std::sync::Arc;
+
 use crate::model::UserId;
 use crate::{cache, store};
 
-/// Why a use case failed.
-#[derive(Debug, thiserror::Error)]
+/// Why a use case failed. Cheap to clone: many may have waited for the same.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such user.
     #[error("there is no user {id}")]
@@ -41,10 +43,10 @@ pub enum Error {
     },
     /// Postgres failed; after `Ambiguous` a write may have been done.
     #[error("user store failed")]
-    Store(#[source] store::Error),
+    Store(#[source] Arc<store::Error>),
     /// Redis failed where nothing goes on without it: in the relay.
     #[error("user cache failed")]
-    Cache(#[from] cache::Error),
+    Cache(#[source] Arc<cache::Error>),
     /// The work was cut off; a write may have been done.
     #[error("cut off by a panic or the end of the process")]
     Aborted,
@@ -54,5 +56,17 @@ impl Error {
     /// Whether Postgres does not answer.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Store(fault) if fault.is_away())
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(fault: store::Error) -> Self {
+        Self::Store(Arc::new(fault))
+    }
+}
+
+impl From<cache::Error> for Error {
+    fn from(error: cache::Error) -> Self {
+        Self::Cache(Arc::new(error))
     }
 }

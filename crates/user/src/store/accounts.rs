@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use sqlx::types::Json;
-use tidings_postgres::{Fault, Postgres};
+use tidings_postgres::{Bulkhead, Fault, Postgres};
 
 use super::row::Row;
 use crate::model::{Change, NewUser, Record, User, UserId};
@@ -13,7 +13,12 @@ use crate::model::{Change, NewUser, Record, User, UserId};
 #[derive(Clone, Debug)]
 pub struct Accounts {
     postgres: Postgres,
+    /// The way of reads that a cache could have spared us.
+    loads: Bulkhead,
 }
+
+/// How much of the connections such reads may take: with a cold cache, or none, writes still find one.
+const LOADS_PERCENT: u32 = 70;
 
 /// What became of a creation.
 #[derive(Clone, Debug)]
@@ -72,7 +77,20 @@ fn handle_key(handle: &str) -> Option<String> {
 
 impl Accounts {
     pub(super) fn new(postgres: Postgres) -> Self {
-        Self { postgres }
+        Self { loads: postgres.bulkhead(LOADS_PERCENT), postgres }
+    }
+
+    /// What is known under an id that the cache could not tell of.
+    pub async fn load(&self, id: &UserId) -> Result<Record, Fault> {
+        let rows = self.loads.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
+        Ok(rows.into_iter().next().map_or(Record::Absent { version: 0 }, Row::into_record))
+    }
+
+    /// What is known under each of at most 500 ids that the cache could not tell of; ids without a row are left out.
+    pub async fn load_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows = self.loads.run(async |connection| rows(connection, &ids).await).await?;
+        Ok(by_id(rows))
     }
 
     /// What is known under an id.
@@ -85,14 +103,14 @@ impl Accounts {
     pub async fn read_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.postgres.run(async |connection| rows(connection, &ids).await).await?;
-        Ok(rows.into_iter().map(|row| (row.id(), row.into_record())).collect())
+        Ok(by_id(rows))
     }
 
     /// Like [`Accounts::read_many`], on the connections for background work.
     pub async fn read_for_relay(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.postgres.run_background(async |connection| rows(connection, &ids).await).await?;
-        Ok(rows.into_iter().map(|row| (row.id(), row.into_record())).collect())
+        Ok(by_id(rows))
     }
 
     /// Creates a user, or says who stands against it.
@@ -328,6 +346,10 @@ impl Accounts {
             Record::Absent { .. } => Deleted::NotFound,
         })
     }
+}
+
+fn by_id(rows: Vec<Row>) -> BTreeMap<UserId, Record> {
+    rows.into_iter().map(|row| (row.id(), row.into_record())).collect()
 }
 
 async fn rows(connection: &mut sqlx::PgConnection, ids: &[String]) -> Result<Vec<Row>, sqlx::Error> {

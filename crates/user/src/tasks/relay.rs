@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidings_server::repeat;
+use tidings_server::repeat_on;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::Users;
 
-/// Relays every `tick` until told to stop.
+/// Relays when something was written here, and every `tick`, until told to stop.
 pub async fn run(users: Users, tick: Duration, stop: CancellationToken) {
-    repeat("the relay to the cache", tick, stop, || users.relay()).await;
+    repeat_on(|| users.news(), "the relay to the cache", tick, stop, || users.relay()).await;
 }

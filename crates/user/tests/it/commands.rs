@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidings_proto::user::read_info::Source;
 
-use super::support::{Users, World};
+use super::support::{NEVER, SOON, Users, World, eventually};
 
 /// Calls of commands since the last look. What scripts call is counted, too.
 fn commands(world: &World) -> BTreeMap<String, u64> {
@@ -77,4 +77,21 @@ async fn every_key_expires() {
     assert!((20 * hours..=28 * hours).contains(&life("ada")));
     users.delete("ada").await.unwrap();
     assert!((1..=17_250).contains(&life("ada")));
+}
+
+#[tokio::test]
+async fn a_read_from_memory_costs_no_command() {
+    let world = World::own().await;
+    let users = world.serve_near_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+    users.create("ada").await.unwrap();
+    eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
+    users.remember("ada").await;
+    commands(&world);
+
+    for _ in 0..100 {
+        assert_eq!(users.get("ada").await.unwrap().source, Source::Near);
+        assert_eq!(users.batch(&["ada"]).await.unwrap()[0].read_info.unwrap().source(), Source::Near);
+    }
+
+    assert_eq!(commands(&world), counts([]));
 }

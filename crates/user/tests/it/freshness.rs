@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
-use super::support::{NEVER, SOON, Users, World, eventually, told};
+use super::support::{SOON, Users, World, eventually, no_relay, told};
 
 #[tokio::test]
 async fn an_update_is_seen_by_the_next_read_on_any_instance_if_redis_answered_the_write() {
@@ -34,7 +34,7 @@ async fn cut_off(world: &World) -> Users {
     nowhere
         .serve_with(|config| {
             config.redis.redis_timeout = Some(Duration::from_millis(20).into());
-            config.cache.user_relay_tick = NEVER.into();
+            no_relay(config);
         })
         .await
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tidings_devstack::testing;
 use tidings_redis::{Redis, Role};
-use tidings_user::cache::{Cache, Filled, Leased, Lives, Token};
+use tidings_user::cache::{Cache, Fill, Filled, Leased, Lives, Token};
 use tidings_user::model::{Profile, Record, User, UserId};
 
 use super::support::World;
@@ -19,6 +19,8 @@ const WRITERS: usize = 3;
 enum Step {
     /// A reader asks for the lease, if it has nothing under way.
     Lease(usize),
+    /// A reader that found an old value asks for it, if it has nothing under way.
+    Renew(usize),
     /// A reader that was granted the lease reads Postgres.
     Read(usize),
     /// A reader that has read fills.
@@ -38,6 +40,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..READERS).prop_map(Step::Lease),
+        1 => (0..READERS).prop_map(Step::Renew),
         3 => (0..READERS).prop_map(Step::Read),
         3 => (0..READERS).prop_map(Step::Fill),
         2 => (0..WRITERS, prop::bool::weighted(0.2)).prop_map(|(writer, delete)| Step::Commit(writer, delete)),
@@ -80,6 +83,7 @@ impl Schedule<'_> {
     async fn take(&mut self, step: Step) {
         match step {
             Step::Lease(reader) => self.lease(reader).await,
+            Step::Renew(reader) => self.renew(reader).await,
             Step::Read(reader) => {
                 if let Reader::Granted(token) = self.readers[reader] {
                     self.readers[reader] = Reader::Read(token, self.postgres.clone());
@@ -121,6 +125,21 @@ impl Schedule<'_> {
         }
     }
 
+    async fn renew(&mut self, reader: usize) {
+        if !matches!(self.readers[reader], Reader::Idle) {
+            return;
+        }
+        match self.cache.lease_many(std::slice::from_ref(&self.id), Fill::Old).await.unwrap()[..] {
+            [Leased::Granted(token)] => {
+                assert_eq!(self.model.lease, None);
+                self.model.lease = Some(reader);
+                self.readers[reader] = Reader::Granted(token);
+            }
+            [Leased::Taken] => assert!(self.model.lease.is_some()),
+            ref other => panic!("{other:?}"),
+        }
+    }
+
     async fn fill(&mut self, reader: usize) {
         let Reader::Read(token, record) = self.readers[reader].clone() else { return };
         self.readers[reader] = Reader::Idle;
@@ -150,7 +169,7 @@ impl Schedule<'_> {
     /// - once a version was applied, nothing older is ever cached again: not by a fill that read before the write (I1,
     ///   I2), not by a late apply on an evicted key (I2, I3), whatever Redis forgot in between (I4).
     async fn check(&self) {
-        let cached = self.cache.get(&self.id).await.unwrap().map(|cached| cached.record);
+        let cached = self.cache.get(&self.id).await.unwrap().0.map(|cached| cached.record);
         assert_eq!(cached.as_ref().map(Record::version), self.model.value);
         if let Some(cached) = cached {
             assert!(cached.version() >= self.floor, "{} below {}", cached.version(), self.floor);
@@ -188,7 +207,7 @@ async fn run(world: &World, cache: &Cache, steps: &[Step]) {
     }
     schedule.take(Step::Relay).await; // after it whatever is cached is what Postgres has
     schedule.check().await;
-    let cached = cache.get(&schedule.id).await.unwrap();
+    let (cached, _) = cache.get(&schedule.id).await.unwrap();
     assert!(cached.is_none_or(|cached| cached.record == schedule.postgres));
 }
 
@@ -197,7 +216,7 @@ fn after_a_version_was_applied_nothing_older_is_ever_cached() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let world = runtime.block_on(World::shared());
     let minute = Duration::from_mins(1);
-    let lives = Lives { present: minute, absent: minute, lease: minute };
+    let lives = Lives { present: minute, soft: minute, absent: minute, lease: minute };
     let cache = runtime.block_on(async {
         let mut args = tidings_redis::Args::new(world.redis_url.parse().unwrap());
         args.redis_prefix.clone_from(&world.prefix);

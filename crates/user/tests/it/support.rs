@@ -67,8 +67,25 @@ impl World {
     /// An instance whose relay has done its only step: what the cache hears from now on it hears from calls.
     pub(crate) async fn serve_without_relay(&self) -> Users {
         self.execute("INSERT INTO cache_outbox (user_id) VALUES ('nobody')").await;
-        let users = self.serve_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+        let users = self.serve_with(no_relay).await;
         eventually("the relay has done its only step", SOON, async || self.outbox("nobody").await == 0).await;
+        users
+    }
+
+    /// An instance that keeps profiles in its memory, and hears already when they change.
+    pub(crate) async fn serve_near(&self) -> Users {
+        self.serve_near_with(|_| {}).await
+    }
+
+    /// The same, with settings that differ from the usual.
+    pub(crate) async fn serve_near_with(&self, tune: impl FnOnce(&mut Config)) -> Users {
+        let users = self
+            .serve_with(|config| {
+                config.cache.user_near_bytes = CacheArgs::default().user_near_bytes;
+                tune(config);
+            })
+            .await;
+        users.remembers().await;
         users
     }
 
@@ -93,7 +110,9 @@ impl World {
             ..Default::default()
         };
         let listen = "127.0.0.1:0".parse().unwrap();
-        Config { listen, migrate: false, postgres, redis, server, cache: CacheArgs::default() }
+        // Most tests are about Redis, which is asked only if nobody remembers.
+        let cache = CacheArgs { user_near_bytes: 0, ..CacheArgs::default() };
+        Config { listen, migrate: false, postgres, redis, server, cache }
     }
 
     pub(crate) async fn sql(&self) -> PgConnection {
@@ -146,6 +165,12 @@ impl World {
     pub(crate) fn cached(&self, id: &str) -> bool {
         !self.keys("u", id).is_empty()
     }
+}
+
+/// Lets the relay of an instance do one step, and no other for as long as a test takes.
+pub(crate) fn no_relay(config: &mut Config) {
+    config.cache.user_relay_tick = NEVER.into();
+    config.cache.user_relay_gather = NEVER.into();
 }
 
 /// A running instance of the service, with a client. It ends when it is dropped.
@@ -253,6 +278,23 @@ impl Users {
 
     pub(crate) async fn delete(&self, id: &str) -> Result<pb::DeleteUserResponse, Failure> {
         self.call_delete(pb::DeleteUserRequest { id: id.to_owned(), ..Default::default() }).await
+    }
+
+    /// Waits until the instance answers out of its memory, with what may be no user at all.
+    pub(crate) async fn remembers(&self) {
+        let probe = format!("probe-{}", uuid::Uuid::new_v4());
+        let request = pb::BatchGetUsersRequest { ids: vec![probe], ..Default::default() };
+        eventually("the instance remembers", SOON, async || {
+            let results = self.call_batch(request.clone()).await.unwrap_or_default();
+            results.iter().any(|result| result.read_info.is_some_and(|info| info.source() == Source::Near))
+        })
+        .await;
+    }
+
+    /// Reads a user until the memory of the instance answers.
+    pub(crate) async fn remember(&self, id: &str) {
+        let what = format!("{id} is in memory");
+        eventually(&what, SOON, async || self.get(id).await.unwrap().source == Source::Near).await;
     }
 
     /// Reads a user until the cache answers.
