@@ -91,11 +91,12 @@ impl Users {
 
     /// Loads a user whom the cache could not tell of, or waits for whoever does already.
     ///
-    /// A load that brings less than `min_version` is enough to say that there is not more only if it read Postgres, and began
-    /// after the caller came. If not, the next one is waited for.
+    /// Whoever asks for more than any version wants a load that began after they came: an older one may bring less, and nobody
+    /// knows when. While there are as many loads as there may be, the newest of them may do. A load that brings less than
+    /// `min_version` says that there is not more only if it read Postgres, and began after the caller came.
     async fn load(&self, id: &UserId, min_version: i64, mut way: Way) -> Result<Read, Error> {
         let arrival = self.flights.next();
-        let mut floor = 0;
+        let mut floor = if min_version > 0 { arrival } else { 0 };
         loop {
             let flight = match self.flights.board(id, floor) {
                 Boarding::Joined(flight) => flight,
@@ -104,10 +105,10 @@ impl Users {
                     self.tasks.spawn(async move { users.fly(pilot, way).await });
                     flight
                 }
-                Boarding::Full(flight) => {
-                    let _ = flight.landed().await;
-                    continue;
-                }
+                Boarding::Full(flight) => match flight.landed().await {
+                    Ok(read) if min_version > 0 && read.record.version() >= min_version => return Ok(read),
+                    _ => continue,
+                },
             };
             let number = flight.number;
             let read = flight.landed().await?;
