@@ -2,6 +2,7 @@
 
 mod accounts;
 mod outbox;
+mod refusal;
 mod row;
 
 pub use accounts::{Accounts, Created, Deleted, Updated};

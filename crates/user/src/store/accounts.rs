@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use sqlx::types::Json;
 use tidings_postgres::{Bulkhead, Fault, Postgres};
 
+use super::refusal::Refusal;
 use super::row::Row;
 use crate::model::{Change, NewUser, Record, User, UserId};
 
@@ -222,15 +223,18 @@ impl Accounts {
 
     /// Changes the named fields, if the version is as expected.
     pub async fn update(&self, change: &Change) -> Result<Updated, Fault> {
-        let updated = self.update_row(change).await;
-        match updated {
-            Ok(Some(user)) => Ok(Updated::Done(user)),
-            Ok(None) => Ok(match self.read(&change.id).await? {
-                Record::Present(user) => Updated::Mismatch { version: user.version },
-                Record::Absent { .. } => Updated::NotFound,
-            }),
-            Err(Fault::Unique(_)) => Ok(Updated::HandleTaken),
-            Err(fault) => Err(fault),
+        loop {
+            match self.update_row(change).await {
+                Ok(Some(user)) => return Ok(Updated::Done(user)),
+                Ok(None) => {}
+                Err(Fault::Unique(_)) => return Ok(Updated::HandleTaken),
+                Err(fault) => return Err(fault),
+            }
+            match self.why_not(&change.id, change.expected_version).await? {
+                Some(Refusal::NotFound) => return Ok(Updated::NotFound),
+                Some(Refusal::Mismatch { version }) => return Ok(Updated::Mismatch { version }),
+                None => {}
+            }
         }
     }
 
@@ -300,6 +304,19 @@ impl Accounts {
 
     /// Turns a user into a tombstone, if the version is as expected.
     pub async fn delete(&self, id: &UserId, expected_version: Option<i64>) -> Result<Deleted, Fault> {
+        loop {
+            if let Some((version, time)) = self.delete_row(id, expected_version).await? {
+                return Ok(Deleted::Done { version, time });
+            }
+            match self.why_not(id, expected_version).await? {
+                Some(Refusal::NotFound) => return Ok(Deleted::NotFound),
+                Some(Refusal::Mismatch { version }) => return Ok(Deleted::Mismatch { version }),
+                None => {}
+            }
+        }
+    }
+
+    async fn delete_row(&self, id: &UserId, expected_version: Option<i64>) -> Result<Option<(i64, SystemTime)>, Fault> {
         let tombstone = self
             .postgres
             .run(async |connection| {
@@ -338,13 +355,7 @@ impl Accounts {
                 .await
             })
             .await?;
-        if let Some(row) = tombstone {
-            return Ok(Deleted::Done { version: row.version, time: row.delete_time.into() });
-        }
-        Ok(match self.read(id).await? {
-            Record::Present(user) => Deleted::Mismatch { version: user.version },
-            Record::Absent { .. } => Deleted::NotFound,
-        })
+        Ok(tombstone.map(|row| (row.version, row.delete_time.into())))
     }
 }
 

@@ -27,6 +27,17 @@ pub(crate) type Outcome = Result<(), Wrong>;
 #[derive(Debug)]
 pub(crate) struct Wrong(String);
 
+impl Wrong {
+    pub(crate) fn new(what: String) -> Self {
+        Self(what)
+    }
+
+    /// Says where it was told.
+    pub(crate) fn within(self, place: impl fmt::Display) -> Self {
+        Self(format!("{place}: {self}"))
+    }
+}
+
 impl Contestant {
     /// Whether what only Tidings has can be looked at: leases, keys that are not there, reasons.
     pub(crate) fn is_tidings(self) -> bool {

@@ -4,9 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod contest;
+mod convergence;
 mod held;
 mod naive;
 mod races;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "written for the other test binary; these tests need a part of it")]
 mod support;
+
+/// Between the read of Postgres and the fill of the cache.
+const BEFORE_FILL: &str = "user::before_fill";
+/// Between the commit of a write and its way to the cache.
+const BEFORE_APPLY: &str = "user::before_apply";

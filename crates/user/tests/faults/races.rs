@@ -3,15 +3,13 @@
 mod absent;
 mod fills;
 mod herds;
+mod near;
 mod reigns;
 mod writes;
 
 use tokio::task::JoinHandle;
 
 use crate::support::{Users, renaming, told};
-
-const BEFORE_FILL: &str = "user::before_fill";
-const BEFORE_APPLY: &str = "user::before_apply";
 
 /// A read of `ada` in the background; its answer is the version.
 fn reading(users: &Users) -> JoinHandle<i64> {

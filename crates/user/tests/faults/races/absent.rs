@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
-use super::{BEFORE_APPLY, BEFORE_FILL, reading};
+use super::reading;
 use crate::contest::{Contestant, Outcome, all_told, races, right, right_within, version_of};
 use crate::held::Held;
 use crate::support::{Users, World, told};
+use crate::{BEFORE_APPLY, BEFORE_FILL};
 
 races! {
     a_user_created_while_a_reader_looks_for_it_is_seen_by_all,

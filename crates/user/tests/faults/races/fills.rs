@@ -5,7 +5,8 @@ use std::time::Duration;
 use fail::FailScenario;
 use tidings_proto::user::read_info::Source;
 
-use super::{BEFORE_FILL, reading};
+use super::reading;
+use crate::BEFORE_FILL;
 use crate::contest::{Contestant, Outcome, all_told, races, right};
 use crate::held::Held;
 use crate::support::{SOON, World, eventually};

@@ -7,12 +7,14 @@ use std::time::Duration;
 use tidings_devstack::Proxy;
 use tidings_user::Config;
 use tokio::task::{JoinHandle, JoinSet};
+use tonic::Code;
 
 use crate::contest::{Contestant, Outcome, at_most, races};
 use crate::support::{SOON, Users, World, eventually, told};
 
 races! {
     ten_thousand_reads_of_a_cold_key_over_two_instances_are_one_look_into_postgres,
+    ten_thousand_reads_of_a_cold_key_are_a_look_for_each_instance_if_postgres_takes_longer_than_they_wait,
     flushall_under_load_costs_at_most_a_look_for_each_key_and_for_each_read_in_flight,
 }
 
@@ -32,11 +34,11 @@ async fn sow(world: &World, ids: usize) {
         .await;
 }
 
-/// What a read of Postgres takes is what a herd gathers in: some 20 ms.
-async fn with_postgres_far_away(world: &World) -> (Proxy, World) {
+/// Every piece that is sent to Postgres, and every one that it answers, takes so long: that is what a herd gathers in.
+async fn with_postgres_far_away(world: &World, delay: Duration) -> (Proxy, World) {
     let port = world.stack().postgres().port();
     let way = Proxy::to(([127, 0, 0, 1], port).into()).await.unwrap();
-    way.delay(Duration::from_millis(5));
+    way.delay(delay);
     let postgres_url = world.postgres_url.replace(&format!(":{port}/"), &format!(":{}/", way.port()));
     assert_ne!(postgres_url, world.postgres_url);
     (way, World { postgres_url, ..world.clone() })
@@ -54,27 +56,49 @@ fn for_a_herd(config: &mut Config) {
 async fn ten_thousand_reads_of_a_cold_key_over_two_instances_are_one_look_into_postgres(
     contestant: Contestant,
 ) -> Outcome {
+    let looks = looks_of_a_herd(contestant, Duration::from_millis(5), for_a_herd).await;
+    at_most("looks into Postgres", looks, 1)
+}
+
+async fn ten_thousand_reads_of_a_cold_key_are_a_look_for_each_instance_if_postgres_takes_longer_than_they_wait(
+    contestant: Contestant,
+) -> Outcome {
+    let hasty = |config: &mut Config| {
+        for_a_herd(config);
+        config.cache.user_fill_wait = Duration::from_millis(100).into();
+    };
+    let looks = looks_of_a_herd(contestant, Duration::from_millis(250), hasty).await;
+    at_most("looks into Postgres", looks, 2)
+}
+
+/// How often Postgres is looked into when a herd wants one cold key.
+async fn looks_of_a_herd(contestant: Contestant, delay: Duration, tune: impl Fn(&mut Config)) -> i64 {
     let world = World::shared().await;
     sow(&world, 1).await;
     let before = world.looks_at_accounts().await;
-    let (_way, far) = with_postgres_far_away(&world).await;
-    let (here, there) = contestant.two_with(&far, for_a_herd).await;
+    let (_way, far) = with_postgres_far_away(&world, delay).await;
+    let (here, there) = contestant.two_with(&far, tune).await;
 
-    let mut reads: JoinSet<_> = (0..HERD)
+    let reads: JoinSet<_> = (0..HERD)
         .map(|number| {
             let mut client = if number % 2 == 0 { here.client() } else { there.client() };
             let request = tidings_proto::user::GetUserRequest { id: "user-1".to_owned(), ..Default::default() };
             async move { told(client.get_user(request).await) }
         })
         .collect();
-    while let Some(read) = reads.join_next().await {
-        assert_eq!(read.unwrap().unwrap().user.unwrap().display_name, "first");
+    let mut unanswered = 0;
+    for read in reads.join_all().await {
+        match read {
+            Ok(response) => assert_eq!(response.user.unwrap().display_name, "first"),
+            // The cap of a call: five seconds are not much for ten thousand on a busy machine.
+            Err(failure) if failure.code == Code::DeadlineExceeded => unanswered += 1,
+            Err(failure) => panic!("{failure}"),
+        }
     }
+    assert!(!contestant.is_tidings() || unanswered < HERD / 2, "{unanswered} of {HERD} got no answer");
     here.stop().await;
     there.stop().await;
-
-    let looks = world.looks_at_accounts().await - before;
-    at_most("looks into Postgres", looks, 1)
+    world.looks_at_accounts().await - before
 }
 
 async fn flushall_under_load_costs_at_most_a_look_for_each_key_and_for_each_read_in_flight(
@@ -83,7 +107,7 @@ async fn flushall_under_load_costs_at_most_a_look_for_each_key_and_for_each_read
     let world = World::shared().await;
     sow(&world, KEYS).await;
     let before = world.looks_at_accounts().await;
-    let (_way, far) = with_postgres_far_away(&world).await;
+    let (_way, far) = with_postgres_far_away(&world, Duration::from_millis(5)).await;
     let patient = |config: &mut Config| config.cache.user_fill_wait = Duration::from_secs(1).into();
     let (here, there) = contestant.two_with(&far, patient).await;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fail::FailScenario;
 use tonic::Code;
 
-use super::{BEFORE_APPLY, writing};
+use super::writing;
+use crate::BEFORE_APPLY;
 use crate::contest::{Contestant, Outcome, all_told, races, right, right_within};
 use crate::held::Held;
 use crate::support::{SOON, World, eventually};
@@ -107,4 +108,21 @@ async fn a_commit_is_followed_by_its_apply_though_the_caller_has_gone() {
     held.release();
 
     eventually("the cache has heard of it", SOON, async || there.get("ada").await.unwrap().version == 2).await;
+}
+
+// The naive cache knows no version that is expected, so it has no step at which this could be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_whose_user_is_created_meanwhile_is_done_and_not_told_of_another_version() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let (here, there) = Contestant::Tidings.two(&world).await;
+
+    let held = Held::first_at("user::before_why_not");
+    let early = writing(&here, "second");
+    held.arrived().await;
+    there.create("ada").await.unwrap();
+    held.release();
+
+    assert_eq!(early.await.unwrap(), 2);
+    all_told([&here, &there], "ada", Some(2)).await.unwrap();
 }
