@@ -19,11 +19,12 @@ up: install ## Start Postgres, Redis and the services on this machine; stop with
 test: install ## Run every test.
 	@cargo test --workspace --all-features --no-fail-fast
 
-drills: install ## Run the long forms of what tests run in short: restarts, streams, mutations, cancels, answers that are lost.
+drills: install ## Run the long forms of what tests run in short: restarts, streams, mutations, cancels, lost answers, storms.
 	@TIDINGS_RESTARTS=20 TIDINGS_REST=10000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
 		TIDINGS_LOST_ANSWERS=10000 TIDINGS_CANCELS=100000 \
 		cargo test --package tidings-tests --all-features --test suite -- rolling hostile::malformed lost_answers cancelled::
 	@TIDINGS_CANCELS=1000000 cargo test --package tidings-redis --test it -- cancels
+	@TIDINGS_STORMS=100 cargo test --package tidings-user --all-features --test faults -- convergence
 
 faults: install ## Run the drills in full: what is promised when things fail, under load; the table is target/drills.md.
 	@TIDINGS_FAULTS=full cargo test --package tidings-tests --all-features --test faults
