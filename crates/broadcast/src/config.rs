@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidings_server::duration;
 use tidings_server::security::Wrong;
+use tidings_server::{bytes, duration};
 
 use crate::channels::Kept;
 use crate::hub::{Limits, RingLimits};
@@ -150,10 +150,6 @@ const AGE_MAX: Duration = Duration::from_hours(1);
 fn age(text: &str) -> Result<humantime::Duration, &'static str> {
     let age = duration(text)?;
     if *age > AGE_MAX { Err("expected at most 1h") } else { Ok(age) }
-}
-
-fn bytes(text: &str) -> Result<usize, &'static str> {
-    text.parse().map_err(|_| "expected a number of bytes")
 }
 
 fn size(number: u32) -> usize {

@@ -109,6 +109,14 @@ pub fn duration_or_zero(text: &str) -> Result<humantime::Duration, &'static str>
     text.parse().map_err(|_| "expected a duration like 0s, 800ms or 5s")
 }
 
+/// Reads a number of bytes.
+///
+/// # Errors
+/// What is expected instead.
+pub fn bytes(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "expected a number of bytes")
+}
+
 impl Default for Args {
     fn default() -> Self {
         Self {

@@ -51,7 +51,7 @@ pub mod telemetry;
 pub mod tls;
 mod usage;
 
-pub use args::{Args, duration, duration_or_zero};
+pub use args::{Args, bytes, duration, duration_or_zero};
 pub use database::Database;
 pub use ending::Ending;
 pub use health::Health;

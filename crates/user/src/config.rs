@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidings_server::security::Wrong;
-use tidings_server::{duration, duration_or_zero};
+use tidings_server::{bytes, duration, duration_or_zero};
 
 use crate::cache::Lives;
 use crate::domain::Waits;
@@ -56,8 +56,9 @@ pub struct CacheArgs {
     pub user_soft_ttl: humantime::Duration,
 
     /// Bytes of profiles that are kept in memory, for as long as Redis tells of changes; 0 keeps none.
-    #[arg(long, env = "TIDINGS_USER_NEAR_BYTES", default_value_t = Self::default().user_near_bytes, value_name = "BYTES")]
-    pub user_near_bytes: u64,
+    #[arg(long, env = "TIDINGS_USER_NEAR_BYTES", default_value_t = Self::default().user_near_bytes, value_name = "BYTES",
+          value_parser = bytes)]
+    pub user_near_bytes: usize,
 
     /// Longest time that a profile is kept in memory without another look into Redis, e.g. `5s`.
     #[arg(long, env = "TIDINGS_USER_NEAR_TTL", default_value_t = Self::default().user_near_ttl, value_name = "DURATION",

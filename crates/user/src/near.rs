@@ -55,10 +55,10 @@ pub struct Ticket {
 
 impl Near {
     /// At most about so many bytes of profiles, each for at most `life`.
-    pub fn new(bytes: u64, life: Duration) -> Self {
+    pub fn new(bytes: usize, life: Duration) -> Self {
         let weight = |id: &UserId, entry: &Arc<Entry>| weight(id, &entry.cached.record);
         Self {
-            entries: moka::sync::Cache::builder().max_capacity(bytes).weigher(weight).time_to_live(life).build(),
+            entries: moka::sync::Cache::builder().max_capacity(bytes as u64).weigher(weight).time_to_live(life).build(),
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             term: AtomicU64::new(0),
