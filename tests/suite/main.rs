@@ -21,3 +21,4 @@ mod starting;
 mod support;
 mod telemetry;
 mod up;
+mod user_cli;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection as _, PgConnection};
 
 /// The command under test.
 pub(crate) const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings-node");
@@ -182,6 +183,16 @@ impl Up {
     pub(crate) fn flush_redis(&self) {
         let mut redis = redis::Client::open(self.redis.as_str()).unwrap().get_connection().unwrap();
         redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+    }
+
+    /// What a query of a database counts.
+    pub(crate) fn count(&self, database: &str, query: &'static str) -> i64 {
+        let url = self.postgres.replace("tidings_user", database);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap()
+        })
     }
 
     /// The process of `tidings up` itself.

@@ -24,7 +24,9 @@ pub async fn within<R>(limit: Duration, answer: impl Future<Output = Result<R, S
 /// Says whether the same call may fare better later: the service is busy or away, or it was not the service that spoke.
 pub(crate) fn worth_repeating(failure: &Failure) -> bool {
     match failure.code {
-        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => true,
+        Code::Unavailable | Code::DeadlineExceeded => true,
+        // What is too large once is always too large.
+        Code::ResourceExhausted => failure.reason != "MESSAGE_TOO_LARGE",
         // Without a reason of ours it is the transport that speaks: a connection that was cut, a stream that was reset.
         Code::Unknown | Code::Internal | Code::Cancelled => failure.reason.is_empty(),
         _ => false,
@@ -57,6 +59,7 @@ mod tests {
         for code in [Code::InvalidArgument, Code::NotFound, Code::Aborted, Code::Internal, Code::Unknown] {
             assert!(!worth_repeating(&failure(code, "SOME_REASON")), "{code}");
         }
+        assert!(!worth_repeating(&failure(Code::ResourceExhausted, "MESSAGE_TOO_LARGE")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use crate::error::Error;
 use crate::out;
-use crate::{bench, call, channel, lock, replay, serve, token, up};
+use crate::{bench, call, channel, lock, replay, serve, token, up, user};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
                           Results go to standard output, everything else to standard error.";
@@ -28,6 +28,7 @@ enum Command {
     Up(up::Args),
     Serve(serve::Args),
     Call(call::Args),
+    User(user::Args),
     Lock(lock::Args),
     Channel(channel::Args),
     Replay(replay::Args),
@@ -46,6 +47,7 @@ impl Cli {
             },
             Command::Up(args) => wait(up::run(args)),
             Command::Call(args) => wait(call::run(args)),
+            Command::User(args) => wait(user::run(args)),
             Command::Channel(args) => wait(channel::run(args)),
             Command::Replay(args) => wait(replay::run(args)),
             Command::Bench(args) => wait(bench::run(args)),

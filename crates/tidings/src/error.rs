@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{bench, call, channel, lock, replay, token, up};
+use crate::{bench, call, channel, lock, replay, token, up, user};
 
 /// It is done.
 pub(crate) const DONE: u8 = 0;
@@ -25,6 +25,9 @@ pub(crate) enum Error {
     /// `tidings call`.
     #[error(transparent)]
     Call(#[from] call::Error),
+    /// `tidings user`.
+    #[error(transparent)]
+    User(#[from] user::Error),
     /// `tidings lock`.
     #[error(transparent)]
     Lock(#[from] lock::Error),
@@ -49,6 +52,7 @@ impl Error {
             Self::Runtime(_) => SERVICE,
             Self::Up(error) => error.exit_code(),
             Self::Call(error) => error.exit_code(),
+            Self::User(error) => error.exit_code(),
             Self::Lock(error) => error.exit_code(),
             Self::Channel(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),

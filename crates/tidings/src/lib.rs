@@ -15,10 +15,13 @@ mod error;
 pub mod load;
 mod lock;
 mod out;
+mod progress;
 mod replay;
 mod serve;
+mod shown;
 mod token;
 mod up;
+mod user;
 
 use std::process::ExitCode;
 

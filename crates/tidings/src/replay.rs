@@ -30,12 +30,13 @@ use self::difference::Difference;
 use self::findings::Findings;
 use self::log::Malformed;
 use self::plan::{Conversation, Plan};
-use self::progress::Progress;
+use self::progress::during;
 use self::report::Report;
 use self::services::{Places, Services};
 use self::side_by_side::side_by_side;
 use crate::address;
 use crate::cli::{self, Output};
+use crate::progress::Progress;
 use crate::{credentials, error, out};
 
 const FORMAT: &str = "\
@@ -255,7 +256,7 @@ impl<'a> Work<'a> {
         let Self { args, plan, services, progress } = self;
         let (parallel, repeats) = (usize::from(args.parallel), || services.repeats());
         let job = async |done: &_| import::users(services, &plan.users, parallel, done).await;
-        let (users, mut findings) = progress.during("users", plan.users.len(), repeats, job).await?;
+        let (users, mut findings) = during(progress, "users", plan.users.len(), repeats, job).await?;
 
         let begin = Instant::now();
         let (sent, sending) = self.send().await?;
@@ -268,7 +269,7 @@ impl<'a> Work<'a> {
         let checking = begin.elapsed();
 
         let job = async |done: &_| check::users::check(services, &users, parallel, done).await;
-        findings.add(progress.during("users read", 3 * users.len(), repeats, job).await?);
+        findings.add(during(progress, "users read", 3 * users.len(), repeats, job).await?);
         Ok((findings, sending, checking))
     }
 
@@ -277,7 +278,8 @@ impl<'a> Work<'a> {
         let Self { args, plan, services, progress } = self;
         let total = plan.conversations.iter().map(|conversation| conversation.messages.len()).sum();
         let pace = (args.speed > 0.0).then(|| Duration::from_secs_f64(1.0 / args.speed));
-        let outcomes = progress.during(
+        let outcomes = during(
+            progress,
             "messages sent",
             total,
             || services.repeats(),
@@ -301,7 +303,8 @@ impl<'a> Work<'a> {
     async fn check_conversations(self, sent: &[&'a Conversation]) -> Result<Findings, services::Error> {
         let Self { args, services, progress, .. } = self;
         let total = 2 * sent.iter().map(|sent| sent.messages.len()).sum::<usize>();
-        let outcomes = progress.during(
+        let outcomes = during(
+            progress,
             "messages read",
             total,
             || services.repeats(),
@@ -319,7 +322,8 @@ impl<'a> Work<'a> {
         let Self { args, services, progress, .. } = self;
         let conversations: HashMap<_, _> = sent.iter().map(|sent| (sent.id.as_str(), *sent)).collect();
         let total = sent.iter().map(|sent| sent.messages.len()).sum();
-        let outcomes = progress.during(
+        let outcomes = during(
+            progress,
             "by author",
             total,
             || services.repeats(),

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::bar::Verdict;
 use super::ground::Shape;
 use super::scenarios::Scenario;
 use crate::load::{Load, Pace, Tally};
+use crate::shown;
 
 /// Percentiles that are told.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)];
@@ -123,8 +124,7 @@ impl Report {
 
 /// All of them, a line each, and what has to be said besides.
 pub(super) fn table(reports: &[Report]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = shown::table();
     let ms = PERCENTILES.map(|(name, _)| format!("{name} ms"));
     let begin = ["scenario", "load", "calls/s", "items/s"].map(ToOwned::to_owned);
     let end = ["max ms", "errors", "late"].map(ToOwned::to_owned);
@@ -132,14 +132,11 @@ pub(super) fn table(reports: &[Report]) -> String {
     for report in reports {
         table.add_row(report.row());
     }
-    if let Some(names) = table.column_mut(0) {
-        names.set_padding((0, 1));
-    }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let notes: String = reports.iter().map(Report::notes).collect();
-    format!("{}{notes}", table.trim_fmt())
+    format!("{}{notes}", shown::render(table))
 }
 
 fn millis(time: Duration) -> f64 {

@@ -1,7 +1,5 @@
 //! What comes from a channel, for people and for programs.
 
-use std::time::SystemTime;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
@@ -14,6 +12,7 @@ use tidings_proto::history::{self, body};
 
 use crate::cli::Output;
 use crate::contracts::Contracts;
+use crate::shown::{moment, one_line};
 
 /// The message that the history service publishes on the channel of a conversation.
 const HISTORY_MESSAGE: &str = "tidings.history.v1.Message";
@@ -92,11 +91,10 @@ impl Shown {
 
     fn message_line(&self, message: &Message) -> String {
         let channel = if self.several { format!("{}  ", message.channel) } else { String::new() };
-        let time = message.publish_time.and_then(|time| SystemTime::try_from(time).ok());
-        let time = time.map(|time| humantime::format_rfc3339_millis(time).to_string()).unwrap_or_default();
+        let time = moment(message.publish_time);
         let data = match Data::of(message) {
             Data::History(message) => history_line(&message),
-            Data::Text(text) => escaped(&text),
+            Data::Text(text) => one_line(&text),
             Data::Binary => format!("base64:{}", STANDARD.encode(&message.data)),
         };
         format!("{channel}{}  {time}  {data}", message.offset)
@@ -125,20 +123,11 @@ impl Shown {
 fn history_line(message: &history::Message) -> String {
     let says = match message.body.as_ref().and_then(|body| body.content.as_ref()) {
         _ if message.state() == State::Recalled => "(recalled)".to_owned(),
-        Some(body::Content::Text(text)) => escaped(text),
+        Some(body::Content::Text(text)) => one_line(text),
         Some(body::Content::Binary(binary)) => format!("({}, {} bytes)", binary.content_type, binary.data.len()),
         None => String::new(),
     };
     format!("{} {}: {says}", message.seq, message.sender_id)
-}
-
-/// A text in one line, in which nothing moves the cursor.
-fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for sign in text.chars() {
-        if sign.is_control() { line.extend(sign.escape_default()) } else { line.push(sign) }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use tidings_proto::lock::acquire_lock_response::{Granted, Held, TimedOut};
 use tidings_proto::lock::{Holder, Lock};
+
+use crate::shown::{duration as time, render, table};
 
 /// A lock that somebody else has.
 #[derive(Debug)]
@@ -78,27 +79,6 @@ pub(super) fn lock(lock: &Lock) -> String {
         let _ = write!(text, "\nnobody is granted anything for {}: Redis lost its data", time(lock.quarantine));
     }
     text
-}
-
-fn table() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-}
-
-/// Writes it from the left margin on.
-fn render(mut table: Table) -> String {
-    if let Some(first) = table.column_mut(0) {
-        first.set_padding((0, 1));
-    }
-    table.trim_fmt()
-}
-
-/// A length of time, to the millisecond.
-fn time(time: Option<prost_types::Duration>) -> String {
-    let time = time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
-    let millis = Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    humantime::format_duration(millis).to_string()
 }
 
 #[cfg(test)]

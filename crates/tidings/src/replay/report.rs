@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
 use super::findings::Findings;
 use super::plan::Input;
 use crate::cli::Output;
+use crate::shown;
 
 /// Everything that a replay tells at its end.
 #[derive(Debug)]
@@ -83,13 +84,9 @@ impl Report<'_> {
     }
 
     fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
+        let mut table = shown::table();
         for (name, value) in self.rows() {
             table.add_row([name.to_owned(), value.to_string()]);
-        }
-        if let Some(names) = table.column_mut(0) {
-            names.set_padding((0, 1));
         }
         if let Some(numbers) = table.column_mut(1) {
             numbers.set_cell_alignment(CellAlignment::Right);
@@ -97,7 +94,7 @@ impl Report<'_> {
         let tally = &self.findings.tally;
         let verdict = if self.findings.differences == 0 { "everything was read back as sent" } else { "NOT equal" };
         let cache = format!("{} of {} from the cache", tally.users_from_cache, tally.users_read_again);
-        format!("{}\n{verdict}; second reading of the users: {cache}", table.trim_fmt())
+        format!("{}\n{verdict}; second reading of the users: {cache}", shown::render(table))
     }
 
     fn json(&self) -> Value {

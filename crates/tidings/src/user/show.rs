@@ -1,0 +1,106 @@
+//! Users for people.
+
+use tidings_proto::user::read_info::Source;
+use tidings_proto::user::{ReadInfo, User};
+
+use crate::shown::{duration, moment, one_line, render, table};
+
+/// A user with all it has, a line each; then where the answer came from.
+pub(super) fn user(user: &User, read: Option<&ReadInfo>) -> String {
+    let mut rows = table();
+    let age = user.age.map(|age| age.to_string()).unwrap_or_default();
+    let fields = [
+        ("id", &user.id),
+        ("handle", &user.handle),
+        ("display_name", &user.display_name),
+        ("age", &age),
+        ("avatar_uri", &user.avatar_uri),
+        ("bio", &user.bio),
+    ];
+    for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
+        rows.add_row([name, &one_line(value)]);
+    }
+    for (name, value) in &user.attributes {
+        rows.add_row([&one_line(&format!("attributes.{name}")), &one_line(value)]);
+    }
+    rows.add_row(["version", &user.version.to_string()]);
+    rows.add_row(["create_time", &moment(user.create_time)]);
+    rows.add_row(["update_time", &moment(user.update_time)]);
+    if let Some(read) = read {
+        rows.add_row(["read from", &read_from(read)]);
+    }
+    render(rows)
+}
+
+/// Users, a line each.
+pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadInfo>)>) -> String {
+    let mut rows = table();
+    rows.set_header(["id", "version", "handle", "display_name", "age", "update_time", "read from"]);
+    for (user, read) in users {
+        let age = user.age.map(|age| age.to_string()).unwrap_or_default();
+        rows.add_row([
+            user.id.clone(),
+            user.version.to_string(),
+            one_line(&user.handle),
+            one_line(&user.display_name),
+            age,
+            moment(user.update_time),
+            read.map(read_from).unwrap_or_default(),
+        ]);
+    }
+    render(rows)
+}
+
+/// The layer that answered, and how old that is.
+fn read_from(read: &ReadInfo) -> String {
+    let source = match read.source() {
+        Source::Near => "near",
+        Source::Redis => "redis",
+        Source::Postgres => return "postgres".to_owned(),
+        Source::Unspecified => "somewhere",
+    };
+    let stale = if read.stale { ", and may be out of date: postgres is away" } else { "" };
+    format!("{source}, {} old{stale}", duration(read.age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    fn ada() -> User {
+        let (id, bio) = ("ada".into(), "one\ntwo".into());
+        User {
+            id,
+            bio,
+            age: Some(0),
+            version: 3,
+            attributes: [("team".into(), "ops".into())].into(),
+            ..User::default()
+        }
+    }
+
+    fn redis(stale: bool) -> ReadInfo {
+        let age = Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 });
+        ReadInfo { source: Source::Redis.into(), age, stale }
+    }
+
+    #[test]
+    fn a_user_has_a_line_for_everything_it_has_and_for_nothing_else() {
+        let shown = lines(&user(&ada(), Some(&redis(false))));
+
+        let expected = ["id ada", "age 0", r"bio one\ntwo", "attributes.team ops", "version 3", "create_time"];
+        assert_eq!(shown[..6], expected);
+        assert_eq!(shown[7], "read from redis, 1s 500ms old");
+    }
+
+    #[test]
+    fn what_may_be_out_of_date_says_so() {
+        let users = users([(&ada(), Some(&redis(true)))].into_iter());
+
+        assert!(users.ends_with("old, and may be out of date: postgres is away"), "{users}");
+    }
+}
