@@ -87,13 +87,13 @@ pub(crate) async fn loses(race: impl AsyncFnOnce(Contestant) -> Outcome) {
 macro_rules! races {
     ($($race:ident),+ $(,)?) => {
         mod tidings_holds {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
             async fn $race() {
                 crate::contest::holds(super::$race).await;
             })+
         }
         mod the_naive_cache_loses {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
             async fn $race() {
                 crate::contest::loses(super::$race).await;
             })+

@@ -1,11 +1,11 @@
 //! Storms: readers, writers, deletions, evictions, FLUSHALL, applies that are lost or late, fills that are late, restarts, over
 //! two instances, in random order. While one goes on, nobody is told what was never committed, or less than was asked for;
-//! after it and one tick of the relay every layer equals Postgres.
+//! after each of its gusts and one tick of the relay every layer equals Postgres.
 //!
 //! `TIDINGS_SEED` sets what is random but the timing, `TIDINGS_STORMS` how many there are.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,37 +15,39 @@ use tidings_proto::user as pb;
 use tidings_status::Failure;
 use tidings_user::Config;
 use tidings_user::config::CacheArgs;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::Code;
 
 use crate::contest::{Contestant, Outcome, Wrong, races, right, right_within};
-use crate::support::{NEVER, SOON, Users, World, eventually};
+use crate::support::{Answer, NEVER, SOON, Users, World, eventually};
+use crate::{BEFORE_APPLY, BEFORE_FILL};
 
 races! {
     after_any_storm_and_one_relay_tick_every_layer_equals_postgres,
 }
 
-/// Users; not all of them are created, and some are deleted.
-const USERS: usize = 8;
-const READERS: u64 = 8;
-const READS: usize = 150;
+/// Gusts of a storm: short, because what is wrong after the last write of a user is seen, and what was wrong before it is not.
+const GUSTS: u64 = 15;
+/// Users of a gust. Not all of them are created, and some are deleted.
+const USERS: usize = 4;
+const READERS: u64 = 6;
 const WRITERS: u64 = 3;
-const WRITES: usize = 40;
+/// What each writer does in a gust.
+const WRITES: usize = 6;
 /// How long a copy in a process may be old after the relay has told all.
 const PUSH: Duration = Duration::from_secs(1);
 
 async fn after_any_storm_and_one_relay_tick_every_layer_equals_postgres(contestant: Contestant) -> Outcome {
     let seed: u64 = std::env::var("TIDINGS_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
-    let storms: u64 = std::env::var("TIDINGS_STORMS").map_or(3, |text| text.parse().unwrap());
+    let storms: u64 = std::env::var("TIDINGS_STORMS").map_or(1, |text| text.parse().unwrap());
     for number in 0..storms {
-        let storm = Arc::new(Storm::gather(contestant).await);
-        let rage = Arc::clone(&storm).rage(seed.wrapping_add(number << 32)).await;
-        let calm = match rage {
-            Ok(()) => storm.calm().await,
-            wrong => wrong,
-        };
-        calm.map_err(|wrong| wrong.within(format_args!("storm {number} of TIDINGS_SEED={seed}")))?;
+        let storm = Storm::gather(contestant).await;
+        for gust in 0..GUSTS {
+            let seed_of_gust = seed.wrapping_add((number * GUSTS + gust) << 16);
+            let place = format_args!("gust {gust} of storm {number} of TIDINGS_SEED={seed}");
+            storm.blow(gust, seed_of_gust).await.map_err(|wrong| wrong.within(place))?;
+        }
     }
     Ok(())
 }
@@ -54,21 +56,31 @@ async fn after_any_storm_and_one_relay_tick_every_layer_equals_postgres(contesta
 struct Storm {
     contestant: Contestant,
     world: World,
-    instances: [Mutex<Arc<Users>>; 2],
-    /// Of each user, the version that somebody was told by a write or a read: whoever asks for it must get it.
+    instances: Arc<[Mutex<Arc<Users>>; 2]>,
+}
+
+/// A part of a storm, with users of its own.
+struct Gust {
+    number: u64,
+    contestant: Contestant,
+    world: World,
+    instances: Arc<[Mutex<Arc<Users>>; 2]>,
+    /// Of each user, the newest version that anybody was told of: whoever asks for it must get it.
     known: [AtomicI64; USERS],
     calls: AtomicUsize,
-    answers: Mutex<Vec<Answer>>,
+    told: Mutex<Vec<Told>>,
+    /// Whether the writers are done.
+    over: AtomicBool,
 }
 
 /// What a reader was told.
 #[derive(Debug)]
-struct Answer {
+struct Told {
     user: usize,
     /// At least this version was asked for.
     floor: i64,
     /// Version and name, or that there is nobody.
-    told: Option<(i64, String)>,
+    answer: Option<(i64, String)>,
 }
 
 /// What was committed, and whether it is a tombstone, by user and version.
@@ -90,136 +102,147 @@ impl Storm {
         let world = World::shared().await;
         world.execute(LOG).await;
         let (here, there) = contestant.two_with(&world, lasting).await;
-        Self {
-            contestant,
-            world,
-            instances: [here, there].map(|users| Mutex::new(Arc::new(users))),
+        Self { contestant, world, instances: Arc::new([here, there].map(|users| Mutex::new(Arc::new(users)))) }
+    }
+
+    /// Lets a gust blow, and judges what readers were told, and what is left when it is over.
+    async fn blow(&self, number: u64, seed: u64) -> Outcome {
+        let gust = Arc::new(Gust {
+            number,
+            contestant: self.contestant,
+            world: self.world.clone(),
+            instances: Arc::clone(&self.instances),
             known: Default::default(),
             calls: AtomicUsize::new(0),
-            answers: Mutex::default(),
-        }
-    }
-
-    /// Lets everybody loose, until readers and writers are done, and judges what they were told.
-    async fn rage(self: Arc<Self>, seed: u64) -> Outcome {
-        let random = |number| StdRng::seed_from_u64(seed.wrapping_add(number));
-        let mut callers = JoinSet::new();
-        for number in 0..READERS {
-            callers.spawn(Arc::clone(&self).read_often(random(number)));
-        }
-        for number in READERS..READERS + WRITERS {
-            callers.spawn(Arc::clone(&self).write_often(random(number)));
-        }
-        let chaos: JoinHandle<()> = tokio::spawn(Arc::clone(&self).spoil(random(READERS + WRITERS)));
-        let judged: Vec<Outcome> = callers.join_all().await;
-        chaos.abort();
-        assert!(chaos.await.is_err_and(|end| end.is_cancelled()), "chaos has no end of its own");
-        for point in [crate::BEFORE_FILL, crate::BEFORE_APPLY] {
+            told: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+        let random = |caller| StdRng::seed_from_u64(seed.wrapping_add(caller));
+        let readers: JoinSet<Outcome> = (0..READERS).map(|reader| Arc::clone(&gust).read(random(reader))).collect();
+        let writers: JoinSet<()> =
+            (READERS..READERS + WRITERS).map(|writer| Arc::clone(&gust).write(random(writer))).collect();
+        let chaos = tokio::spawn(Arc::clone(&gust).spoil(random(READERS + WRITERS)));
+        writers.join_all().await;
+        gust.over.store(true, Ordering::SeqCst);
+        chaos.await.unwrap();
+        for point in [BEFORE_FILL, BEFORE_APPLY] {
             fail::remove(point);
         }
-        judged.into_iter().collect::<Outcome>()?;
-        self.judge_answers().await
+        readers.join_all().await.into_iter().collect::<Outcome>()?;
+        let log = gust.log().await;
+        gust.judge(&log)?;
+        gust.expect_postgres_everywhere(&log).await
     }
+}
 
+impl Gust {
     fn any_instance(&self, random: &mut StdRng) -> Arc<Users> {
         Arc::clone(&self.instances[random.random_range(0..2)].lock().unwrap())
     }
 
-    async fn read_often(self: Arc<Self>, mut random: StdRng) -> Outcome {
-        for _ in 0..READS {
+    /// Reads until the writers are done. Most reads are plain: others tell the cache what it did not know.
+    async fn read(self: Arc<Self>, mut random: StdRng) -> Outcome {
+        while !self.over.load(Ordering::SeqCst) {
             let (users, user) = (self.any_instance(&mut random), random.random_range(0..USERS));
-            let known = self.known[user].load(Ordering::SeqCst);
-            match random.random_range(0..10) {
-                0..5 => self.told(user, 0, users.get(&name(user)).await)?,
-                5..8 => self.told(user, known, users.get_at_least(&name(user), known).await)?,
-                8 => self.told(user, known, users.get_strong(&name(user)).await)?,
-                _ => self.told_many(users.batch(&(0..USERS).map(name).collect::<Vec<_>>()).await),
+            let (id, known) = (self.name(user), self.known[user].load(Ordering::SeqCst));
+            match random.random_range(0..100) {
+                0..75 => self.note(user, 0, users.get(&id).await)?,
+                75..85 => self.note(user, known, users.get_at_least(&id, known).await)?,
+                85..90 => self.note(user, known, users.get_strong(&id).await)?,
+                _ => self.note_many(users.batch(&self.names()).await),
             }
         }
         Ok(())
     }
 
     /// Notes what a reader was told who asked for `floor`.
-    fn told(&self, user: usize, floor: i64, answer: Result<crate::support::Answer, Failure>) -> Outcome {
+    fn note(&self, user: usize, floor: i64, answer: Result<Answer, Failure>) -> Outcome {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let told = match answer {
+        let answer = match answer {
             Ok(read) => Some((read.version, read.user.display_name)),
             Err(failure) if failure.code == Code::NotFound => None,
-            Err(failure) if no_answer(failure.code) => return Ok(()),
-            Err(failure) => return Err(Wrong::new(format!("{} from {floor}: {failure}", name(user)))),
+            Err(failure) if is_no_answer(&failure) => return Ok(()),
+            Err(failure) => return Err(Wrong::new(format!("{} from {floor}: {failure}", self.name(user)))),
         };
-        if let Some((version, _)) = &told {
+        if let Some((version, _)) = &answer {
             self.known[user].fetch_max(*version, Ordering::SeqCst);
         }
-        self.answers.lock().unwrap().push(Answer { user, floor, told });
+        self.told.lock().unwrap().push(Told { user, floor, answer });
         Ok(())
     }
 
-    fn told_many(&self, answer: Result<Vec<pb::BatchGetUsersResult>, Failure>) {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+    fn note_many(&self, answer: Result<Vec<pb::BatchGetUsersResult>, Failure>) {
+        self.calls.fetch_add(USERS, Ordering::SeqCst);
         let Ok(results) = answer else { return };
-        let answers = results.into_iter().enumerate().map(|(user, result)| {
-            let told = result.user.map(|user| (user.version, user.display_name));
-            Answer { user, floor: 0, told }
+        let told = results.into_iter().enumerate().map(|(user, result)| {
+            let answer = result.user.map(|user| (user.version, user.display_name));
+            Told { user, floor: 0, answer }
         });
-        self.answers.lock().unwrap().extend(answers);
+        self.told.lock().unwrap().extend(told);
     }
 
-    async fn write_often(self: Arc<Self>, mut random: StdRng) -> Outcome {
+    async fn write(self: Arc<Self>, mut random: StdRng) {
         for _ in 0..WRITES {
             let (users, user) = (self.any_instance(&mut random), random.random_range(0..USERS));
+            let id = self.name(user);
             let version = match random.random_range(0..100) {
-                0..20 => users.create(&name(user)).await.map(|user| user.version),
-                20..97 => users.rename(&name(user), &format!("{:x}", random.random::<u64>())).await.map(|u| u.version),
-                _ => users.delete(&name(user)).await.map(|deleted| deleted.version),
+                0..30 => users.create(&id).await.map(|user| user.version),
+                30..95 => users.rename(&id, &format!("{:x}", random.random::<u64>())).await.map(|user| user.version),
+                _ => users.delete(&id).await.map(|deleted| deleted.version),
             };
             match version {
                 Ok(version) => drop(self.known[user].fetch_max(version, Ordering::SeqCst)),
                 Err(failure) if [Code::NotFound, Code::AlreadyExists].contains(&failure.code) => {}
-                Err(failure) => assert!(no_answer(failure.code), "{failure}"),
+                Err(failure) => assert!(is_no_answer(&failure), "{failure}"),
             }
+            sleep(Duration::from_millis(random.random_range(0..20))).await;
         }
-        Ok(())
     }
 
-    /// What is done to the cache and to the instances meanwhile.
+    /// What is done to the cache and to the instances until the writers are done.
     async fn spoil(self: Arc<Self>, mut random: StdRng) {
-        loop {
-            sleep(Duration::from_millis(random.random_range(0..15))).await;
-            let id = name(random.random_range(0..USERS));
+        while !self.over.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(random.random_range(0..10))).await;
+            let id = self.name(random.random_range(0..USERS));
             match random.random_range(0..100) {
-                0..35 => drop(self.world.evict("u", &id)),
-                35..55 => drop(self.world.evict("l", &id)),
-                55..62 => redis::cmd("FLUSHALL").exec(&mut self.world.redis()).unwrap(),
-                62..74 => fail::cfg(crate::BEFORE_APPLY, "1*panic->off").unwrap(),
-                74..84 => fail::cfg(crate::BEFORE_APPLY, "1*sleep(30)->off").unwrap(),
-                84..97 => fail::cfg(crate::BEFORE_FILL, "1*sleep(30)->off").unwrap(),
-                _ => {
-                    let next = match self.contestant {
-                        Contestant::Tidings => self.world.serve_with(lasting).await,
-                        Contestant::Naive => self.world.serve_naive_with(lasting).await,
-                    };
-                    *self.instances[random.random_range(0..2)].lock().unwrap() = Arc::new(next);
+                0..30 => {
+                    fail::cfg(BEFORE_FILL, "1*sleep(40)->off").unwrap();
+                    self.world.evict("u", &id);
                 }
+                30..45 => drop(self.world.evict("u", &id)),
+                45..55 => drop(self.world.evict("l", &id)),
+                55..60 => redis::cmd("FLUSHALL").exec(&mut self.world.redis()).unwrap(),
+                60..75 => fail::cfg(BEFORE_APPLY, "1*panic->off").unwrap(),
+                75..97 => fail::cfg(BEFORE_APPLY, "1*sleep(40)->off").unwrap(),
+                _ => self.restart(random.random_range(0..2)).await,
             }
         }
+    }
+
+    async fn restart(&self, place: usize) {
+        let next = match self.contestant {
+            Contestant::Tidings => self.world.serve_with(lasting).await,
+            Contestant::Naive => self.world.serve_naive_with(lasting).await,
+        };
+        *self.instances[place].lock().unwrap() = Arc::new(next);
     }
 
     /// Everything that was told was once committed, and was at least what was asked for.
-    async fn judge_answers(&self) -> Outcome {
-        let log = self.log().await;
-        let (answers, calls) = (self.answers.lock().unwrap(), self.calls.load(Ordering::SeqCst));
-        assert!(answers.len() > calls / 2, "only {} answers of {calls} calls", answers.len());
-        for Answer { user, floor, told } in answers.iter() {
-            let committed = |version: i64| log.get(&(name(*user), version));
-            let well = match told {
-                Some((version, said)) => version >= floor && committed(*version) == Some(&(said.clone(), false)),
+    fn judge(&self, log: &Log) -> Outcome {
+        let (told, calls) = (self.told.lock().unwrap(), self.calls.load(Ordering::SeqCst));
+        assert!(told.len() > calls / 2, "only {} answers of {calls} calls", told.len());
+        for Told { user, floor, answer } in told.iter() {
+            let id = self.name(*user);
+            let well = match answer {
+                Some((version, said)) => {
+                    version >= floor && log.get(&(id.clone(), *version)) == Some(&(said.clone(), false))
+                }
                 // Who asks for more than 0 knows of a user, who can only have been deleted.
-                None => *floor == 0 || log.iter().any(|((id, _), (_, deleted))| *id == name(*user) && *deleted),
+                None => *floor == 0 || log.iter().any(|((of, _), (_, deleted))| *of == id && *deleted),
             };
             if !well {
-                let of_user: Vec<_> = log.iter().filter(|((id, _), _)| *id == name(*user)).collect();
-                return Err(Wrong::new(format!("{} from {floor}: told {told:?} of {of_user:?}", name(*user))));
+                let committed: Vec<_> = log.iter().filter(|((of, _), _)| *of == id).collect();
+                return Err(Wrong::new(format!("{id} from {floor}: told {answer:?}, committed was {committed:?}")));
             }
         }
         Ok(())
@@ -235,17 +258,12 @@ impl Storm {
     }
 
     /// Waits for the relay, and compares every layer with Postgres.
-    async fn calm(&self) -> Outcome {
+    async fn expect_postgres_everywhere(&self, log: &Log) -> Outcome {
         if self.contestant.is_tidings() {
             let outbox = "SELECT count(*) FROM cache_outbox";
             eventually("the relay has told all", SOON, async || self.world.count(outbox).await == 0).await;
-            for instance in &self.instances {
-                let users = Arc::clone(&instance.lock().unwrap());
-                users.remembers().await;
-            }
         }
-        let log = self.log().await;
-        for (user, id) in (0..USERS).map(name).enumerate() {
+        for (user, id) in self.names().into_iter().enumerate() {
             let newest = log.iter().rfind(|((of, _), _)| *of == id);
             let version = newest.map_or(0, |((_, version), _)| *version);
             let present = newest.filter(|(_, (_, deleted))| !deleted).map(|((_, version), _)| *version);
@@ -254,13 +272,13 @@ impl Storm {
                     right(&format!("{id} in Redis"), &cached, &version)?;
                 }
             }
-            for instance in &self.instances {
+            for instance in &*self.instances {
                 let users = Arc::clone(&instance.lock().unwrap());
                 // The first read may be answered by any layer, the second by the nearest.
                 for _ in 0..2 {
                     right_within(PUSH, &users, &id, present).await?;
                 }
-                let batch = users.batch(&(0..USERS).map(name).collect::<Vec<_>>()).await.unwrap();
+                let batch = users.batch(&self.names()).await.unwrap();
                 right(&format!("{id} in a batch"), &batch[user].user.as_ref().map(|user| user.version), &present)?;
             }
         }
@@ -269,10 +287,18 @@ impl Storm {
 
     /// The versions that Redis has under an id: they stand behind the kind, in eight bytes.
     fn versions_in_redis(&self, id: &str) -> Vec<i64> {
-        let read =
-            |key: &String| -> Option<Vec<u8>> { redis::cmd("GET").arg(key).query(&mut self.world.redis()).unwrap() };
-        let values = self.world.keys("u", id).iter().filter_map(read).collect::<Vec<_>>();
-        values.iter().map(|value| i64::from_be_bytes(value[1..9].try_into().unwrap())).collect()
+        let mut redis = self.world.redis();
+        let keys = self.world.keys("u", id).into_iter();
+        let values = keys.filter_map(|key| redis::cmd("GET").arg(key).query::<Option<Vec<u8>>>(&mut redis).unwrap());
+        values.map(|value| i64::from_be_bytes(value[1..9].try_into().unwrap())).collect()
+    }
+
+    fn name(&self, user: usize) -> String {
+        format!("user-{}-{user}", self.number)
+    }
+
+    fn names(&self) -> Vec<String> {
+        (0..USERS).map(|user| self.name(user)).collect()
     }
 }
 
@@ -283,11 +309,7 @@ fn lasting(config: &mut Config) {
     config.cache.user_absent_ttl = NEVER.into();
 }
 
-fn name(user: usize) -> String {
-    format!("user-{user}")
-}
-
-/// Whether a caller who got this code was told nothing: its instance ended, or a writer died.
-fn no_answer(code: Code) -> bool {
-    [Code::Unavailable, Code::Internal, Code::Unknown, Code::Cancelled].contains(&code)
+/// Whether a caller was told nothing: its instance ended, or a writer died.
+fn is_no_answer(failure: &Failure) -> bool {
+    [Code::Unavailable, Code::Internal, Code::Unknown, Code::Cancelled].contains(&failure.code)
 }

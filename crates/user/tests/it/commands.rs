@@ -1,26 +1,14 @@
-//! What calls cost: commands in Redis, counted by Redis.
-
-use std::collections::BTreeMap;
+//! What calls cost. One round trip more is a regression.
 
 use tidings_proto::user::read_info::Source;
 
+use super::costs::{Cost, Costs, Numbers};
 use super::support::{NEVER, SOON, Users, World, eventually};
 
-/// Calls of commands since the last look. What scripts call is counted, too.
-fn commands(world: &World) -> BTreeMap<String, u64> {
-    let mut redis = world.redis();
-    let info: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
-    redis::cmd("CONFIG").arg("RESETSTAT").exec(&mut redis).unwrap();
-    let count = |line: &str| {
-        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
-    };
-    let ours = |name: &String| ["get", "mget", "set", "del", "eval", "evalsha", "script|load"].contains(&name.as_str());
-    info.lines().filter_map(count).filter(|(name, _)| ours(name)).collect()
-}
-
-fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
-    counts.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect()
+/// Round trips to Redis, statements in Postgres, and the commands that Redis runs for it.
+fn cost<const N: usize>(round_trips: u64, statements: u64, commands: [(&str, u64); N]) -> Cost {
+    let commands = commands.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect();
+    Cost { round_trips, statements, commands }
 }
 
 async fn start(world: &World) -> Users {
@@ -29,35 +17,42 @@ async fn start(world: &World) -> Users {
     users.get("first").await.unwrap();
     users.get("first").await.unwrap();
     users.rename("first", "second").await.unwrap();
+    users.batch(&["nobody"]).await.unwrap();
     users
 }
 
 #[tokio::test]
-async fn every_call_costs_the_commands_that_it_must() {
-    let world = World::own().await;
+async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
     let users = start(&world).await;
     let ids: Vec<String> = (0..500).map(|number| format!("nobody-{number}")).collect();
-    commands(&world);
+    costs.spent().await;
 
     users.create("ada").await.unwrap();
-    assert_eq!(commands(&world), counts([("evalsha", 1), ("del", 1), ("get", 1)]), "a creation: one apply");
+    let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1)]);
+    assert_eq!(costs.spent().await, apply, "a creation: one apply");
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Postgres);
-    let lease_and_fill = counts([("evalsha", 2), ("get", 1 + 1 + 2), ("set", 2), ("del", 1)]);
-    assert_eq!(commands(&world), lease_and_fill, "a cold read: a look, a lease, a fill");
+    let lease_and_fill = cost(3, 1, [("evalsha", 2), ("get", 1 + 1 + 2), ("set", 2), ("del", 1)]);
+    assert_eq!(costs.spent().await, lease_and_fill, "a cold read: a look, a lease, a fill");
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Redis);
-    assert_eq!(commands(&world), counts([("get", 1)]), "a warm read: a look");
+    assert_eq!(costs.spent().await, cost(1, 0, [("get", 1)]), "a warm read: a look");
+
+    users.rename("ada", "second").await.unwrap();
+    let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("set", 1)]);
+    assert_eq!(costs.spent().await, apply, "a change: one apply");
 
     users.batch(&ids).await.unwrap();
-    let batch = counts([("mget", 1), ("evalsha", 1000), ("get", 1500), ("set", 1000), ("del", 500)]);
-    assert_eq!(commands(&world), batch, "a cold batch: a look, 500 leases, 500 fills");
+    let batch = cost(3, 1, [("mget", 1), ("evalsha", 1000), ("get", 1500), ("set", 1000), ("del", 500)]);
+    assert_eq!(costs.spent().await, batch, "a cold batch: a look, 500 leases at once, 500 fills at once");
 
     users.batch(&ids).await.unwrap();
-    assert_eq!(commands(&world), counts([("mget", 1)]), "a warm batch: a look");
+    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm batch: a look");
 
     users.get_strong("ada").await.unwrap();
-    assert_eq!(commands(&world), counts([]), "a strong read: nothing");
+    assert_eq!(costs.spent().await, cost(0, 1, []), "a strong read: nothing of Redis");
 }
 
 #[tokio::test]
@@ -80,18 +75,19 @@ async fn every_key_expires() {
 }
 
 #[tokio::test]
-async fn a_read_from_memory_costs_no_command() {
-    let world = World::own().await;
+async fn a_read_from_memory_costs_nothing() {
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
     let users = world.serve_near_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
     users.create("ada").await.unwrap();
     eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
     users.remember("ada").await;
-    commands(&world);
+    costs.spent().await;
 
     for _ in 0..100 {
         assert_eq!(users.get("ada").await.unwrap().source, Source::Near);
         assert_eq!(users.batch(&["ada"]).await.unwrap()[0].read_info.unwrap().source(), Source::Near);
     }
 
-    assert_eq!(commands(&world), counts([]));
+    assert_eq!(costs.spent().await, cost(0, 0, []));
 }

@@ -5,6 +5,7 @@
 mod batches;
 mod cancelled;
 mod commands;
+mod costs;
 mod creations;
 mod freshness;
 mod malformed;

@@ -7,7 +7,7 @@ use tidings_proto::user::read_info::Source;
 
 use super::reading;
 use crate::BEFORE_FILL;
-use crate::contest::{Contestant, Outcome, all_told, races, right};
+use crate::contest::{Contestant, Outcome, all_told, races, right, version_of};
 use crate::held::Held;
 use crate::support::{SOON, World, eventually};
 
@@ -15,6 +15,7 @@ races! {
     a_slow_reader_never_overwrites_a_newer_value,
     a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key,
     a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more,
+    a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_instance_after_it,
 }
 
 async fn a_slow_reader_never_overwrites_a_newer_value(contestant: Contestant) -> Outcome {
@@ -88,6 +89,26 @@ async fn a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more(c
 
     assert_eq!(slow.await.unwrap(), 1);
     // The naive cache answers those who ask, because it shares no loads, and loses here: it forgets what they found.
+    all_told([&here, &there], "ada", Some(2)).await
+}
+
+async fn a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_instance_after_it(
+    contestant: Contestant,
+) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    here.rename("ada", "second").await.unwrap();
+    right("the writer", &version_of(&here, "ada").await, &Some(2))?;
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), 1);
+    // The naive cache loses here, as above.
     all_told([&here, &there], "ada", Some(2)).await
 }
 
