@@ -5,7 +5,7 @@ use redis::RedisError;
 use crate::lane::{REFUSES_WRITES, says};
 
 /// Why a call to Redis failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// There is no connection, or the breaker is open: nothing was sent.
     #[error("redis is away")]

@@ -6,6 +6,7 @@
 //! Every script is safe to run twice and late, so it makes no difference whether a write that got no answer was done: a lease
 //! runs out, a fill needs its lease, and what a writer could not apply the relay does again.
 
+mod looks;
 mod value;
 
 use std::fmt;
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
-use tidings_redis::{Args, Call, Cmd, Lane, OpenError, Redis, Script, Tracker, cmd};
+use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker};
 
 pub use tidings_redis::{Error, Heard};
 pub use value::Cached;
 
+use self::looks::Looks;
 use crate::model::{Record, UserId};
 
 /// How much a life in the cache is shortened or lengthened at random, in percent, so that values that were stored
@@ -47,9 +49,9 @@ pub struct Lives {
 }
 
 /// The cached profiles.
-#[derive(Clone)]
 pub struct Cache {
     redis: Redis,
+    looks: Looks,
     lives: Lives,
     lease: Script,
     fill: Script,
@@ -106,6 +108,7 @@ impl Cache {
     /// The cached profiles in one Redis.
     pub fn new(redis: Redis, lives: Lives) -> Self {
         Self {
+            looks: Looks::new(redis.clone()),
             redis,
             lives,
             lease: Script::new(include_str!("cache/lease.lua")),
@@ -115,23 +118,17 @@ impl Cache {
         }
     }
 
-    /// The value of one id, and the reign that answered. One round trip.
+    /// The value of one id, and the reign that answered. One round trip, shared with others who look at the same time.
     pub async fn get(&self, id: &UserId) -> Result<(Option<Cached>, Arc<str>), Error> {
-        let mut lane = self.redis.reader().await?;
-        let value: Option<Vec<u8>> = lane.send(&Cmd::get(value_key(&lane, id))).await?;
-        Ok((value.and_then(|bytes| value::decode(id, &bytes)), Arc::clone(lane.reign())))
+        let (value, reign) = self.looks.look(id).await?;
+        Ok((value.and_then(|bytes| value::decode(id, &bytes)), reign))
     }
 
     /// The values of many ids, in their order, and the reign that answered. One round trip.
     pub async fn get_many(&self, ids: &[UserId]) -> Result<(Vec<Option<Cached>>, Arc<str>), Error> {
-        let mut lane = self.redis.reader().await?;
-        let mut command = cmd("MGET");
-        for id in ids {
-            command.arg(value_key(&lane, id));
-        }
-        let values: Vec<Option<Vec<u8>>> = lane.send(&command).await?;
+        let (values, reign) = looks::ask(&self.redis, ids).await?;
         let values = ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, &bytes)));
-        Ok((values.collect(), Arc::clone(lane.reign())))
+        Ok((values.collect(), reign))
     }
 
     /// Asks for the right to fill one value that is not there. One round trip.

@@ -1,9 +1,11 @@
 //! What calls cost. One round trip more is a regression.
 
+use tidings_proto::user::GetUserRequest;
 use tidings_proto::user::read_info::Source;
+use tokio::task::JoinSet;
 
 use super::costs::{Cost, Costs, Numbers};
-use super::support::{NEVER, SOON, Users, World, eventually};
+use super::support::{Answer, NEVER, SOON, Users, World, eventually, told};
 
 /// Round trips to Redis, statements in Postgres, and the commands that Redis runs for it.
 fn cost<const N: usize>(round_trips: u64, statements: u64, commands: [(&str, u64); N]) -> Cost {
@@ -34,11 +36,11 @@ async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
     assert_eq!(costs.spent().await, apply, "a creation: one apply");
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Postgres);
-    let lease_and_fill = cost(3, 1, [("evalsha", 2), ("get", 1 + 1 + 2), ("set", 2), ("del", 1)]);
+    let lease_and_fill = cost(3, 1, [("mget", 1), ("evalsha", 2), ("get", 1 + 2), ("set", 2), ("del", 1)]);
     assert_eq!(costs.spent().await, lease_and_fill, "a cold read: a look, a lease, a fill");
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Redis);
-    assert_eq!(costs.spent().await, cost(1, 0, [("get", 1)]), "a warm read: a look");
+    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm read: a look");
 
     users.rename("ada", "second").await.unwrap();
     let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("set", 1)]);
@@ -90,4 +92,34 @@ async fn a_read_from_memory_costs_nothing() {
     }
 
     assert_eq!(costs.spent().await, cost(0, 0, []));
+}
+
+#[tokio::test]
+async fn reads_at_once_share_their_looks_and_each_gets_its_own_answer() {
+    const USERS: usize = 200;
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
+    let users = start(&world).await;
+    let ids: Vec<String> = (0..USERS).map(|number| format!("user-{number}")).collect();
+    for id in &ids {
+        users.create(id).await.unwrap();
+    }
+    users.batch(&ids).await.unwrap();
+    costs.spent().await;
+
+    let mut reads = JoinSet::new();
+    for id in ids {
+        let mut client = users.client();
+        reads.spawn(async move {
+            let request = GetUserRequest { id: id.clone(), ..Default::default() };
+            let answer = Answer::from(told(client.get_user(request).await).unwrap());
+            assert_eq!((answer.user.id, answer.source), (id, Source::Redis));
+        });
+    }
+    while let Some(read) = reads.join_next().await {
+        read.unwrap();
+    }
+
+    let looks = costs.spent().await.round_trips;
+    assert!(looks < USERS as u64 / 2, "{looks} questions for {USERS} reads");
 }
