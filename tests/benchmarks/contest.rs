@@ -117,3 +117,8 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]
 }
+
+/// The median of how much one did for each that the other did, round by round.
+pub(crate) fn ratio(own: &[Round], other: &[Round]) -> f64 {
+    median(own.iter().zip(other).map(|(own, other)| own.rate / other.rate).collect())
+}

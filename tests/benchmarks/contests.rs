@@ -1,9 +1,11 @@
 //! What is compared with what.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tidings::bench::prepare;
-use tidings::load::Call;
+use tidings::load::{self, Call, Load, Pace, Tally};
 use tidings_client::Addresses;
 
 use crate::Plan;
@@ -21,7 +23,16 @@ pub(crate) const CALLERS: usize = 64;
 /// Who listens, in the last one.
 pub(crate) const SUBSCRIBERS: u32 = 100;
 
-const OURS: &str = "Tidings";
+/// Who calls batches of a hundred: as many as keep the services busy and do not drown them.
+pub(crate) const BATCHING: usize = 8;
+
+pub(crate) const USERS: &str = "Reading a cached user";
+pub(crate) const BATCHES: &str = "Reading 100 cached users";
+pub(crate) const SEEN: &str = "An update, until plain reads of two instances show it";
+
+pub(crate) const OURS: &str = "Tidings";
+pub(crate) const FROM_REDIS: &str = "Tidings, from Redis";
+pub(crate) const EMPTY: &str = "an empty call";
 const NAIVE: &str = "naive Python";
 
 /// Runs all of them.
@@ -32,6 +43,7 @@ pub(crate) async fn run(plan: Plan, ours: &Installation, programs: &Programs, sc
     let naive = Naive::start(programs, ours).await;
     vec![
         users(ours, &redis, naive.as_ref()).await.run(plan, ours).await,
+        batches(ours, &redis, naive.as_ref()).await.run(plan, ours).await,
         pages(ours, &redis, naive.as_ref()).await.run(plan, ours).await,
         appends(ours, naive.as_ref()).await.run(plan, ours).await,
         locks(ours, &redis, etcd.as_ref(), naive.as_ref()).await.run(plan, ours).await,
@@ -53,11 +65,16 @@ async fn users(ours: &Installation, redis: &RawRedis, naive: Option<&Naive>) -> 
     let mut contenders = vec![
         Contender::calls(
             OURS,
-            "GetUser; the cache proves by version and lease that it is not old",
+            "GetUser; most come out of the memory of the instance, which Redis tells of changes",
             scenario("get-user", user).await,
         ),
         Contender::calls(
-            "an empty call",
+            FROM_REDIS,
+            "GetUser with `--user-near-bytes=0`; the cache proves by version and lease that it is not old",
+            scenario("get-user", ours.address("user without memory")).await,
+        ),
+        Contender::calls(
+            EMPTY,
             "grpc.health.v1 Check of the same server: what it could do at most",
             scenario("empty", user).await,
         ),
@@ -67,7 +84,39 @@ async fn users(ours: &Installation, redis: &RawRedis, naive: Option<&Naive>) -> 
         let call = scenario("get-user", naive.address()).await;
         contenders.push(Contender::calls(NAIVE, "GET user_info_<id>, no expiry, no invalidation", call));
     }
-    contest("Reading a cached user", "One of 1,000 users at a time, about 150 bytes.", contenders)
+    contest(USERS, "One of 1,000 users at a time, about 150 bytes.", contenders)
+}
+
+async fn batches(ours: &Installation, redis: &RawRedis, naive: Option<&Naive>) -> Contest {
+    let mut contenders = vec![
+        Contender::calls(OURS, "BatchGetUsers, out of memory", scenario("batch-get-users", ours.address("user")).await),
+        Contender::calls(
+            FROM_REDIS,
+            "BatchGetUsers with `--user-near-bytes=0`: one MGET",
+            scenario("batch-get-users", ours.address("user without memory")).await,
+        ),
+        Contender::calls("raw Redis", "MGET of as many bytes, no server between", redis.get_many().await),
+    ];
+    if let Some(naive) = naive {
+        let call = scenario("batch-get-users", naive.address()).await;
+        contenders.push(Contender::calls(NAIVE, "MGET user_info_<id> ...", call));
+    }
+    let method = "100 of 1,000 users at a time, 8 callers.";
+    Contest { callers: BATCHING, ..contest(BATCHES, method, contenders) }
+}
+
+/// How long it takes, at a rate that leaves time, until both instances show an update to plain reads; the update included.
+pub(crate) async fn seen(plan: Plan, ours: &Installation) -> Tally {
+    eprintln!("{SEEN} ...");
+    let call = prepare("update-seen", &ours.both_users(), CALLERS).await;
+    let load = Load {
+        pace: Pace::Rate(100.0),
+        in_flight: CALLERS,
+        warm_up: plan.warm_up,
+        time: plan.open,
+        grace: Duration::from_secs(5),
+    };
+    load::run(&load, &call.unwrap_or_else(|fault| panic!("{SEEN}: {fault}")), &Arc::default()).await
 }
 
 async fn pages(ours: &Installation, redis: &RawRedis, naive: Option<&Naive>) -> Contest {

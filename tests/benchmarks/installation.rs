@@ -15,6 +15,17 @@ use crate::process::{Process, free_port, listens};
 /// The command, built as this was.
 const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings-node");
 
+/// What runs: its name here, its service, and flags that it has beyond the usual.
+const INSTANCES: [(&str, &str, &[&str]); 6] = [
+    ("broadcast", "broadcast", &[]),
+    ("user", "user", &[]),
+    ("another user", "user", &[]),
+    // Every read of a cached user is a look into Redis.
+    ("user without memory", "user", &["--user-near-bytes=0"]),
+    ("history", "history", &[]),
+    ("lock", "lock", &[]),
+];
+
 /// A running installation.
 pub(crate) struct Installation {
     stack: Devstack,
@@ -27,12 +38,14 @@ impl Installation {
         eprintln!("starting Tidings on a Postgres that waits for its disk ...");
         let stack = Devstack::start(Options { fresh: true, ..Options::kept(dir) }).await.unwrap();
         let mut installation = Self { stack, services: Vec::new() };
+        for service in ["user", "history", "lock"] {
+            installation.stack.postgres().create_database(&format!("tidings_{service}")).await.unwrap();
+        }
         let broadcast = free_port();
-        for (name, port) in
-            [("broadcast", broadcast), ("user", free_port()), ("history", free_port()), ("lock", free_port())]
-        {
-            let service = installation.serve(name, port, broadcast).await;
-            installation.services.push(service);
+        for (name, service, flags) in INSTANCES {
+            let port = if service == "broadcast" { broadcast } else { free_port() };
+            let process = installation.serve(name, service, flags, port, broadcast);
+            installation.services.push((name, format!("127.0.0.1:{port}").parse().unwrap(), process));
         }
         for (_, address, _) in &installation.services {
             let port = address.to_string().rsplit(':').next().and_then(|port| port.parse().ok());
@@ -41,15 +54,14 @@ impl Installation {
         installation
     }
 
-    async fn serve(&self, name: &'static str, port: u16, broadcast: u16) -> (&'static str, Addresses, Process) {
-        let database = format!("tidings_{name}");
-        self.stack.postgres().create_database(&database).await.unwrap();
+    fn serve(&self, name: &str, service: &str, flags: &[&str], port: u16, broadcast: u16) -> Process {
         let mut command = Command::new(TIDINGS);
-        command.args(["serve", name, "--stop-with-stdin"]);
-        if name != "broadcast" {
-            command.env("TIDINGS_MIGRATE", "true").env("TIDINGS_POSTGRES_URL", self.stack.postgres().url(&database));
+        command.args(["serve", service, "--stop-with-stdin"]).args(flags);
+        if service != "broadcast" {
+            let database = self.stack.postgres().url(&format!("tidings_{service}"));
+            command.env("TIDINGS_MIGRATE", "true").env("TIDINGS_POSTGRES_URL", database);
         }
-        if name == "history" {
+        if service == "history" {
             command.env("TIDINGS_BROADCAST_ADDR", format!("127.0.0.1:{broadcast}"));
         }
         let child = command
@@ -61,13 +73,18 @@ impl Installation {
             .stdout(Stdio::null())
             .stderr(File::create(self.stack.dir().join(format!("{name}.log"))).unwrap())
             .spawn();
-        (name, format!("127.0.0.1:{port}").parse().unwrap(), Process(child.unwrap()))
+        Process(child.unwrap())
     }
 
-    /// Where a service is.
-    pub(crate) fn address(&self, service: &str) -> &Addresses {
-        let (_, address, _) = self.services.iter().find(|(name, _, _)| *name == service).unwrap();
+    /// Where an instance is; those of the usual settings have the names of their services.
+    pub(crate) fn address(&self, instance: &str) -> &Addresses {
+        let (_, address, _) = self.services.iter().find(|(name, _, _)| *name == instance).unwrap();
         address
+    }
+
+    /// Where both instances of user are that have a memory.
+    pub(crate) fn both_users(&self) -> Addresses {
+        format!("{},{}", self.address("user"), self.address("another user")).parse().unwrap()
     }
 
     /// The Redis that the services use.

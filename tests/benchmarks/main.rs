@@ -3,6 +3,7 @@
 //! Everything is called by the load generator of `tidings bench`, in this process; what is called are processes of their own.
 //! `installation` starts Tidings on a Postgres that waits for its disk; `postgres`, `raw_redis`, `etcd`, `nats` and `naive`
 //! are what it is measured beside; `contests` says what is compared with what, `contest` compares in alternating rounds,
+//! `bars` says whether what was stated holds,
 //! `survey` measures every scenario of Tidings, `machine` says where, `report` writes it down.
 //!
 //! With `-- --quick` everything is called for a moment only, and what it writes is no benchmark.
@@ -10,6 +11,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends if it can not go on")]
 #![expect(clippy::print_stderr, reason = "a benchmark says how far it is")]
 
+mod bars;
 mod contest;
 mod contests;
 mod etcd;
@@ -70,10 +72,11 @@ async fn main() {
 
     let disk = postgres::flushes(&scratch, plan);
     let standings = contests::run(plan, &installation, &programs, &scratch).await;
+    let seen = contests::seen(plan, &installation).await;
     let survey = survey::run(plan, &installation).await;
     installation.stop().await;
 
-    let text = report::markdown(plan, &machine, &programs, disk, &standings, &survey);
+    let text = report::markdown(plan, &machine, &programs, disk, &standings, &seen, &survey);
     let path = if plan.quick { scratch.join("BENCHMARKS.md") } else { root().join("BENCHMARKS.md") };
     fs::write(&path, text).unwrap();
     eprintln!("written: {}", path.display());

@@ -47,12 +47,29 @@ impl RawRedis {
         })
     }
 
-    /// Reads one of a thousand values.
-    pub(crate) async fn get(&self) -> Call {
+    /// As many values as there are users.
+    async fn users(&self) {
         let mut connection = self.connection().await;
         for number in 0..1000 {
             let () = connection.set(format!("raw:user:{number}"), vec![b'x'; USER]).await.unwrap();
         }
+    }
+
+    /// Reads a hundred of a thousand values.
+    pub(crate) async fn get_many(&self) -> Call {
+        self.users().await;
+        self.calls(|mut connection, turn| async move {
+            let keys: Vec<_> =
+                (0..100).map(|place| format!("raw:user:{}", (turn.number * 100 + place) % 1000)).collect();
+            let values: Vec<Vec<u8>> = connection.mget(keys).await?;
+            assert_eq!(values.len(), 100);
+            Ok(())
+        })
+    }
+
+    /// Reads one of a thousand values.
+    pub(crate) async fn get(&self) -> Call {
+        self.users().await;
         self.calls(|mut connection, turn| async move {
             let value: Vec<u8> = connection.get(format!("raw:user:{}", turn.number % 1000)).await?;
             assert_eq!(value.len(), USER);

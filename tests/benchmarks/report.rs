@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use tidings::load::Tally;
+
 use crate::Plan;
-use crate::contest::{Round, Standing, faults, median};
+use crate::bars;
+use crate::contest::{Standing, faults, median, ratio};
+use crate::contests::OURS;
 use crate::machine::{Machine, is_quiet};
 use crate::process::Programs;
 use crate::survey::Entry;
@@ -15,7 +19,7 @@ const METHOD: &str = "\
   the figures are lower bounds, and a program that is called over gRPC pays for two ends of it here. Ratios carry over to other
   machines better than rates do, and neither carries over well.
 - One load generator calls all of them (that of `tidings bench`, over 4 connections), but for pgbench, which calls by itself.
-- Side by side: closed loops of 64 callers; the medians of alternating rounds. \"of Tidings\" is how much one does for each that
+- Side by side: closed loops of 64 callers, unless said otherwise; the medians of alternating rounds. \"of Tidings\" is how much one does for each that
   Tidings does: above 1 it is faster. It is the median of the ratios of each round, which a slow minute of the machine does not
   spoil. Before each round it is waited until history has published what it took.
 - Every scenario: a closed loop says how much can be done; then an open loop at half of that rate says how long it takes,
@@ -31,6 +35,7 @@ pub(crate) fn markdown(
     programs: &Programs,
     disk: Option<f64>,
     standings: &[Standing],
+    seen: &Tally,
     survey: &[Entry],
 ) -> String {
     let mut text = "# Benchmarks\n\nWritten by `make bench`; do not edit. Losses are listed, too.\n\n".to_owned();
@@ -53,6 +58,7 @@ pub(crate) fn markdown(
     for standing in standings {
         contest(&mut text, standing);
     }
+    text.push_str(&bars::table(standings, seen));
     losses(&mut text, standings);
     scenarios(&mut text, survey);
     text
@@ -103,7 +109,7 @@ fn failures<'a>(text: &mut String, all: impl Iterator<Item = (&'a str, &'a BTree
 fn losses(text: &mut String, standings: &[Standing]) {
     text.push_str("\n## Where Tidings loses\n\n");
     for Standing { title, rounds, .. } in standings {
-        for (name, note, own) in &rounds[1..] {
+        for (name, note, own) in rounds[1..].iter().filter(|(name, _, _)| !name.starts_with(OURS)) {
             let ratio = ratio(own, &rounds[0].2);
             if ratio > 1.0 {
                 let _ = writeln!(text, "- {title}: {name} does {ratio:.1} times as much ({note}).");
@@ -136,11 +142,6 @@ fn scenarios(text: &mut String, survey: &[Entry]) {
         .flat_map(|Entry { name, closed, open, .. }| [(*name, faults(closed)), (*name, faults(open))])
         .collect();
     failures(text, faults.iter().map(|(name, faults)| (*name, faults)));
-}
-
-/// The median of how much one did for each that the other did, round by round.
-fn ratio(own: &[Round], other: &[Round]) -> f64 {
-    median(own.iter().zip(other).map(|(own, other)| own.rate / other.rate).collect())
 }
 
 fn millis(time: Duration) -> f64 {

@@ -8,14 +8,11 @@ use tidings::load::{self, Load, Pace, Tally};
 
 use crate::Plan;
 use crate::contest::closed;
-use crate::contests::CALLERS;
+use crate::contests::{BATCHING, CALLERS};
 use crate::installation::Installation;
 
 /// Most calls under way at once in the open loop.
 const IN_FLIGHT: usize = 1000;
-
-/// Callers of scenarios that call batches of a hundred: as many as keep the services busy and do not drown them.
-const BATCHING: usize = 8;
 
 /// What was found of a scenario.
 pub(crate) struct Entry {

@@ -57,6 +57,18 @@ class Users(user_grpc.UserServiceServicer):
         return user_pb.GetUserResponse(user=profile_pb.User(id=request.id, display_name=name, age=age))
 
 
+    def BatchGetUsers(self, request, context):
+        results = []
+        for id, cached in zip(request.ids, r.mget([f"user_info_{id}" for id in request.ids])):
+            if cached:
+                name, age = json.loads(cached)
+                user = profile_pb.User(id=id, display_name=name, age=age)
+            else:
+                user = self.GetUser(user_pb.GetUserRequest(id=id), context).user
+            results.append(user_pb.BatchGetUsersResult(id=id, outcome="OUTCOME_FOUND", user=user))
+        return user_pb.BatchGetUsersResponse(results=results)
+
+
 class Conversations(conversation_grpc.ConversationServiceServicer):
     def CreateConversation(self, request, context):
         return conversation_pb.CreateConversationResponse(conversation=request.conversation)

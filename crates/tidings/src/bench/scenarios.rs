@@ -54,6 +54,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("get-user-strong", "the same, from Postgres", &["GetUser"], |ground| Box::pin(user::get_strong(ground))),
     scenario("batch-get-users", "reads --batch of --keys users, cached", &["BatchGetUsers"], |ground| Box::pin(user::batch_get(ground))),
     scenario("update-user", "changes one of --keys users", &["UpdateUser"], |ground| Box::pin(user::update(ground))),
+    scenario("update-seen", "changes one of --keys users, until plain reads over every connection show it", &["UpdateUser", "GetUser"], |ground| Box::pin(user::update_seen(ground))),
     scenario("delete-user", "creates a user and deletes it, both timed", &["CreateUser", "DeleteUser"], |ground| at_once(user::delete(&ground))),
 
     scenario("create-conversation", "creates a conversation", &["CreateConversation"], |ground| at_once(history::create(&ground))),

@@ -51,11 +51,20 @@ pub(super) async fn batch_get(ground: Arc<Ground>) -> Result<Call, Fault> {
 pub(super) async fn update(ground: Arc<Ground>) -> Result<Call, Fault> {
     users(&ground).await?;
     Ok(calls(&ground, async |ground, turn| {
-        let user = User { id: ground.key(turn), bio: turn.number.to_string(), ..Default::default() };
-        let update_mask = Some(FieldMask { paths: vec!["bio".into()] });
-        let request = UpdateUserRequest { user: Some(user), update_mask, ..Default::default() };
-        let send = |channel, request| async move { UserServiceClient::new(channel).update_user(request).await };
-        ground.ask(turn.caller, request, send).await?;
+        update_user(&ground, turn).await?;
+        Ok(1)
+    }))
+}
+
+/// Changes a user, until plain reads show it whichever instance is asked: connections are to the instances in turn.
+pub(super) async fn update_seen(ground: Arc<Ground>) -> Result<Call, Fault> {
+    users(&ground).await?;
+    Ok(calls(&ground, async |ground, turn| {
+        let version = update_user(&ground, turn).await?;
+        for caller in 0..ground.connections.len() {
+            let reader = Turn { caller, ..turn };
+            while read_user(&ground, reader, Consistency::Cached).await?.version < version {}
+        }
         Ok(1)
     }))
 }
@@ -87,9 +96,22 @@ async fn create_user(ground: &Ground, turn: Turn, id: String) -> Result<(), Faul
     Ok(())
 }
 
+/// Changes the user whose turn it is; returns the new version.
+async fn update_user(ground: &Ground, turn: Turn) -> Result<i64, Fault> {
+    let user = User { id: ground.key(turn), bio: turn.number.to_string(), ..Default::default() };
+    let update_mask = Some(FieldMask { paths: vec!["bio".into()] });
+    let request = UpdateUserRequest { user: Some(user), update_mask, ..Default::default() };
+    let send = |channel, request| async move { UserServiceClient::new(channel).update_user(request).await };
+    Ok(ground.ask(turn.caller, request, send).await?.user.unwrap_or_default().version)
+}
+
 async fn get_user(ground: &Ground, turn: Turn, consistency: Consistency) -> Result<u64, Fault> {
+    read_user(ground, turn, consistency).await?;
+    Ok(1)
+}
+
+async fn read_user(ground: &Ground, turn: Turn, consistency: Consistency) -> Result<User, Fault> {
     let request = GetUserRequest { id: ground.key(turn), consistency: consistency.into(), ..Default::default() };
     let send = |channel, request| async move { UserServiceClient::new(channel).get_user(request).await };
-    ground.ask(turn.caller, request, send).await?;
-    Ok(1)
+    Ok(ground.ask(turn.caller, request, send).await?.user.unwrap_or_default())
 }
