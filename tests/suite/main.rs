@@ -6,6 +6,7 @@
 mod away;
 mod bench;
 mod cancelled;
+mod doctor;
 mod health;
 mod hostile;
 mod interop;

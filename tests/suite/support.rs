@@ -86,6 +86,16 @@ impl Up {
         format!("127.0.0.1:{}", self.port(service))
     }
 
+    /// Where its Postgres is, with the database of users.
+    pub(crate) fn postgres(&self) -> &str {
+        &self.postgres
+    }
+
+    /// Where its Redis is.
+    pub(crate) fn redis(&self) -> &str {
+        &self.redis
+    }
+
     fn port(&self, service: &str) -> u16 {
         let (_, port) = SERVICES.into_iter().find(|(name, _)| *name == service).unwrap();
         port + self.offset

@@ -80,7 +80,8 @@ impl Role {
 pub struct RedisUrl(ConnectionInfo);
 
 impl RedisUrl {
-    pub(crate) fn info(&self) -> &ConnectionInfo {
+    /// What the URL says.
+    pub fn info(&self) -> &ConnectionInfo {
         &self.0
     }
 }

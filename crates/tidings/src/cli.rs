@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use crate::error::Error;
 use crate::out;
-use crate::{bench, call, channel, lock, replay, serve, token, up, user};
+use crate::{bench, call, channel, doctor, lock, replay, serve, token, up, user};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
                           Results go to standard output, everything else to standard error.";
@@ -32,6 +32,7 @@ enum Command {
     Lock(lock::Args),
     Channel(channel::Args),
     Replay(replay::Args),
+    Doctor(Box<doctor::Args>),
     Bench(bench::Args),
     Token(token::Args),
 }
@@ -50,6 +51,7 @@ impl Cli {
             Command::User(args) => wait(user::run(args)),
             Command::Channel(args) => wait(channel::run(args)),
             Command::Replay(args) => wait(replay::run(args)),
+            Command::Doctor(args) => wait(doctor::run(*args)),
             Command::Bench(args) => wait(bench::run(args)),
             Command::Token(args) => token::run(args).map_err(Error::from),
         };

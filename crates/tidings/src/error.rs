@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{bench, call, channel, lock, replay, token, up, user};
+use crate::{bench, call, channel, doctor, lock, replay, token, up, user};
 
 /// It is done.
 pub(crate) const DONE: u8 = 0;
@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// `tidings replay`.
     #[error(transparent)]
     Replay(#[from] replay::Error),
+    /// `tidings doctor`.
+    #[error(transparent)]
+    Doctor(#[from] doctor::Error),
     /// `tidings bench`.
     #[error(transparent)]
     Bench(#[from] bench::Error),
@@ -56,6 +59,7 @@ impl Error {
             Self::Lock(error) => error.exit_code(),
             Self::Channel(error) => error.exit_code(),
             Self::Replay(error) => error.exit_code(),
+            Self::Doctor(error) => error.exit_code(),
             Self::Bench(error) => error.exit_code(),
             Self::Token(error) => error.exit_code(),
         }

@@ -11,6 +11,7 @@ mod channel;
 mod cli;
 mod contracts;
 mod credentials;
+mod doctor;
 mod error;
 pub mod load;
 mod lock;
