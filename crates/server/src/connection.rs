@@ -17,10 +17,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::service::Routes;
 
 use crate::Args;
 use crate::ending::Closing;
+use crate::routes::Routes;
 use crate::sending;
 use crate::stack::Stack;
 use crate::tls::Tls;

@@ -40,6 +40,7 @@ mod process;
 mod reason;
 mod refusal;
 mod repeat;
+mod routes;
 mod run;
 pub mod security;
 mod sending;

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::service::{Routes, RoutesBuilder};
 use tower::Service;
 
 use crate::admin::Admin;
 use crate::connection::Connections;
+use crate::routes::{Answering, Routes};
 use crate::security::Wrong;
 use crate::stack::{Methods, Stack};
 use crate::{Args, Health, accept, admin, health, metrics};
@@ -54,7 +54,7 @@ pub struct Server {
     names: Vec<&'static str>,
     descriptor_sets: Vec<&'static [u8]>,
     methods: &'static [Method],
-    routes: RoutesBuilder,
+    routes: Routes,
 }
 
 impl Server {
@@ -66,7 +66,7 @@ impl Server {
             names: vec![Health::SERVER, Health::READINESS],
             descriptor_sets: vec![health::DESCRIPTOR_SET],
             methods: METHODS,
-            routes: RoutesBuilder::default(),
+            routes: Routes::default(),
         }
     }
 
@@ -84,16 +84,15 @@ impl Server {
     #[expect(clippy::should_implement_trait, reason = "nobody adds servers up")]
     pub fn add<S>(mut self, service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answering>
             + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
-        S::Future: Send + 'static,
     {
         self.names.push(S::NAME);
-        self.routes.add_service(service);
+        self.routes.add(service);
         self
     }
 
@@ -128,11 +127,10 @@ impl Server {
             metrics::keep(); // before anything is counted
         }
         self.add_reflection()?;
-        self.routes.add_service(self.health.service());
+        self.routes.add(self.health.service());
         let security = self.args.security.open()?;
         let methods = Methods::new(self.methods, &self.names);
-        let routes = std::mem::take(&mut self.routes).routes().prepare();
-        let stack = Stack::new(routes, methods, security.tokens.clone(), &self.args);
+        let stack = Stack::new(self.routes.clone(), methods, security.tokens.clone(), &self.args);
         let connections = Connections::new(&self.args, stack.clone(), security.tls.clone());
         let _answering = self.answer_admin(stack).await?;
         let _watching = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.look)));
@@ -189,7 +187,8 @@ impl Server {
             served.clone().fold(builder, |builder, name| builder.with_service_name(*name))
         };
         let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-        self.routes.add_service(v1).add_service(v1alpha);
+        self.routes.add(v1);
+        self.routes.add(v1alpha);
         Ok(())
     }
 }
