@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use deadpool_redis::Connection;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use crate::breaker::{Breaker, Term};
 use crate::numbers::Numbers;
-use crate::{Error, Role, Written};
+use crate::{Call, Error, Role, Written};
 
 /// After so many unanswered calls in a row a connection is given up: the driver itself never does.
 const UNANSWERED_MAX: u32 = 20;
@@ -196,9 +196,14 @@ impl Lane {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn read<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Result<T, Error> {
+    pub async fn read<T: FromRedisValue>(&mut self, call: &Call<'_>) -> Result<T, Error> {
+        let command = call.command();
         let begun = Instant::now();
-        let answer = call.invoke_async(&mut self.connection).await;
+        let mut answer = command.query_async(&mut self.connection).await;
+        if answer.as_ref().is_err_and(is_unknown) {
+            self.load(call).await?;
+            answer = command.query_async(&mut self.connection).await;
+        }
         self.live.numbers.script.record(begun.elapsed());
         self.live.read(self.term, answer)
     }
@@ -207,7 +212,7 @@ impl Lane {
     ///
     /// # Errors
     /// [`Error`], if any of them fails.
-    pub async fn read_all<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
+    pub async fn read_all<T: FromRedisValue>(&mut self, calls: &[Call<'_>]) -> Result<Vec<T>, Error> {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
@@ -217,7 +222,7 @@ impl Lane {
         // One load is enough for calls of one script, as most lists are.
         for call in calls {
             let Err(error) = &answer else { break };
-            if error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) {
+            if !is_unknown(error) {
                 break;
             }
             self.load(call).await?;
@@ -228,23 +233,23 @@ impl Lane {
     }
 
     /// Runs one script, which writes.
-    pub async fn write<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> Written<T> {
+    pub async fn write<T: FromRedisValue>(&mut self, call: &Call<'_>) -> Written<T> {
         Written::of_one(self.read(call).await)
     }
 
     /// Runs many calls of scripts, which write, in one round trip and returns their answers in order. Not atomic. Some may be
     /// run twice.
-    pub async fn write_all<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Written<Vec<T>> {
+    pub async fn write_all<T: FromRedisValue>(&mut self, calls: &[Call<'_>]) -> Written<Vec<T>> {
         Written::of_many(self.read_all(calls).await)
     }
 
     /// Like [`Lane::write_all`], for calls of one script that must not be run twice: they are sent again only if the server
     /// has run none of them. Doubtful, too, if the script became known while they arrived, so that some were run.
-    pub async fn write_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Written<Vec<T>> {
+    pub async fn write_all_once<T: FromRedisValue>(&mut self, calls: &[Call<'_>]) -> Written<Vec<T>> {
         Written::of_many(self.run_all_once(calls).await)
     }
 
-    async fn run_all_once<T: FromRedisValue>(&mut self, calls: &[ScriptInvocation<'_>]) -> Result<Vec<T>, Error> {
+    async fn run_all_once<T: FromRedisValue>(&mut self, calls: &[Call<'_>]) -> Result<Vec<T>, Error> {
         let Some(first) = calls.first() else {
             return Ok(Vec::new());
         };
@@ -266,8 +271,8 @@ impl Lane {
     }
 
     /// Lets the server know the script of a call.
-    async fn load(&mut self, call: &ScriptInvocation<'_>) -> Result<(), Error> {
-        let loaded = call.load_async(&mut self.connection).await;
+    async fn load(&mut self, call: &Call<'_>) -> Result<(), Error> {
+        let loaded = call.script().load_async(&mut self.connection).await;
         self.live.judge(self.term, loaded).map(drop)
     }
 }
@@ -279,12 +284,17 @@ pub(crate) fn proof(channels: &str) -> Cmd {
     set
 }
 
-fn pipeline(calls: &[ScriptInvocation<'_>]) -> Pipeline {
+fn pipeline(calls: &[Call<'_>]) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(calls.len());
     for call in calls {
-        pipeline.invoke_script(call);
+        pipeline.add_command(call.command());
     }
     pipeline
+}
+
+/// Whether the server does not know the script of a call.
+fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// How many calls the server refused because it does not know their script.

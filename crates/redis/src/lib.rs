@@ -19,6 +19,7 @@ mod keeper;
 mod lane;
 mod numbers;
 mod redis;
+mod script;
 mod subscriber;
 mod tracker;
 mod written;
@@ -29,15 +30,12 @@ pub use error::Error;
 pub use fit::Unfit;
 pub use lane::Lane;
 pub use redis::Redis;
+pub use script::{Call, Script};
 pub use subscriber::{Session, Subscriber};
 pub use tracker::{Heard, Tracker};
 pub use written::Written;
 
 /// Why Redis can not be used at all: the URL or what it asks for makes no sense to the driver.
 pub use ::redis::RedisError as OpenError;
-/// A Lua script, sent by its hash and loaded when the server does not know it.
-pub use ::redis::Script;
-/// A call of a [`Script`] with its keys and arguments.
-pub use ::redis::ScriptInvocation as Call;
 /// The driver's commands and values, for the caches of the services.
 pub use ::redis::{Cmd, FromRedisValue, Value, cmd};
