@@ -8,6 +8,7 @@ mod answer;
 mod outcome;
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
@@ -85,6 +86,8 @@ impl Default for Limits {
 pub struct Leases {
     redis: Redis,
     limits: Limits,
+    /// The keys, and what the channel of an instance begins with, as every lane names them.
+    names: OnceLock<([String; KEYS.len()], String)>,
     acquire: Script,
     claim: Script,
     cancel: Script,
@@ -103,6 +106,7 @@ impl Leases {
         Self {
             redis,
             limits,
+            names: OnceLock::new(),
             acquire: script!("", "acquire"),
             claim: script!(" flags=allow-oom", "claim"),
             cancel: script!(" flags=allow-oom", "cancel"),
@@ -259,11 +263,10 @@ impl Leases {
 
     /// What every call has.
     fn call<'a>(&self, script: &'a Script, lane: &Lane, epoch: Epoch) -> Call<'a> {
+        let names = || (KEYS.map(|key| lane.key(format_args!("{{lk00}}:{key}"))), lane.channel(format_args!("n:")));
+        let (keys, news) = self.names.get_or_init(names);
         let mut call = script.prepare_invoke();
-        for key in KEYS {
-            call.key(lane.key(format_args!("{{lk00}}:{key}")));
-        }
-        call.arg(epoch.get()).arg(lane.channel(format_args!("n:"))).arg(self.limits.ended);
+        call.key(keys).arg(epoch.get()).arg(news).arg(self.limits.ended);
         call
     }
 }

@@ -212,7 +212,8 @@ impl Postgres {
         if !self.state.open.load(Ordering::Relaxed) {
             return Err(pool.numbers.failed(Fault::Away(None)));
         }
-        self.work_on(pool, work).await
+        // In a box, because it takes kilobytes: every call that might come to ask Postgres would carry them about.
+        Box::pin(self.work_on(pool, work)).await
     }
 
     async fn work_on<T>(

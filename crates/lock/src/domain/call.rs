@@ -15,8 +15,8 @@ use crate::leases::{self, Acquire, Cancel, Claim};
 use crate::model::{Acquired, CallId, Grant, LeaseId, Wish};
 
 /// A call under way.
-pub(super) struct Call {
-    locks: Locks,
+pub(super) struct Call<'a> {
+    locks: &'a Locks,
     asked: Arc<Asked>,
     /// Only who wants to wait has one.
     seat: Option<Seat>,
@@ -24,16 +24,16 @@ pub(super) struct Call {
     doubtful: bool,
 }
 
-impl Call {
+impl<'a> Call<'a> {
     /// Takes a wish in.
     ///
     /// # Errors
     /// [`Error::Overloaded`].
-    pub(super) fn begin(locks: &Locks, wish: Wish) -> Result<Self, Error> {
+    pub(super) fn begin(locks: &'a Locks, wish: Wish) -> Result<Self, Error> {
         let waits = wish.until.is_some();
         let asked = Arc::new(Asked { call: CallId::random(), id: LeaseId::random(), wish });
         let seat = waits.then(|| locks.waiting.enter(&asked)).transpose()?;
-        Ok(Self { locks: locks.clone(), asked, seat, doubtful: false })
+        Ok(Self { locks, asked, seat, doubtful: false })
     }
 
     /// Runs it to its end.
@@ -52,11 +52,12 @@ impl Call {
         ended
     }
 
+    /// What few calls come to is in boxes: without them, each call would be a future of several kilobytes.
     async fn ask(&self) -> Result<Acquired, Error> {
         let Asked { call, id, wish } = &*self.asked;
         // Who was here before and lost its place with Redis goes first.
         if self.locks.waiting.any_out_of_queue(Some(&wish.name)) {
-            self.locks.put_back(Some(&wish.name)).await?;
+            Box::pin(self.locks.put_back(Some(&wish.name))).await?;
         }
         let begun = Instant::now();
         let acquire = async |epoch| {
@@ -69,11 +70,11 @@ impl Call {
             (Acquire::Held { holder, waiting }, None) => Ok(Acquired::Held { holder, waiting }),
             (Acquire::Waiting { id }, Some(seat)) => {
                 self.locks.waiting.queued(call, id);
-                self.wait(seat).await
+                Box::pin(self.wait(seat)).await
             }
             (Acquire::Quarantine(_), Some(seat)) => {
                 self.locks.waiting.lost(call);
-                self.wait(seat).await
+                Box::pin(self.wait(seat)).await
             }
             (answer, _) => granted(answer, begun - wish.arrived).map(Acquired::Granted),
         }
@@ -146,7 +147,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for Call<'_> {
     fn drop(&mut self) {
         let place = self.seat.take().and_then(|seat| {
             let place = seat.place();
