@@ -55,7 +55,7 @@ impl BroadcastService for Rpc {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let ending = request.extensions().get().cloned().unwrap_or_else(Ending::never);
         let wishes = wire::subscribe(request.into_inner())?;
-        let ending = hub::Ending::at(async move { ending.reached().await });
+        let ending = hub::Ending::at(ending.reached());
         let frames = self.broadcasts.subscribe(&wishes, ending).await?;
         let answers = frames.map(|frame| {
             let frame = frame?;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::rare::Rare;
+
 /// The part of the grace within which streams end by themselves; the rest is for those whose service does not know how, and
 /// for the frames on their way.
 const SPREAD: f64 = 0.6;
@@ -54,9 +56,10 @@ impl Ending {
         Self::of(&Arc::default())
     }
 
-    /// Waits until the stream has to end.
-    pub async fn reached(&self) {
-        sleep_until(self.closing.moment(self.part).await).await;
+    /// Waits until the stream has to end. To be polled as often as one likes.
+    pub fn reached(&self) -> impl Future<Output = ()> + Send + use<> {
+        let Self { closing, part } = self.clone();
+        Rare::new(async move { sleep_until(closing.moment(part).await).await })
     }
 
     /// Waits until a stream that has not ended is ended for it.

@@ -37,6 +37,7 @@ mod live;
 mod metrics;
 pub mod probe;
 mod process;
+mod rare;
 mod reason;
 mod refusal;
 mod repeat;

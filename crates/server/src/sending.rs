@@ -5,12 +5,12 @@
 //! every PING, it only gives no window.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
 tokio::task_local! {
     /// Whether the call of this task has been answered, and its answer only has to be taken.
@@ -25,24 +25,36 @@ pub(crate) fn begins() {
 
 /// Runs a call, with the sending of its answer, to its end; but drops it, and so resets its stream, if the answer has not been
 /// taken within `limit`.
-pub(crate) async fn within<F: Future>(limit: Duration, call: F) {
-    let bounded = async {
-        let mut call = pin!(call);
-        let mut overdue = None;
-        poll_fn(|cx| {
-            if call.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            // Hardly any call comes here answered: what fits into the windows is sent by the poll that answered it.
-            if !ANSWERED.with(Cell::get) {
-                return Poll::Pending;
-            }
-            let timer = overdue.get_or_insert_with(|| Box::pin(sleep(limit)));
-            timer.as_mut().poll(cx).map(|()| tracing::debug!("an answer was not taken"))
-        })
-        .await;
-    };
-    ANSWERED.scope(Cell::new(false), bounded).await;
+pub(crate) fn within<F: Future>(limit: Duration, call: F) -> impl Future<Output = ()> {
+    ANSWERED.scope(Cell::new(false), Bounded { call, limit, overdue: None })
+}
+
+pin_project! {
+    /// A call that is given up some time after it was answered. No `async` block, which would have room for the call twice: a
+    /// task of each call is moved and allocated.
+    struct Bounded<F> {
+        #[pin]
+        call: F,
+        limit: Duration,
+        overdue: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+impl<F: Future> Future for Bounded<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.call.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Hardly any call comes here answered: what fits into the windows is sent by the poll that answered it.
+        if !ANSWERED.with(Cell::get) {
+            return Poll::Pending;
+        }
+        let timer = this.overdue.get_or_insert_with(|| Box::pin(sleep(*this.limit)));
+        timer.as_mut().poll(cx).map(|()| tracing::debug!("an answer was not taken"))
+    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -32,6 +34,11 @@ impl Ending {
     /// The moment at which this future ends.
     pub fn at(moment: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(moment.boxed().fuse())
+    }
+
+    /// Whether it has come; wakes the task when it does.
+    async fn has_come(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.0.poll_unpin(cx).is_ready())).await
     }
 }
 
@@ -158,7 +165,7 @@ impl Subscription {
             if self.ended {
                 return None;
             }
-            if (&mut self.ending.0).now_or_never().is_some() {
+            if self.ending.has_come().await {
                 self.say_goodbye();
                 continue;
             }
@@ -276,9 +283,12 @@ impl Subscription {
                 None => std::future::pending().await,
             }
         };
+        // What most wake-ups are for comes first, and the rest is not looked at then: a bell that rings is answered before
+        // anything is waited for.
         tokio::select! {
-            () = &mut self.ending.0 => self.say_goodbye(),
+            biased;
             () = self.bell.rings() => {}
+            () = &mut self.ending.0 => self.say_goodbye(),
             (number, page) = reading => self.meet(number, page),
             () = self.timer.as_mut() => self.look_at_the_time(),
         }

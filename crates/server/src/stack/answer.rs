@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::sleep_until;
@@ -21,6 +20,7 @@ use super::pieces::Pieces;
 use super::record::Record;
 use crate::Reason;
 use crate::ending::Ending;
+use crate::rare::Rare;
 
 /// When to come back whose stream was ended: at once, elsewhere.
 const AT_ONCE: Duration = Duration::ZERO;
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
 /// What holds a stream: its place among the streams of the process, and what ends it from outside.
 pub(super) struct Leash {
     _permit: Permit,
-    ends: BoxFuture<'static, End>,
+    ends: Rare<End>,
 }
 
 /// Why a stream is ended.
@@ -51,7 +51,7 @@ enum End {
 
 impl Leash {
     pub(super) fn new(permit: Permit, deadline: Option<Deadline>, ending: Ending) -> Self {
-        let ends = Box::pin(async move {
+        let ends = Rare::new(async move {
             let late = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline.at()).await,
@@ -125,7 +125,7 @@ impl http_body::Body for Answer {
             Ok(Poll::Ready(other)) => Poll::Ready(other),
             Ok(Poll::Pending) => {
                 let Some(leash) = &mut this.leash else { return Poll::Pending };
-                let status = match ready!(leash.ends.as_mut().poll(cx)) {
+                let status = match ready!(Pin::new(&mut leash.ends).poll(cx)) {
                     End::Late => late_status(&this.record.path),
                     End::Closing => Reason::Draining
                         .reply(&this.record.path, "the connection is about to end")
