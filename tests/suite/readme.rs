@@ -1,4 +1,5 @@
-//! The README does what it says: its blocks marked `console run` are executed in order and their output compared.
+//! The README and the guides do what they say: their blocks marked `console run` are executed in order and their output
+//! compared.
 
 use std::fs;
 use std::path::Path;
@@ -56,28 +57,39 @@ fn matches(promised: &str, output: &str) -> bool {
     rest.is_empty() || promised.trim_end().ends_with("...")
 }
 
-#[test]
-fn the_commands_of_the_readme_do_what_it_says() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let examples = examples(&readme);
-    assert!(examples.len() >= 5, "the README has examples");
+/// Runs the commands of a document, named from the root of the repository, beside an installation of its own.
+fn run(document: &str) {
+    let examples = examples(&fs::read_to_string(root().join(document)).unwrap());
+    assert!(examples.len() >= 5, "{document} has examples");
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path());
     // `tidings` is the program under test, whatever else of that name is installed.
     let bin = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(TIDINGS, bin.path().join("tidings")).unwrap();
 
-    for example in examples {
+    for Example { command, output: promised } in examples {
         let output = finish(
             Command::new("sh")
-                .args(["-c", &example.command])
+                .args(["-c", &command])
                 .current_dir(root())
                 .env("PATH", path_with(bin.path()))
+                .env("POSTGRES", &up.postgres)
+                .env("REDIS", &up.redis)
                 .envs(up.addresses()),
         );
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
-        assert!(matches(&example.output, &said), "$ {}\npromised:\n{}\nsaid:\n{said}", example.command, example.output);
+        assert!(matches(&promised, &said), "{document}: $ {command}\npromised:\n{promised}\nsaid:\n{said}");
     }
+}
+
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    run("README.md");
+}
+
+#[test]
+fn the_commands_of_the_guide_to_users_do_what_it_says() {
+    run("docs/guide/user.md");
 }
 
 fn path_with(first: &Path) -> String {

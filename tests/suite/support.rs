@@ -46,8 +46,8 @@ const SERVICES: [(&str, u16); 4] = [("user", 7401), ("history", 7402), ("lock", 
 pub(crate) struct Up {
     process: Child,
     offset: u16,
-    redis: String,
-    postgres: String,
+    pub(crate) redis: String,
+    pub(crate) postgres: String,
 }
 
 /// A further instance of a service. Killed when dropped.
