@@ -110,6 +110,7 @@ impl Users {
         };
         let fills: Vec<_> =
             records.iter().filter_map(|(id, read)| Some((id.clone(), *tokens.get(id)?, read.record.clone()))).collect();
+        fail::fail_point!("user::before_fill");
         if let Err(error) = self.cache.fill_many(&fills).await {
             self.missed(&error);
         }

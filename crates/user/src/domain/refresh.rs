@@ -52,6 +52,7 @@ impl Users {
                 (id, token, record)
             })
             .collect();
+        fail::fail_point!("user::before_refill");
         self.cache.fill_many(&fills).await?;
         self.numbers.refreshed(fills.len());
         Ok(())

@@ -1,19 +1,22 @@
 //! Readers who fill the cache too late.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use fail::FailScenario;
+use tidings_proto::user::BatchGetUsersRequest;
 use tidings_proto::user::read_info::Source;
 
 use super::reading;
 use crate::BEFORE_FILL;
 use crate::contest::{Contestant, Outcome, all_told, races, right, version_of};
 use crate::held::Held;
-use crate::support::{SOON, World, eventually};
+use crate::support::{SOON, World, eventually, no_relay, told};
 
 races! {
     a_slow_reader_never_overwrites_a_newer_value,
     a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key,
+    a_slow_batch_never_overwrites_a_newer_value,
     a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more,
     a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_instance_after_it,
 }
@@ -72,6 +75,24 @@ async fn a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key
     Ok(())
 }
 
+async fn a_slow_batch_never_overwrites_a_newer_value(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let mut client = here.client();
+    let request = BatchGetUsersRequest { ids: vec!["ada".to_owned(), "nobody".to_owned()], ..Default::default() };
+    let slow = tokio::spawn(async move { told(client.batch_get_users(request).await).unwrap().results });
+    held.arrived().await;
+    there.rename("ada", "second").await.unwrap();
+    held.release();
+
+    assert_eq!(slow.await.unwrap()[0].user.as_ref().unwrap().version, 1, "what it had read before the change");
+    all_told([&here, &there], "ada", Some(2)).await
+}
+
 async fn a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more(contestant: Contestant) -> Outcome {
     let world = World::shared().await;
     let (here, there) = contestant.two(&world).await;
@@ -112,7 +133,40 @@ async fn a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_inst
     all_told([&here, &there], "ada", Some(2)).await
 }
 
-// The naive cache has no leases, so the next two have no twin.
+// The naive cache reads nothing anew before it expires, and has no leases, so the next three have no twin.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_old_profile_that_is_read_anew_slowly_never_overwrites_a_newer_value() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let there = world.serve_without_relay().await;
+    let here = world
+        .serve_with(|config| {
+            no_relay(config);
+            config.cache.user_soft_ttl = Duration::from_millis(1).into();
+        })
+        .await;
+    there.create("ada").await.unwrap();
+    there.cache("ada").await;
+
+    let held = Held::first_at("user::before_refill");
+    // As soon as it is old it is answered once more, and read anew in the background.
+    {
+        let mut arrived = pin!(held.arrived());
+        loop {
+            tokio::select! {
+                () = &mut arrived => break,
+                read = here.get("ada") => assert_eq!(read.unwrap().version, 1),
+            }
+        }
+    }
+    there.rename("ada", "second").await.unwrap();
+    held.release();
+    here.stop().await; // and with it what it does in the background
+
+    let read = there.get("ada").await.unwrap();
+    assert_eq!((read.version, read.source), (2, Source::Redis));
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_filler_paused_past_its_lease_is_refused() {
