@@ -24,11 +24,12 @@ use crate::service::{SOON, Service};
 use crate::support::{TIDINGS, root};
 
 /// Reasons that another test reaches: the service, the reason, the file and the test.
-const ELSEWHERE: [(&str, &str, &str, &str); 2] = [
+const ELSEWHERE: [(&str, &str, &str, &str); 3] = [
     // 10,000 calls that wait.
     ("lock", "QUEUE_FULL", "crates/lock/tests/it/queue.rs", "a_full_queue_refuses_and_says_when_to_try_again"),
-    // What ends a stream that its service does not end; Subscribe says goodbye instead.
+    // What ends a stream that its service does not end; Subscribe and WatchUsers say goodbye instead.
     ("broadcast", "DRAINING", "crates/server/tests/it/age.rs", STREAM_THAT_DOES_NOT_END),
+    ("user", "DRAINING", "crates/server/tests/it/age.rs", STREAM_THAT_DOES_NOT_END),
 ];
 const STREAM_THAT_DOES_NOT_END: &str = "a_stream_on_a_connection_of_that_age_ends_by_itself_or_is_told_draining";
 

@@ -76,13 +76,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("token-file", MISSING, NO_FILE),
     ("user-absent-ttl", "0s", DURATION),
     ("user-cache-ttl", "0s", DURATION),
+    ("user-compare-interval", "0s", DURATION),
     ("user-fill-wait", "0s", DURATION),
+    ("user-heartbeat", "0s", DURATION),
     ("user-lease-ttl", "0s", DURATION),
     ("user-near-bytes", "64MiB", "expected a number of bytes"),
     ("user-near-ttl", "0s", DURATION),
     ("user-relay-gather", "10", DURATION_OR_ZERO),
     ("user-relay-tick", "0s", DURATION),
     ("user-soft-ttl", "0s", DURATION),
+    ("user-watched-ids", "0", "expected 1 to 100000000"),
 ];
 
 const DURATION: &str = "expected a duration like 800ms or 5s";

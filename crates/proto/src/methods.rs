@@ -61,6 +61,7 @@ pub const METHODS: &[Method] = &[
     method("tidings.user.v1.UserService/BatchGetUsers", BRIEF, Scope::Read, Retry::Safe),
     method("tidings.user.v1.UserService/UpdateUser", BRIEF, Scope::Write, Retry::With("expected_version")),
     method("tidings.user.v1.UserService/DeleteUser", BRIEF, Scope::Write, Retry::With("expected_version")),
+    method("tidings.user.v1.UserService/WatchUsers", Work::Stream, Scope::Read, Retry::Safe),
     method(
         "tidings.history.v1.ConversationService/CreateConversation",
         BRIEF,

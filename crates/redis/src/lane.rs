@@ -216,7 +216,11 @@ impl Lane {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let pipeline = pipeline(calls);
+        self.run_all(calls, &pipeline(calls)).await
+    }
+
+    /// Sends a pipeline that has these calls, and lets the server know their scripts if it does not.
+    async fn run_all<T: FromRedisValue>(&mut self, calls: &[Call<'_>], pipeline: &Pipeline) -> Result<Vec<T>, Error> {
         let begun = Instant::now();
         let mut answer = pipeline.query_async(&mut self.connection).await;
         // One load is enough for calls of one script, as most lists are.
@@ -241,6 +245,14 @@ impl Lane {
     /// run twice.
     pub async fn write_all<T: FromRedisValue>(&mut self, calls: &[Call<'_>]) -> Written<Vec<T>> {
         Written::of_many(self.read_all(calls).await)
+    }
+
+    /// Like [`Lane::write_all`], and sends one more command behind the calls, in the same round trip; its answer is not
+    /// wanted. It may be run although a call is refused, and twice.
+    pub async fn write_all_then<T: FromRedisValue>(&mut self, calls: &[Call<'_>], then: Cmd) -> Written<Vec<T>> {
+        let mut pipeline = pipeline(calls);
+        pipeline.add_command(then).ignore();
+        Written::of_many(self.run_all(calls, &pipeline).await)
     }
 
     /// Like [`Lane::write_all`], for calls of one script that must not be run twice: they are sent again only if the server

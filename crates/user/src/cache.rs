@@ -7,6 +7,7 @@
 //! runs out, a fill needs its lease, and what a writer could not apply the relay does again.
 
 mod looks;
+pub mod news;
 mod value;
 
 use std::fmt;
@@ -189,11 +190,15 @@ impl Cache {
         }
     }
 
-    /// Makes many committed writes known. One round trip.
+    /// Makes many committed writes known, to the cache and then to those who watch. One round trip.
     pub async fn apply_many<'a>(&self, writes: impl Iterator<Item = (&'a UserId, &'a Record)>) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
-        let calls: Vec<_> = writes.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
-        let outcomes: Vec<u8> = lane.write_all(&calls).await.or_again()?;
+        let writes: Vec<_> = writes.collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let calls: Vec<_> = writes.iter().map(|(id, record)| self.apply_call(&lane, id, record)).collect();
+        let outcomes: Vec<u8> = lane.write_all_then(&calls, news::told(&lane, &writes)).await.or_again()?;
         if outcomes.contains(&OTHER_REIGN) {
             return Err(lane.outlived());
         }

@@ -9,6 +9,7 @@ use tidings_server::{bytes, duration, duration_or_zero};
 use crate::cache::Lives;
 use crate::domain::Waits;
 use crate::near::Near;
+use crate::watch::Limits;
 
 /// What a user service needs to run.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +40,10 @@ pub struct Config {
     /// How the cache behaves.
     #[command(flatten, next_help_heading = "User cache")]
     pub cache: CacheArgs,
+
+    /// How versions are watched.
+    #[command(flatten, next_help_heading = "User watches")]
+    pub watches: WatchArgs,
 }
 
 /// How the cache behaves.
@@ -90,6 +95,44 @@ pub struct CacheArgs {
     #[arg(long, env = "TIDINGS_USER_RELAY_GATHER", default_value_t = Self::default().user_relay_gather,
           value_name = "DURATION", value_parser = duration_or_zero)]
     pub user_relay_gather: humantime::Duration,
+}
+
+/// How versions are watched.
+#[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
+pub struct WatchArgs {
+    /// The most ids that all streams of WatchUsers may watch, each stream's counted for itself: 300 bytes each, and each that
+    /// is different some microseconds of Postgres in a comparison.
+    #[arg(long, env = "TIDINGS_USER_WATCHED_IDS", default_value_t = Self::default().user_watched_ids, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub user_watched_ids: u32,
+
+    /// How often the versions of watched ids are compared with Postgres, e.g. `5s`: news that got lost are found so late.
+    #[arg(long, env = "TIDINGS_USER_COMPARE_INTERVAL", default_value_t = Self::default().user_compare_interval,
+          value_name = "DURATION", value_parser = duration)]
+    pub user_compare_interval: humantime::Duration,
+
+    /// Time without another frame after which a stream of WatchUsers gets a heartbeat, e.g. `25s`.
+    #[arg(long, env = "TIDINGS_USER_HEARTBEAT", default_value_t = Self::default().user_heartbeat, value_name = "DURATION",
+          value_parser = duration)]
+    pub user_heartbeat: humantime::Duration,
+}
+
+impl Default for WatchArgs {
+    fn default() -> Self {
+        Self {
+            user_watched_ids: 1_000_000,
+            user_compare_interval: Duration::from_secs(5).into(),
+            user_heartbeat: Duration::from_secs(25).into(),
+        }
+    }
+}
+
+impl WatchArgs {
+    /// What bounds the streams.
+    pub fn limits(&self) -> Limits {
+        Limits { ids: self.user_watched_ids.try_into().unwrap_or(usize::MAX), heartbeat: *self.user_heartbeat }
+    }
 }
 
 impl Default for CacheArgs {

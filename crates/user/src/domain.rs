@@ -13,6 +13,7 @@ mod error;
 mod flights;
 mod read;
 mod refresh;
+mod watch;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 pub use error::Error;
+pub use watch::Watching;
 
 use self::flights::Flights;
 use crate::cache::{self, Cache, Heard};

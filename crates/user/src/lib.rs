@@ -1,8 +1,9 @@
 //! The user service: profiles, few writes, very many reads. Postgres is the truth, Redis the cache in front of it.
 //!
 //! A call goes `rpc -> domain -> {store, cache, near} -> model`; which of them is touched first is decided in [`domain`], where
-//! the invariants stand. `tasks::relay` repairs the cache where a writer could not; what Redis says of changes keeps the memory
-//! of the instance, [`near`], from answering what is outdated.
+//! the invariants stand. `tasks::relay` repairs the cache where a writer could not, and tells the news by which [`watch`]
+//! serves those who watch versions; what Redis says of changes keeps the memory of the instance, [`near`], from answering
+//! what is outdated.
 
 pub mod cache;
 pub mod config;
@@ -13,6 +14,7 @@ mod numbers;
 pub mod rpc;
 pub mod store;
 pub mod tasks;
+pub mod watch;
 pub mod wire;
 
 use std::future::ready;
@@ -57,7 +59,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.lives());
-    let users = domain::Users::new(store::Store::new(postgres), cache, config.cache.near(), config.cache.waits());
+    let store = store::Store::new(postgres);
+    let watching = domain::Watching::new(store.clone(), watch::Watches::new(config.watches.limits()));
+    let subscriber = tasks::news::listen(&config.redis, watching.clone()).map_err(ServeError::Redis)?;
+    let users = domain::Users::new(store, cache, config.cache.near(), config.cache.waits());
     let hearing = users.clone();
     let _tracker = match config.cache.user_near_bytes {
         0 => None,
@@ -68,10 +73,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let mut tasks = Tasks::new(shutdown);
     tasks.begin(database.open(server.health(), ready(())));
     tasks.spawn("the probes", |stop| probe::watch(server.health(), SERVICES, probes, stop));
+    let interval = *config.watches.user_compare_interval;
+    tasks.spawn("listening to news", |stop| tasks::news::attend(watching.clone(), subscriber, stop));
+    tasks.spawn("the comparison of versions", |stop| tasks::compare::run(watching.clone(), interval, stop));
     tasks.spawn("the relay", |stop| tasks::relay::run(users.clone(), *config.cache.user_relay_tick, stop));
 
     tracing::info!(address = ?listener.local_addr().ok(), "serving users");
-    let service = UserServiceServer::new(rpc::Rpc::new(users.clone()))
+    let service = UserServiceServer::new(rpc::Rpc::new(users.clone(), watching))
         .max_decoding_message_size(REQUEST_MAX)
         .max_encoding_message_size(ANSWER_MAX);
     let server = server.add(service).reflect(tidings_proto::DESCRIPTORS);

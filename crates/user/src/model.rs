@@ -94,6 +94,36 @@ impl Record {
     }
 }
 
+/// A version that a user came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserVersion {
+    /// Who.
+    pub id: UserId,
+    /// Which; 0: there never was such a user.
+    pub version: i64,
+    /// Whether there is no such user, or none any more.
+    pub absent: bool,
+}
+
+/// What a stream of versions is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Versions that it was not told before, each of another user.
+    Versions(Vec<UserVersion>),
+    /// The first versions of all its users were told.
+    CaughtUp,
+    /// There is nothing else to say.
+    Heartbeat {
+        /// Whether changes may come late at the moment.
+        degraded: bool,
+    },
+    /// The stream ends.
+    Goodbye {
+        /// When to come back.
+        retry_after: Duration,
+    },
+}
+
 /// A user to be created.
 #[derive(Clone, Debug)]
 pub struct NewUser {

@@ -100,6 +100,59 @@ impl Numbers {
     }
 }
 
+/// The numbers of the streams of versions.
+pub(crate) struct WatchNumbers {
+    streams: Gauge,
+    ids: Gauge,
+    told: Counter,
+    found: Counter,
+}
+
+impl WatchNumbers {
+    pub(crate) fn new() -> Self {
+        describe_watches();
+        Self {
+            streams: gauge!("tidings_user_watches"),
+            ids: gauge!("tidings_user_watched_ids"),
+            told: counter!("tidings_user_versions_told_total"),
+            found: counter!("tidings_user_versions_found_total"),
+        }
+    }
+
+    /// So many streams watch so many ids.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    pub(crate) fn size(&self, (streams, ids): (usize, usize)) {
+        self.streams.set(streams as f64);
+        self.ids.set(ids as f64);
+    }
+
+    /// A stream is told so many versions.
+    pub(crate) fn told(&self, versions: usize) {
+        self.told.increment(versions as u64);
+    }
+
+    /// A comparison has found so many versions of which nothing was heard.
+    pub(crate) fn found(&self, versions: usize) {
+        self.found.increment(versions as u64);
+    }
+}
+
+impl fmt::Debug for WatchNumbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchNumbers")
+    }
+}
+
+fn describe_watches() {
+    describe_gauge!("tidings_user_watches", "Streams of WatchUsers of this instance.");
+    describe_gauge!("tidings_user_watched_ids", "Ids that these streams watch, each stream's counted for itself.");
+    describe_counter!("tidings_user_versions_told_total", "Versions that these streams were told, each for itself.");
+    describe_counter!(
+        "tidings_user_versions_found_total",
+        "Versions that a comparison with Postgres found before anybody told of them, each once: news from Redis that were lost."
+    );
+}
+
 impl fmt::Debug for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Numbers")

@@ -2,29 +2,35 @@
 
 mod status;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use tidings_proto::user as pb;
 use tidings_proto::user::user_service_server::UserService;
+use tidings_server::Ending;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Error, Users};
+use crate::domain::{Error, Users, Watching};
 use crate::model::Record;
-use crate::wire;
+use crate::{watch, wire};
 
 /// The contract over the use cases.
 #[derive(Clone, Debug)]
 pub struct Rpc {
     users: Users,
+    watching: Watching,
 }
 
 impl Rpc {
-    /// The contract over these users.
-    pub fn new(users: Users) -> Self {
-        Self { users }
+    /// The contract over these users, and over those who watch them.
+    pub fn new(users: Users, watching: Watching) -> Self {
+        Self { users, watching }
     }
 }
 
 #[tonic::async_trait]
 impl UserService for Rpc {
+    type WatchUsersStream = BoxStream<'static, Result<pb::WatchUsersResponse, Status>>;
+
     async fn create_user(
         &self,
         request: Request<pb::CreateUserRequest>,
@@ -73,5 +79,16 @@ impl UserService for Rpc {
         let (id, expected_version) = wire::delete(request.into_inner())?;
         let (version, time) = self.users.delete(id, expected_version).await?;
         Ok(Response::new(pb::DeleteUserResponse { version, delete_time: Some(time.into()) }))
+    }
+
+    async fn watch_users(
+        &self,
+        request: Request<pb::WatchUsersRequest>,
+    ) -> Result<Response<Self::WatchUsersStream>, Status> {
+        let ending = request.extensions().get().cloned().unwrap_or_else(Ending::never);
+        let ids = wire::watch(request.into_inner())?;
+        let ending = watch::Ending::at(async move { ending.reached().await });
+        let frames = self.watching.watch(&ids, ending).await?;
+        Ok(Response::new(frames.map(|frame| Ok(wire::frame(frame))).boxed()))
     }
 }

@@ -4,16 +4,20 @@ mod accounts;
 mod outbox;
 mod refusal;
 mod row;
+mod versions;
 
 pub use accounts::{Accounts, Created, Deleted, Updated};
 pub use outbox::Outbox;
 pub use tidings_postgres::Fault as Error;
+pub use versions::Versions;
 
 /// The tables of the service.
 #[derive(Clone, Debug)]
 pub struct Store {
     /// The profiles.
     pub accounts: Accounts,
+    /// Their versions alone.
+    pub versions: Versions,
     /// What the cache has yet to hear.
     pub outbox: Outbox,
     postgres: tidings_postgres::Postgres,
@@ -22,7 +26,12 @@ pub struct Store {
 impl Store {
     /// The tables in one database.
     pub fn new(postgres: tidings_postgres::Postgres) -> Self {
-        Self { accounts: Accounts::new(postgres.clone()), outbox: Outbox::new(postgres.clone()), postgres }
+        Self {
+            accounts: Accounts::new(postgres.clone()),
+            versions: Versions::new(postgres.clone()),
+            outbox: Outbox::new(postgres.clone()),
+            postgres,
+        }
     }
 
     /// Whether Postgres answered when it was asked last.

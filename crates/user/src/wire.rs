@@ -1,5 +1,7 @@
 //! Model <-> contract messages, both ways.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::mem;
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,8 @@ use tidings_status::{Fields, Invalid};
 use uuid::Uuid;
 
 use crate::model::{Change, FieldSet, NewUser, Profile, Read, Record, Source, User, UserId};
+
+pub use watch::{frame, heard, news, watch};
 
 /// Whose reasons our errors give.
 pub const DOMAIN: &str = "user.tidings";

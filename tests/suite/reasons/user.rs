@@ -21,7 +21,7 @@ async fn every_reason_of_user_is_reached() {
     let mut reached = Reached::of("user");
     let stack = own_stack().await;
     // So that one call is as much as it works on while Postgres stands still.
-    let flags = ["--max-in-flight", "1", "--postgres-statement-timeout", "500ms"];
+    let flags = ["--max-in-flight", "1", "--postgres-statement-timeout", "500ms", "--user-watched-ids", "1"];
     let service = Service::on(stack, "user", &flags, &[]).await;
     let plain = Plain::connect(service.address).await;
     call(&plain, "CreateUser", &create("ada", "Ada", "r1")).await.unwrap();
@@ -34,6 +34,8 @@ async fn every_reason_of_user_is_reached() {
     let delete = pb::DeleteUserRequest { id: "ada".to_owned(), expected_version: 7 };
     reached.note("VERSION_MISMATCH", call(&plain, "DeleteUser", &delete).await);
     reached.note("VERSION_AHEAD", call(&plain, "GetUser", &get("ada", 7)).await);
+    let watch = pb::WatchUsersRequest { ids: vec!["ada".to_owned(), "bob".to_owned()] };
+    reached.note_retry("TOO_MANY_WATCHED", call(&plain, "WatchUsers", &watch).await);
     of_every_server(&mut reached, &service, "GetUser", &get("ada", 0)).await;
     of_tokens(&mut reached, stack, "user", "GetUser").await;
 

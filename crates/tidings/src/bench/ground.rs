@@ -35,7 +35,7 @@ pub(super) struct Shape {
     #[arg(long, value_name = "N", default_value_t = Self::default().batch, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(super) batch: u16,
 
-    /// Subscribers of the scenario `subscribe`
+    /// Subscribers of the scenario `subscribe`, watchers of `watch-users`
     #[arg(long, value_name = "N", default_value_t = Self::default().subscribers, value_parser = clap::value_parser!(u16).range(1..=20_000))]
     pub(super) subscribers: u16,
 }

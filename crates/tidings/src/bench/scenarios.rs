@@ -5,6 +5,7 @@ mod fanout;
 mod history;
 mod lock;
 mod user;
+mod watched;
 
 use std::fmt::Write as _;
 use std::future::ready;
@@ -56,6 +57,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     scenario("update-user", "changes one of --keys users", &["UpdateUser"], |ground| Box::pin(user::update(ground))),
     scenario("update-seen", "changes one of --keys users, until plain reads over every connection show it", &["UpdateUser", "GetUser"], |ground| Box::pin(user::update_seen(ground))),
     scenario("delete-user", "creates a user and deletes it, both timed", &["CreateUser", "DeleteUser"], |ground| at_once(user::delete(&ground))),
+    scenario("watch-users", "changes a user, until the last of --subscribers was told: items/s are versions told", &["UpdateUser", "WatchUsers"], |ground| Box::pin(watched::watch(ground))),
 
     scenario("create-conversation", "creates a conversation", &["CreateConversation"], |ground| at_once(history::create(&ground))),
     scenario("get-conversation", "reads one of --keys conversations", &["GetConversation"], |ground| Box::pin(history::get(ground))),

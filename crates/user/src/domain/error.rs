@@ -41,6 +41,9 @@ pub enum Error {
         /// The current one.
         version: i64,
     },
+    /// All streams together watch as many ids as they may.
+    #[error("this instance watches as many ids as it may")]
+    TooManyWatched,
     /// Postgres failed; after `Ambiguous` a write may have been done.
     #[error("user store failed")]
     Store(#[source] Arc<store::Error>),

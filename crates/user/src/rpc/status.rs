@@ -1,5 +1,7 @@
 //! Domain error -> status: what a caller hears, and what only the log does.
 
+use std::time::Duration;
+
 use tidings_proto::user::ErrorReason;
 use tidings_server::store_failed;
 use tidings_status::Reply;
@@ -7,6 +9,9 @@ use tonic::{Code, Status};
 
 use crate::domain::Error;
 use crate::wire;
+
+/// When to try again here what another instance may do now: streams end at any time.
+const LATER: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -29,6 +34,9 @@ impl From<Error> for Status {
             Error::VersionAhead { version } => reply(Code::FailedPrecondition, ErrorReason::VersionAhead)
                 .with("version", &version)
                 .precondition("min_version"),
+            Error::TooManyWatched => {
+                reply(Code::ResourceExhausted, ErrorReason::TooManyWatched).quota("watched ids").retry_after(LATER)
+            }
             Error::Store(fault) => store_failed(wire::DOMAIN, &fault),
             Error::Cache(_) | Error::Aborted => {
                 Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.as_str_name(), "internal error")

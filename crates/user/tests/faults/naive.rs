@@ -86,6 +86,8 @@ impl Naive {
 
 #[tonic::async_trait]
 impl UserService for Naive {
+    type WatchUsersStream = futures_util::stream::Empty<Result<pb::WatchUsersResponse, Status>>;
+
     async fn create_user(
         &self,
         request: Request<pb::CreateUserRequest>,
@@ -154,6 +156,11 @@ impl UserService for Naive {
         fail::fail_point!("user::before_apply");
         self.store(&id, None).await;
         Ok(Response::new(pb::DeleteUserResponse { version, delete_time: None }))
+    }
+
+    /// Nobody writes this.
+    async fn watch_users(&self, _: Request<pb::WatchUsersRequest>) -> Result<Response<Self::WatchUsersStream>, Status> {
+        Err(Status::unimplemented("the naive cache tells nobody of changes"))
     }
 }
 

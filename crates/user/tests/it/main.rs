@@ -18,3 +18,7 @@ mod scripts;
 mod starting;
 mod support;
 mod updates;
+mod watched_news;
+mod watcher;
+mod watches;
+mod watches_cost;

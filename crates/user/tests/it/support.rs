@@ -11,7 +11,7 @@ use tidings_proto::user::read_info::Source;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_status::Failure;
 use tidings_user::Config;
-use tidings_user::config::CacheArgs;
+use tidings_user::config::{CacheArgs, WatchArgs};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -66,8 +66,18 @@ impl World {
 
     /// An instance whose relay has done its only step: what the cache hears from now on it hears from calls.
     pub(crate) async fn serve_without_relay(&self) -> Users {
+        self.serve_without_relay_with(|_| {}).await
+    }
+
+    /// The same with settings that differ from the usual.
+    pub(crate) async fn serve_without_relay_with(&self, tune: impl FnOnce(&mut Config)) -> Users {
         self.execute("INSERT INTO cache_outbox (user_id) VALUES ('nobody')").await;
-        let users = self.serve_with(no_relay).await;
+        let users = self
+            .serve_with(|config| {
+                no_relay(config);
+                tune(config);
+            })
+            .await;
         eventually("the relay has done its only step", SOON, async || self.outbox("nobody").await == 0).await;
         users
     }
@@ -112,7 +122,7 @@ impl World {
         let listen = "127.0.0.1:0".parse().unwrap();
         // Most tests are about Redis, which is asked only if nobody remembers.
         let cache = CacheArgs { user_near_bytes: 0, ..CacheArgs::default() };
-        Config { listen, migrate: false, postgres, redis, server, cache }
+        Config { listen, migrate: false, postgres, redis, server, cache, watches: WatchArgs::default() }
     }
 
     pub(crate) async fn sql(&self) -> PgConnection {
@@ -140,6 +150,14 @@ impl World {
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
         eventually("all backends have told what they did", SOON, async || self.count(busy).await == 0).await;
         self.count("SELECT idx_scan + seq_scan FROM pg_stat_user_tables WHERE relname = 'user_account'").await
+    }
+
+    /// Lets Postgres write each statement into its log from now on.
+    pub(crate) async fn log_statements(&self) {
+        self.execute("ALTER SYSTEM SET log_statement = 'all'").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let told = "SELECT count(*) FROM pg_settings WHERE name = 'log_statement' AND setting = 'all'";
+        eventually("statements are written down", SOON, async || self.count(told).await == 1).await;
     }
 
     pub(crate) fn redis(&self) -> redis::Connection {
@@ -176,6 +194,7 @@ pub(crate) fn no_relay(config: &mut Config) {
 /// A running instance of the service, with a client. It ends when it is dropped.
 pub(crate) struct Users {
     client: UserServiceClient<Channel>,
+    pub(crate) address: SocketAddr,
     stop: DropGuard,
     serving: JoinHandle<()>,
 }
@@ -204,7 +223,7 @@ impl Users {
     pub(crate) async fn running(address: SocketAddr, stop: CancellationToken, serving: JoinHandle<()>) -> Self {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.unwrap();
-        Self { client: UserServiceClient::new(channel), stop: stop.drop_guard(), serving }
+        Self { client: UserServiceClient::new(channel), address, stop: stop.drop_guard(), serving }
     }
 
     /// Ends the instance and waits until it has ended.

@@ -16,6 +16,8 @@ fn find(store: &mut Store, id: &str) -> Option<(User, ReadInfo)> {
 
 #[tonic::async_trait]
 impl UserService for Shared {
+    type WatchUsersStream = futures_util::stream::Empty<Result<pb::WatchUsersResponse, Status>>;
+
     async fn create_user(
         &self,
         request: Request<pb::CreateUserRequest>,
@@ -61,6 +63,10 @@ impl UserService for Shared {
     }
 
     async fn delete_user(&self, _: Request<pb::DeleteUserRequest>) -> Result<Response<pb::DeleteUserResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn watch_users(&self, _: Request<pb::WatchUsersRequest>) -> Result<Response<Self::WatchUsersStream>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 }

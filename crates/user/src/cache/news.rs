@@ -1,0 +1,22 @@
+//! The one pub/sub channel on which instances tell each other what the relay has applied: `<prefix>:user:news`, the same in
+//! every reign. Redis may lose what is told there; who hears it compares.
+
+use tidings_redis::{Cmd, Lane, cmd};
+
+use crate::model::{Record, UserId, UserVersion};
+use crate::wire;
+
+/// The channel, as a subscriber names it.
+pub const NEWS: &str = "news";
+
+/// Tells the versions of these records.
+pub(super) fn told(lane: &Lane, records: &[(&UserId, &Record)]) -> Cmd {
+    let mut publish = cmd("PUBLISH");
+    publish.arg(lane.channel(format_args!("{NEWS}"))).arg(wire::news(records));
+    publish
+}
+
+/// What was heard on a channel.
+pub fn heard(channel: &str, told: &[u8]) -> Vec<UserVersion> {
+    if channel == NEWS { wire::heard(told) } else { Vec::new() }
+}

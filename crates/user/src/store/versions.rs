@@ -1,0 +1,84 @@
+//! `user_account`, of which only the versions are wanted.
+
+use tidings_postgres::{Fault, Postgres};
+
+use crate::model::{UserId, UserVersion};
+
+/// The versions of the profiles.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    postgres: Postgres,
+}
+
+/// A row as it is read.
+struct Row {
+    id: String,
+    version: i64,
+    absent: bool,
+}
+
+impl Row {
+    fn into_version(self) -> UserVersion {
+        UserVersion { id: UserId::new(self.id), version: self.version, absent: self.absent }
+    }
+}
+
+impl Versions {
+    pub(super) fn new(postgres: Postgres) -> Self {
+        Self { postgres }
+    }
+
+    /// The versions of at most 1,000 ids; ids without a row are left out.
+    pub async fn read(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows = self
+            .postgres
+            .run(async |connection| {
+                sqlx::query_as!(
+                    Row,
+                    r#"
+                    SELECT id,
+                           version,
+                           delete_time IS NOT NULL AS "absent!"
+                    FROM user_account
+                    WHERE id = ANY($1)
+                    LIMIT 1000
+                    "#,
+                    &ids,
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(Row::into_version).collect())
+    }
+
+    /// Of these ids, the versions that are above the ones given with them, on the connections for background work.
+    pub async fn newer(&self, known: &[(UserId, i64)]) -> Result<Vec<UserVersion>, Fault> {
+        let (ids, versions): (Vec<String>, Vec<i64>) =
+            known.iter().map(|(id, version)| (id.to_string(), *version)).unzip();
+        let rows = self
+            .postgres
+            .run_background(async |connection| {
+                sqlx::query_as!(
+                    Row,
+                    r#"
+                    SELECT user_account.id,
+                           user_account.version,
+                           user_account.delete_time IS NOT NULL AS "absent!"
+                    FROM unnest($1::text[], $2::bigint[]) AS known (id, version)
+                    JOIN user_account
+                      ON user_account.id = known.id COLLATE "C"
+                     AND user_account.version > known.version
+                    LIMIT cardinality($1::text[])
+                    "#,
+                    &ids,
+                    &versions,
+                )
+                .fetch_all(connection)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(Row::into_version).collect())
+    }
+}
