@@ -1,11 +1,17 @@
-//! Profiles come from Postgres meanwhile, right and in time.
+//! Profiles come from Postgres meanwhile, right and in time; who watches is told every change, if late.
+
+use std::time::Duration;
 
 use prost_types::FieldMask;
 use tidings_proto::user::read_info::Source;
 use tidings_proto::user::user_service_client::UserServiceClient;
-use tidings_proto::user::{CreateUserRequest, GetUserRequest, GetUserResponse, UpdateUserRequest, User};
+use tidings_proto::user::watch_users_response::Frame;
+use tidings_proto::user::{
+    CreateUserRequest, GetUserRequest, GetUserResponse, UpdateUserRequest, User, WatchUsersRequest, WatchUsersResponse,
+};
 use tidings_status::Failure;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::faults::Fault;
@@ -17,9 +23,28 @@ struct Profile {
     users: UserServiceClient<Channel>,
     /// The version that was acknowledged last.
     version: i64,
+    /// Who watches all the time.
+    watch: Streaming<WatchUsersResponse>,
+    /// The version that was told last.
+    told: i64,
 }
 
+/// A change is told within 6 s, whatever happens to Redis.
+const FOUND: Duration = Duration::from_secs(6);
+
 impl Profile {
+    /// Waits until the last version was told; none is told twice, or after a later one.
+    async fn until_told(&mut self) {
+        while self.told < self.version {
+            let response = timeout(FOUND + BUSY, self.watch.message()).await.unwrap().unwrap();
+            if let Some(Frame::Versions(news)) = response.unwrap().frame {
+                assert!(news.versions[0].version > self.told, "{news:?} after {}", self.told);
+                self.told = news.versions[0].version;
+            }
+        }
+        assert_eq!(self.told, self.version);
+    }
+
     async fn get(&mut self, min_version: i64) -> Result<GetUserResponse, Failure> {
         let request = GetUserRequest { id: "ada".to_owned(), min_version, ..GetUserRequest::default() };
         Ok(self.users.get_user(request).await.map_err(|status| Failure::from(&status))?.into_inner())
@@ -69,6 +94,7 @@ impl Job for Profile {
 
     async fn account(&mut self, _: Fault) {
         assert_eq!(self.get(0).await.unwrap().user, self.get(self.version).await.unwrap().user);
+        self.until_told().await;
     }
 }
 
@@ -78,10 +104,12 @@ async fn start() -> Profile {
 
 async fn start_with(flags: &[&str]) -> Profile {
     let service = Service::on(own_stack().await, "user", flags, &[]).await;
-    let mut profile = Profile { users: UserServiceClient::new(service.channel().await), service, version: 1 };
+    let mut users = UserServiceClient::new(service.channel().await);
     let request = CreateUserRequest { user: Some(named(1)), ..CreateUserRequest::default() };
-    profile.users.create_user(request).await.unwrap();
-    profile
+    users.create_user(request).await.unwrap();
+    let request = WatchUsersRequest { ids: vec!["ada".to_owned()] };
+    let watch = users.watch_users(request).await.unwrap().into_inner();
+    Profile { service, users, version: 1, watch, told: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
