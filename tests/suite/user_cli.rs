@@ -2,9 +2,12 @@
 //! service, after which each user is there exactly once.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -182,6 +185,41 @@ fn json_lines_are_imported_from_standard_input_and_those_that_are_wrong_are_kept
     assert_eq!(users(&up), 1);
 }
 
+#[test]
+fn a_watch_tells_each_version_once_across_a_restart_of_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(dir.path());
+    done(&mut up.command(&["user", "create", "ada"]));
+    let mut command = up.command(&["user", "watch", "ada", "bob", "--output", "jsonl", "--timeout", "60s"]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (sender, heard) = mpsc::channel();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    thread::spawn(move || lines.for_each(|line| drop(sender.send(line.unwrap()))));
+    let next = || -> Value { serde_json::from_str(&heard.recv_timeout(Duration::from_mins(1)).unwrap()).unwrap() };
+    let change = |arguments: &[&str]| {
+        eventually("the service does it", || up.command(arguments).output().unwrap().status.success().then_some(()));
+    };
+
+    let first = [next(), next()];
+    assert!(first.contains(&json!({"id": "ada", "version": "1"})), "{first:?}");
+    assert!(first.contains(&json!({"id": "bob", "absent": true})), "{first:?}");
+    change(&["user", "update", "ada", "--set", "age=37"]);
+    assert_eq!(next(), json!({"id": "ada", "version": "2"}));
+    up.signal("user", Signal::KILL);
+    change(&["user", "create", "bob"]);
+    assert_eq!(next(), json!({"id": "bob", "version": "1"}));
+    change(&["user", "delete", "ada"]);
+    assert_eq!(next(), json!({"id": "ada", "version": "3", "absent": true}));
+    kill_process(Pid::from_raw(i32::try_from(watch.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    assert!(watch.wait().unwrap().success());
+
+    let table = done(&mut up.command(&["user", "watch", "ada", "--count", "1"]));
+    assert!(table.trim_end().ends_with("Z  ada  version 3, deleted"), "{table}");
+    assert!(refused(&mut up.command(&["user", "watch", "no spaces"]), SERVICE).contains("INVALID_FIELDS"));
+    let nobody = ["user", "watch", "ada", "--addr", "127.0.0.1:1", "--timeout", "1s"];
+    assert!(refused(&mut up.command(&nobody), SERVICE).contains("is it running?"));
+}
+
 /// A file of users who have no name of their own, some of them equal.
 fn nameless(dir: &Path, count: usize) -> PathBuf {
     let names = (0..count).map(|place| format!("Guest {}", place / 2));
@@ -243,7 +281,7 @@ fn an_import_waits_for_a_service_that_is_away_and_loses_nothing() {
     up.signal("redis-server", Signal::KILL);
     further("users are created after redis was killed");
     up.signal("user", Signal::STOP);
-    std::thread::sleep(std::time::Duration::from_secs(7)); // longer than a call waits, and two lines of progress
+    thread::sleep(Duration::from_secs(7)); // longer than a call waits, and two lines of progress
     up.signal("user", Signal::CONT);
 
     let output = running.wait_with_output().unwrap();

@@ -7,7 +7,9 @@ mod get;
 mod import;
 mod show;
 mod update;
+mod watch;
 
+use std::io;
 use std::time::Duration;
 
 use prost::Message;
@@ -27,6 +29,7 @@ Examples:
   tidings user get ada
   tidings user update ada --set bio='wrote the first program' --clear age
   tidings user delete ada
+  tidings user watch ada bob
   tidings user import staff.csv --rejects refused.csv";
 
 /// Create, read, change and delete users, and import them from files.
@@ -43,6 +46,7 @@ enum Verb {
     Get(get::Args),
     Update(update::Args),
     Delete(delete::Args),
+    Watch(watch::Args),
     Import(import::Args),
 }
 
@@ -100,6 +104,9 @@ pub(crate) enum Error {
     /// The user has another version than the change is meant for.
     #[error("{id} has version {found}, not {expected}; nothing was changed")]
     Moved { id: String, found: i64, expected: i64 },
+    /// The operating system gave no ear for Ctrl-C.
+    #[error("can not listen for signals: {0}")]
+    Signals(io::Error),
     /// An import did not bring everything in.
     #[error(transparent)]
     Import(#[from] import::Error),
@@ -110,7 +117,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Service(error) if says_no(error) => error::NO,
-            Self::Service(_) => error::SERVICE,
+            Self::Service(_) | Self::Signals(_) => error::SERVICE,
             Self::Absent(_) | Self::Moved { .. } => error::NO,
             Self::Credentials(_) | Self::VersionOfSeveral | Self::Twice(_) => error::USAGE,
             Self::Import(error) => error.exit_code(),
@@ -130,6 +137,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         Verb::Get(args) => get::run(args).await,
         Verb::Update(args) => update::run(args).await,
         Verb::Delete(args) => delete::run(args).await,
+        Verb::Watch(args) => watch::run(args).await,
         Verb::Import(args) => Ok(import::run(args).await?),
     }
 }

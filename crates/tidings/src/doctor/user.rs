@@ -220,7 +220,7 @@ impl Trial<'_> {
             }
             None => {
                 let found = format!("not within {}", shown::millis(PATIENCE));
-                let advice = "do all instances have the same redis, and a relay that works (tidings_user_outbox_rows)?";
+                let advice = "do all instances have the same redis, and a relay that works (tidings_user_outbox_oldest_seconds)?";
                 self.findings.fail(&title, check, found, advice);
             }
         }
