@@ -3,7 +3,6 @@
 mod append;
 mod conversation;
 mod list;
-mod token;
 
 use std::time::SystemTime;
 

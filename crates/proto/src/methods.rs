@@ -58,7 +58,9 @@ const ACQUIRE: Work = Work::Waiting(Duration::from_secs(62));
 pub const METHODS: &[Method] = &[
     method("tidings.user.v1.UserService/CreateUser", BRIEF, Scope::Write, Retry::With("user.id or request_id")),
     method("tidings.user.v1.UserService/GetUser", BRIEF, Scope::Read, Retry::Safe),
+    method("tidings.user.v1.UserService/GetUserByHandle", BRIEF, Scope::Read, Retry::Safe),
     method("tidings.user.v1.UserService/BatchGetUsers", BRIEF, Scope::Read, Retry::Safe),
+    method("tidings.user.v1.UserService/ListUsers", BRIEF, Scope::Read, Retry::Safe),
     method("tidings.user.v1.UserService/UpdateUser", BRIEF, Scope::Write, Retry::With("expected_version")),
     method("tidings.user.v1.UserService/DeleteUser", BRIEF, Scope::Write, Retry::With("expected_version")),
     method("tidings.user.v1.UserService/WatchUsers", Work::Stream, Scope::Read, Retry::Safe),

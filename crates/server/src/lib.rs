@@ -35,6 +35,7 @@ mod ending;
 pub mod health;
 mod live;
 mod metrics;
+pub mod page_token;
 pub mod probe;
 mod process;
 mod rare;

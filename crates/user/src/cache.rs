@@ -1,11 +1,12 @@
 //! Redis: cached profiles under leases.
 //!
-//! `u:{id}` holds the value (see [`value`]), `l:{id}` the token of the one reader that may fill it. Losing either at any
-//! time costs a miss and nothing else.
+//! `u:{id}` holds the value (see [`value`]), `l:{id}` the token of the one reader that may fill it, `h:{handle}` whose handle it
+//! may be (see [`hints`]). Losing any at any time costs a miss and nothing else.
 //!
 //! Every script is safe to run twice and late, so it makes no difference whether a write that got no answer was done: a lease
 //! runs out, a fill needs its lease, and what a writer could not apply the relay does again.
 
+mod hints;
 mod looks;
 pub mod news;
 mod value;
@@ -58,6 +59,7 @@ pub struct Cache {
     fill: Script,
     release: Script,
     apply: Script,
+    hint: Script,
 }
 
 /// The right of one reader to fill one value.
@@ -116,6 +118,7 @@ impl Cache {
             fill: Script::new(include_str!("cache/fill.lua")),
             release: Script::new(include_str!("cache/release.lua")),
             apply: Script::new(include_str!("cache/apply.lua")),
+            hint: Script::new(include_str!("cache/hint.lua")),
         }
     }
 
@@ -235,12 +238,10 @@ impl Cache {
 
     /// How long a record stays, in milliseconds.
     fn life(&self, record: &Record) -> u64 {
-        let life = match record {
-            Record::Present(_) => millis(self.lives.present),
-            Record::Absent { .. } => millis(self.lives.absent),
-        };
-        let percent = rand::rng().random_range(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
-        (life * percent / 100).max(1)
+        jittered(match record {
+            Record::Present(_) => self.lives.present,
+            Record::Absent { .. } => self.lives.absent,
+        })
     }
 }
 
@@ -262,6 +263,12 @@ fn value_key(lane: &Lane, id: &UserId) -> String {
 
 fn lease_key(lane: &Lane, id: &UserId) -> String {
     lane.key(format_args!("l:{{{id}}}"))
+}
+
+/// A life as it is given to one value, in milliseconds.
+fn jittered(life: Duration) -> u64 {
+    let percent = rand::rng().random_range(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
+    (millis(life) * percent / 100).max(1)
 }
 
 fn millis(duration: Duration) -> u64 {

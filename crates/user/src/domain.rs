@@ -11,6 +11,8 @@
 mod batch;
 mod error;
 mod flights;
+mod handles;
+mod list;
 mod read;
 mod refresh;
 mod watch;
@@ -19,6 +21,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::join;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -98,7 +101,10 @@ impl Users {
     pub async fn create(&self, new: NewUser) -> Result<(User, bool), Error> {
         self.undisturbed(|users| async move {
             match users.store.accounts.create(&new).await? {
-                Created::New(user) => Ok((users.tell_of(user).await, false)),
+                Created::New(user) => {
+                    let has_handle = !user.profile.handle.is_empty();
+                    Ok((users.tell_of(user, has_handle).await, false))
+                }
                 Created::Repeated(user) => Ok((user, true)),
                 Created::IdTaken => Err(Error::IdTaken { id: new.id }),
                 Created::HandleTaken => Err(Error::HandleTaken { handle: new.profile.handle }),
@@ -112,7 +118,10 @@ impl Users {
     pub async fn update(&self, change: Change) -> Result<User, Error> {
         self.undisturbed(|users| async move {
             match users.store.accounts.update(&change).await? {
-                Updated::Done(user) => Ok(users.tell_of(user).await),
+                Updated::Done(user) => {
+                    let got_handle = change.fields.handle && !user.profile.handle.is_empty();
+                    Ok(users.tell_of(user, got_handle).await)
+                }
                 Updated::NotFound => Err(Error::NotFound { id: change.id }),
                 Updated::Mismatch { version } => Err(Error::VersionMismatch { version }),
                 Updated::HandleTaken => Err(Error::HandleTaken { handle: change.profile.handle }),
@@ -184,9 +193,15 @@ impl Users {
         work.await.map_err(|_| Error::Aborted)?
     }
 
-    /// Tells the cache of a user who was just committed.
-    async fn tell_of(&self, user: User) -> User {
-        self.tell(&user.id, &Record::Present(user.clone())).await;
+    /// Tells the cache of a user who was just committed, and whose a handle is if that may be news.
+    async fn tell_of(&self, user: User, got_handle: bool) -> User {
+        let record = Record::Present(user.clone());
+        let tell_handle = async {
+            if got_handle {
+                self.tell_handle(&user).await;
+            }
+        };
+        join!(self.tell(&user.id, &record), tell_handle);
         user
     }
 

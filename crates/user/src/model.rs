@@ -1,8 +1,12 @@
 //! The nouns of the service.
 
+mod handle;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
+
+pub use handle::HandleKey;
 
 /// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -166,6 +170,24 @@ pub struct FieldSet {
     pub bio: bool,
     /// `attributes`
     pub attributes: bool,
+}
+
+/// Which users a list has, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// All of them, by id.
+    ById,
+    /// Those whose handles begin so, by handle.
+    ByHandle(HandleKey),
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The users.
+    pub users: Vec<User>,
+    /// Whether there are more.
+    pub more: bool,
 }
 
 /// A record with where it came from.

@@ -54,6 +54,26 @@ impl UserService for Rpc {
         }
     }
 
+    async fn get_user_by_handle(
+        &self,
+        request: Request<pb::GetUserByHandleRequest>,
+    ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
+        let request = request.into_inner();
+        let wire::GetByHandle { handle, min_version, strong } = wire::get_by_handle(&request)?;
+        let read = if strong {
+            self.users.get_by_handle_strong(&handle, min_version).await?
+        } else {
+            self.users.get_by_handle(&handle, min_version).await?
+        };
+        let read_info = Some(wire::read_info(&read));
+        match read.record {
+            Record::Present(user) => {
+                Ok(Response::new(pb::GetUserByHandleResponse { user: Some(wire::user(user)), read_info }))
+            }
+            Record::Absent { .. } => Err(Error::HandleNotFound { handle: request.handle }.into()),
+        }
+    }
+
     async fn batch_get_users(
         &self,
         request: Request<pb::BatchGetUsersRequest>,
@@ -61,6 +81,15 @@ impl UserService for Rpc {
         let (ids, strong) = wire::batch_get(request.into_inner())?;
         let reads = self.users.get_many(&ids, strong).await?;
         Ok(Response::new(wire::batch(&ids, &reads)))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<pb::ListUsersRequest>,
+    ) -> Result<Response<pb::ListUsersResponse>, Status> {
+        let wire::List { listing, after, size } = wire::list(&request.into_inner())?;
+        let page = self.users.list(&listing, &after, size).await?;
+        Ok(Response::new(wire::page(&listing, page)))
     }
 
     async fn update_user(

@@ -1,5 +1,7 @@
 //! Model <-> contract messages, both ways.
 
+mod handle;
+mod list;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -12,18 +14,19 @@ use tidings_proto::user as pb;
 use tidings_status::{Fields, Invalid};
 use uuid::Uuid;
 
-use crate::model::{Change, FieldSet, NewUser, Profile, Read, Record, Source, User, UserId};
-
+pub use handle::{GetByHandle, get_by_handle};
+pub use list::{List, list, page};
 pub use watch::{frame, heard, news, watch};
+
+use crate::model::{Change, FieldSet, NewUser, Profile, Read, Record, Source, User, UserId};
 
 /// Whose reasons our errors give.
 pub const DOMAIN: &str = "user.tidings";
 
 /// The most ids of one BatchGetUsers.
 const BATCH_MAX: usize = 500;
-/// The most bytes of its answer: clients refuse more than 4 MiB unless told otherwise.
-const BATCH_BYTES_MAX: usize = 3_670_016;
-const HANDLE_MAX: usize = 32;
+/// The most bytes of users in an answer: clients refuse more than 4 MiB unless told otherwise.
+const ANSWER_BYTES_MAX: usize = 3_670_016;
 const DISPLAY_NAME_MAX: usize = 256;
 const AVATAR_URI_MAX: usize = 2048;
 const BIO_MAX: usize = 4096;
@@ -148,12 +151,7 @@ fn field_set(fields: &mut Fields, mask: Option<prost_types::FieldMask>) -> Field
 }
 
 fn profile_fields(fields: &mut Fields, user: &pb::User) {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    fields.require(
-        "handle",
-        user.handle.len() <= HANDLE_MAX && user.handle.bytes().all(legal),
-        format!("expected 1 to {HANDLE_MAX} of [A-Za-z0-9._-], or nothing"),
-    );
+    handle::optional_handle(fields, "handle", &user.handle);
     fields.text("display_name", &user.display_name, DISPLAY_NAME_MAX);
     if let Some(age) = user.age {
         fields.within_range("age", &age, &(0..=AGE_MAX));
@@ -222,7 +220,7 @@ pub fn batch(ids: &[UserId], reads: &BTreeMap<UserId, Read>) -> pb::BatchGetUser
     let results = ids.iter().map(|id| {
         let result = batch_result(id, reads.get(id));
         bytes += result.encoded_len();
-        if bytes > BATCH_BYTES_MAX { batch_result(id, None) } else { result }
+        if bytes > ANSWER_BYTES_MAX { batch_result(id, None) } else { result }
     });
     pb::BatchGetUsersResponse { results: results.collect() }
 }

@@ -2,9 +2,10 @@
 
 use prost::Message as _;
 use tidings_proto::history as pb;
+use tidings_server::page_token;
 use tidings_status::{Fields, Invalid};
 
-use super::{DOMAIN, token};
+use super::DOMAIN;
 use crate::model::{Anchor, AuthoredCursor, ConversationId, ConversationNo, Message, Page, PageSize, UserId};
 
 const PAGE_MAX: i32 = 200;
@@ -74,7 +75,7 @@ pub fn list_authored(request: pb::ListUserMessagesRequest) -> Result<ListAuthore
     );
     let size = page_size(&mut fields, request.page_size, request.max_bytes);
     let after = (!request.page_token.is_empty()).then(|| {
-        let numbers = token::decode(AUTHORED, &request.user_id, &request.page_token);
+        let numbers: Option<[i64; 3]> = page_token::decode(AUTHORED, &request.user_id, &request.page_token);
         fields.require("page_token", numbers.is_some(), "expected a next_page_token of this user's list");
         let [micros, conversation, seq] = numbers.unwrap_or_default();
         AuthoredCursor { micros, conversation: ConversationNo::new(conversation), seq }
@@ -88,9 +89,10 @@ fn anchor(fields: &mut Fields, request: &pb::ListMessagesRequest) -> Anchor {
     let list = &request.conversation_id;
     if !request.page_token.is_empty() {
         fields.require("page_token", request.anchor.is_none(), "expected no anchor besides");
-        let older = token::decode(OLDER, list, &request.page_token);
+        let older: Option<[i64; 1]> = page_token::decode(OLDER, list, &request.page_token);
         let older = older.filter(|[seq]| *seq >= 1).map(|[seq]| Anchor::Before(seq));
-        let newer = token::decode(NEWER, list, &request.page_token).map(|[seq]| Anchor::After(seq));
+        let newer: Option<[i64; 1]> = page_token::decode(NEWER, list, &request.page_token);
+        let newer = newer.map(|[seq]| Anchor::After(seq));
         fields.require("page_token", older.or(newer).is_some(), "expected a token of this conversation's pages");
         return older.or(newer).unwrap_or(Anchor::Newest);
     }
@@ -126,8 +128,8 @@ pub fn page(asked: &List, page: Page) -> pb::ListMessagesResponse {
     let nothing = place(asked.anchor).min(page.last_seq);
     let first = messages.first().map_or(nothing + 1, |message| message.seq);
     let last = messages.last().map_or(nothing, |message| message.seq);
-    let older = (first > 1).then(|| token::encode(OLDER, name, [first]));
-    let newer = (last < page.last_seq).then(|| token::encode(NEWER, name, [last]));
+    let older = (first > 1).then(|| page_token::encode(OLDER, name, &[first]));
+    let newer = (last < page.last_seq).then(|| page_token::encode(NEWER, name, &[last]));
     pb::ListMessagesResponse {
         messages,
         older_page_token: older.unwrap_or_default(),
@@ -154,8 +156,9 @@ pub fn authored_page(asked: &ListAuthored, found: Vec<(Message, AuthoredCursor)>
     let all = messages.len();
     cut(&mut messages, Anchor::After(0), asked.size.bytes);
     let next = cursors.get(messages.len().wrapping_sub(1)).filter(|_| more || messages.len() < all);
-    let token =
-        next.map(|next| token::encode(AUTHORED, asked.user.as_str(), [next.micros, next.conversation.get(), next.seq]));
+    let token = next.map(|next| {
+        page_token::encode(AUTHORED, asked.user.as_str(), &[next.micros, next.conversation.get(), next.seq])
+    });
     pb::ListUserMessagesResponse { messages, next_page_token: token.unwrap_or_default() }
 }
 

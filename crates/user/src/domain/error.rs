@@ -14,6 +14,12 @@ pub enum Error {
         /// Who was asked for.
         id: UserId,
     },
+    /// Nobody has this handle.
+    #[error("no user has the handle {handle}")]
+    HandleNotFound {
+        /// Which.
+        handle: String,
+    },
     /// The id is another user's, or a deleted one's.
     #[error("the id {id} is taken")]
     IdTaken {

@@ -196,7 +196,7 @@ impl Users {
 }
 
 /// An answer, if it is enough. An absent user is told as such whatever version was asked for.
-fn sufficient(read: Read, min_version: i64) -> Result<Read, Error> {
+pub(super) fn sufficient(read: Read, min_version: i64) -> Result<Read, Error> {
     match read.record {
         Record::Present(ref user) if user.version < min_version => Err(Error::VersionAhead { version: user.version }),
         _ => Ok(read),

@@ -19,6 +19,9 @@ impl From<Error> for Status {
         let reply = |code, reason| Reply::new(code, wire::DOMAIN, ErrorReason::as_str_name(&reason), message);
         match error {
             Error::NotFound { id } => reply(Code::NotFound, ErrorReason::UserNotFound).resource("user", id.to_string()),
+            Error::HandleNotFound { handle } => {
+                reply(Code::NotFound, ErrorReason::UserNotFound).resource("handle", handle)
+            }
             Error::IdTaken { id } => {
                 reply(Code::AlreadyExists, ErrorReason::UserIdTaken).resource("user", id.to_string())
             }

@@ -1,5 +1,8 @@
 //! `user_account`: the profiles. Every write leaves its row in `cache_outbox` in the same statement.
 
+mod handle;
+mod page;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -8,7 +11,7 @@ use tidings_postgres::{Bulkhead, Fault, Postgres};
 
 use super::refusal::Refusal;
 use super::row::Row;
-use crate::model::{Change, NewUser, Record, User, UserId};
+use crate::model::{Change, HandleKey, NewUser, Record, User, UserId};
 
 /// The profiles.
 #[derive(Clone, Debug)]
@@ -71,9 +74,9 @@ pub enum Deleted {
     },
 }
 
-/// Under which a handle is unique.
+/// What is in the row of a user with this handle.
 fn handle_key(handle: &str) -> Option<String> {
-    (!handle.is_empty()).then(|| handle.to_ascii_lowercase())
+    (!handle.is_empty()).then(|| HandleKey::of(handle).into_string())
 }
 
 impl Accounts {

@@ -5,6 +5,7 @@
 
 mod contest;
 mod convergence;
+mod handles;
 mod held;
 mod naive;
 mod races;

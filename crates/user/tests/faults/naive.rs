@@ -127,6 +127,17 @@ impl UserService for Naive {
         Ok(Response::new(pb::BatchGetUsersResponse { results }))
     }
 
+    async fn get_user_by_handle(
+        &self,
+        _: Request<pb::GetUserByHandleRequest>,
+    ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
+        Err(Status::unimplemented("no race is about it"))
+    }
+
+    async fn list_users(&self, _: Request<pb::ListUsersRequest>) -> Result<Response<pb::ListUsersResponse>, Status> {
+        Err(Status::unimplemented("no race is about it"))
+    }
+
     async fn update_user(
         &self,
         request: Request<pb::UpdateUserRequest>,

@@ -1,6 +1,6 @@
 //! What calls cost. One round trip more is a regression.
 
-use tidings_proto::user::GetUserRequest;
+use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tokio::task::JoinSet;
 
@@ -58,12 +58,53 @@ async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
 }
 
 #[tokio::test]
+async fn every_call_about_handles_costs_the_round_trips_and_statements_that_it_must() {
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
+    let users = start(&world).await;
+    users.create_with_handle("other", "other").await.unwrap();
+    assert!(world.evict("h", "other"));
+    users.by_handle("other").await.unwrap(); // Redis learns the script
+    costs.spent().await;
+
+    users.create_with_handle("ada", "Ada").await.unwrap();
+    let apply_and_hint = cost(2, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("set", 1)]);
+    assert_eq!(costs.spent().await, apply_and_hint, "who gets a handle says so, at once with the apply");
+    users.rename("ada", "Countess").await.unwrap();
+    let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1)]);
+    assert_eq!(costs.spent().await, apply, "the handle is no news");
+    users.cache("ada").await;
+    costs.spent().await;
+
+    assert_eq!(users.by_handle("ada").await.unwrap().source, Source::Redis);
+    assert_eq!(costs.spent().await, cost(2, 0, [("get", 1), ("mget", 1)]), "warm: the hint, the profile");
+
+    assert!(world.evict("h", "ada"));
+    costs.spent().await;
+    assert_eq!(users.by_handle("ada").await.unwrap().source, Source::Postgres);
+    let look_and_hint = cost(2, 1, [("get", 1 + 1), ("evalsha", 1), ("set", 1)]);
+    assert_eq!(costs.spent().await, look_and_hint, "cold: a look, and a hint for the next");
+
+    users.by_handle("nobody").await.unwrap_err();
+    assert_eq!(costs.spent().await, cost(1, 1, [("get", 1)]), "of nobody there is no hint");
+
+    users.call_list(pb::ListUsersRequest::default()).await.unwrap();
+    assert_eq!(costs.spent().await, cost(0, 1, []), "a list: nothing of Redis");
+}
+
+#[tokio::test]
 async fn every_key_expires() {
     let world = World::shared().await;
     let users = world.serve_without_relay().await;
-    users.create("ada").await.unwrap();
+    users.create_with_handle("ada", "ada").await.unwrap();
     users.get("ada").await.unwrap();
     users.get("nobody").await.unwrap_err();
+
+    let hint = || -> i64 { redis::cmd("PTTL").arg(&world.keys("h", "ada")[0]).query(&mut world.redis()).unwrap() };
+    assert!((480_000..=690_000).contains(&hint()), "{}", hint());
+    assert!(world.evict("h", "ada"));
+    users.by_handle("ada").await.unwrap();
+    assert!((480_000..=690_000).contains(&hint()), "{}", hint());
 
     let life = |id: &str| -> i64 { redis::cmd("PTTL").arg(&world.keys("u", id)[0]).query(&mut world.redis()).unwrap() };
     let hours = 3_600_000;
@@ -111,7 +152,7 @@ async fn reads_at_once_share_their_looks_and_each_gets_its_own_answer() {
     for id in ids {
         let mut client = users.client();
         reads.spawn(async move {
-            let request = GetUserRequest { id: id.clone(), ..Default::default() };
+            let request = pb::GetUserRequest { id: id.clone(), ..Default::default() };
             let answer = Answer::from(told(client.get_user(request).await).unwrap());
             assert_eq!((answer.user.id, answer.source), (id, Source::Redis));
         });

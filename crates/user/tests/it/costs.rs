@@ -63,7 +63,7 @@ impl<'a> Costs<'a> {
                 continue;
             }
             let by_script = by.ends_with("lua");
-            single += u64::from(!by_script && ["get", "mget"].contains(&name.as_str()));
+            single += u64::from(!by_script && ["get", "mget", "set"].contains(&name.as_str()));
             *commands.entry(name).or_default() += 1;
         }
         let of_scripts = self.numbers.scripts.0.swap(0, Ordering::SeqCst);

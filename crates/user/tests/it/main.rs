@@ -8,6 +8,8 @@ mod commands;
 mod costs;
 mod creations;
 mod freshness;
+mod handles;
+mod lists;
 mod malformed;
 mod near;
 mod postgres_away;

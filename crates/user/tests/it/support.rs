@@ -284,6 +284,30 @@ impl Users {
         self.call_get(request).await.map(Answer::from)
     }
 
+    /// A plain read by handle.
+    pub(crate) async fn by_handle(&self, handle: &str) -> Result<Answer, Failure> {
+        self.call_by_handle(pb::GetUserByHandleRequest { handle: handle.to_owned(), ..Default::default() }).await
+    }
+
+    pub(crate) async fn call_by_handle(&self, request: pb::GetUserByHandleRequest) -> Result<Answer, Failure> {
+        told(self.client().get_user_by_handle(request).await).map(Answer::from)
+    }
+
+    pub(crate) async fn call_list(&self, request: pb::ListUsersRequest) -> Result<pb::ListUsersResponse, Failure> {
+        told(self.client().list_users(request).await)
+    }
+
+    /// Creates a user who has a handle.
+    pub(crate) async fn create_with_handle(&self, id: &str, handle: &str) -> Result<pb::User, Failure> {
+        let request = pb::CreateUserRequest { user: Some(handled(id, handle)), ..Default::default() };
+        self.call_create(request).await.map(|response| response.user.unwrap())
+    }
+
+    /// Changes the handle; an empty one gives it up.
+    pub(crate) async fn take_handle(&self, id: &str, handle: &str) -> Result<pb::User, Failure> {
+        self.call_update(changing(handled(id, handle), &["handle"])).await
+    }
+
     /// Plain reads of many, in one call.
     pub(crate) async fn batch<T: ToString>(&self, ids: &[T]) -> Result<Vec<pb::BatchGetUsersResult>, Failure> {
         let ids = ids.iter().map(ToString::to_string).collect();
@@ -337,6 +361,18 @@ impl From<pb::GetUserResponse> for Answer {
         let (user, info) = (response.user.unwrap(), response.read_info.unwrap());
         Self { version: user.version, source: info.source(), stale: info.stale, user }
     }
+}
+
+impl From<pb::GetUserByHandleResponse> for Answer {
+    fn from(response: pb::GetUserByHandleResponse) -> Self {
+        let pb::GetUserByHandleResponse { user, read_info } = response;
+        Self::from(pb::GetUserResponse { user, read_info })
+    }
+}
+
+/// A user of whom only the handle is known.
+pub(crate) fn handled(id: &str, handle: &str) -> pb::User {
+    pb::User { id: id.to_owned(), handle: handle.to_owned(), ..Default::default() }
 }
 
 /// A user of whom only the name is known.

@@ -6,7 +6,8 @@ use prost_types::FieldMask;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{
-    BatchGetUsersRequest, Consistency, CreateUserRequest, DeleteUserRequest, GetUserRequest, UpdateUserRequest, User,
+    BatchGetUsersRequest, Consistency, CreateUserRequest, DeleteUserRequest, GetUserByHandleRequest, GetUserRequest,
+    ListUsersRequest, UpdateUserRequest, User,
 };
 
 use crate::bench::ground::{Ground, calls, each};
@@ -30,6 +31,28 @@ pub(super) async fn get(ground: Arc<Ground>) -> Result<Call, Fault> {
 pub(super) async fn get_strong(ground: Arc<Ground>) -> Result<Call, Fault> {
     users(&ground).await?;
     Ok(calls(&ground, async |ground, turn| get_user(&ground, turn, Consistency::Strong).await))
+}
+
+/// Reads a user by handle, whose hint and profile are cached.
+pub(super) async fn get_by_handle(ground: Arc<Ground>) -> Result<Call, Fault> {
+    users_with_handles(&ground).await?;
+    Ok(calls(&ground, async |ground, turn| {
+        let request = GetUserByHandleRequest { handle: ground.key(turn), ..Default::default() };
+        let send = |channel, request| async move { UserServiceClient::new(channel).get_user_by_handle(request).await };
+        ground.ask(turn.caller, request, send).await?;
+        Ok(1)
+    }))
+}
+
+/// Reads the first page of the users of this run.
+pub(super) async fn list(ground: Arc<Ground>) -> Result<Call, Fault> {
+    users_with_handles(&ground).await?;
+    Ok(calls(&ground, async |ground, turn| {
+        let page_size = ground.shape.batch.into();
+        let request = ListUsersRequest { handle_prefix: ground.run.clone(), page_size, ..Default::default() };
+        let send = |channel, request| async move { UserServiceClient::new(channel).list_users(request).await };
+        Ok(ground.ask(turn.caller, request, send).await?.users.len() as u64)
+    }))
 }
 
 /// Reads a batch of users that are cached.
@@ -87,9 +110,25 @@ async fn users(ground: &Ground) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The same, whose handles are their ids.
+async fn users_with_handles(ground: &Ground) -> Result<(), Fault> {
+    let create = |turn| {
+        let handle = ground.key(turn);
+        store(ground, turn, User { handle: handle.clone(), ..user(ground, handle) })
+    };
+    each(ground.shape.keys.into(), create).await?;
+    Ok(())
+}
+
+fn user(ground: &Ground, id: String) -> User {
+    User { id, display_name: "Ada Lovelace".into(), age: Some(36), bio: ground.text(), ..Default::default() }
+}
+
 async fn create_user(ground: &Ground, turn: Turn, id: String) -> Result<(), Fault> {
-    let user =
-        User { id, display_name: "Ada Lovelace".into(), age: Some(36), bio: ground.text(), ..Default::default() };
+    store(ground, turn, user(ground, id)).await
+}
+
+async fn store(ground: &Ground, turn: Turn, user: User) -> Result<(), Fault> {
     let request = CreateUserRequest { user: Some(user), ..Default::default() };
     let send = |channel, request| async move { UserServiceClient::new(channel).create_user(request).await };
     ground.ask(turn.caller, request, send).await?;

@@ -58,6 +58,17 @@ impl UserService for Shared {
         Ok(Response::new(pb::BatchGetUsersResponse { results: results.collect() }))
     }
 
+    async fn get_user_by_handle(
+        &self,
+        _: Request<pb::GetUserByHandleRequest>,
+    ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn list_users(&self, _: Request<pb::ListUsersRequest>) -> Result<Response<pb::ListUsersResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
     async fn update_user(&self, _: Request<pb::UpdateUserRequest>) -> Result<Response<pb::UpdateUserResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
