@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-pub use handle::HandleKey;
+pub use handle::{HANDLE_CHARS_MAX, HandleKey, compose};
 
 /// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

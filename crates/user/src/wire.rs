@@ -70,10 +70,10 @@ pub fn create(request: pb::CreateUserRequest) -> Result<NewUser, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.optional_id("request_id", &request.request_id);
     fields.require("user", request.user.is_some(), "expected a user");
-    let asked = pb::User { version: 0, create_time: None, update_time: None, ..request.user.unwrap_or_default() };
+    let mut asked = pb::User { version: 0, create_time: None, update_time: None, ..request.user.unwrap_or_default() };
     fields.within("user", |fields| {
         fields.optional_id("id", &asked.id);
-        profile_fields(fields, &asked);
+        profile_fields(fields, &mut asked);
     });
     fields.finish()?;
     let fingerprint = Sha256::digest(asked.encode_to_vec()).into();
@@ -91,10 +91,10 @@ pub fn update(request: pb::UpdateUserRequest) -> Result<Change, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.not_negative("expected_version", request.expected_version);
     let named = field_set(&mut fields, request.update_mask);
-    let user = request.user.unwrap_or_default();
+    let mut user = request.user.unwrap_or_default();
     fields.within("user", |fields| {
         fields.id("id", &user.id);
-        profile_fields(fields, &user);
+        profile_fields(fields, &mut user);
     });
     fields.finish()?;
     Ok(Change {
@@ -150,8 +150,9 @@ fn field_set(fields: &mut Fields, mask: Option<prost_types::FieldMask>) -> Field
     named
 }
 
-fn profile_fields(fields: &mut Fields, user: &pb::User) {
-    handle::optional_handle(fields, "handle", &user.handle);
+/// Checks what can be changed, and composes the handle.
+fn profile_fields(fields: &mut Fields, user: &mut pb::User) {
+    user.handle = handle::optional_handle(fields, "handle", &user.handle);
     fields.text("display_name", &user.display_name, DISPLAY_NAME_MAX);
     if let Some(age) = user.age {
         fields.within_range("age", &age, &(0..=AGE_MAX));

@@ -4,9 +4,7 @@ use tidings_proto::user as pb;
 use tidings_status::{Fields, Invalid};
 
 use super::{DOMAIN, consistency};
-use crate::model::HandleKey;
-
-const HANDLE_MAX: usize = 32;
+use crate::model::{HANDLE_CHARS_MAX, HandleKey, compose};
 
 /// A checked GetUserByHandle.
 #[derive(Debug)]
@@ -22,24 +20,22 @@ pub struct GetByHandle {
 /// Checks GetUserByHandle.
 pub fn get_by_handle(request: &pb::GetUserByHandleRequest) -> Result<GetByHandle, Invalid> {
     let mut fields = Fields::new(DOMAIN);
-    let handle = HandleKey::of(&request.handle);
-    fields.require("handle", is_handle(&request.handle), expected());
+    let handle = compose(&request.handle);
+    fields.require("handle", handle.is_some(), expected());
     fields.not_negative("min_version", request.min_version);
     let strong = consistency(&mut fields, request.consistency);
     fields.finish()?;
+    let handle = HandleKey::of(&handle.unwrap_or_default());
     Ok(GetByHandle { handle, min_version: request.min_version, strong })
 }
 
-/// Expects a handle, the beginning of one, or nothing.
-pub(super) fn optional_handle(fields: &mut Fields, field: &str, value: &str) {
-    fields.require(field, value.is_empty() || is_handle(value), format!("{}, or nothing", expected()));
-}
-
-fn is_handle(value: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=HANDLE_MAX).contains(&value.len()) && value.bytes().all(legal)
+/// Expects a handle, the beginning of one, or nothing; gives it as it is kept.
+pub(super) fn optional_handle(fields: &mut Fields, field: &str, given: &str) -> String {
+    let handle = if given.is_empty() { Some(given.into()) } else { compose(given) };
+    fields.require(field, handle.is_some(), format!("{}, or nothing", expected()));
+    handle.unwrap_or_default().into_owned()
 }
 
 fn expected() -> String {
-    format!("expected 1 to {HANDLE_MAX} of [A-Za-z0-9._-]")
+    format!("expected 1 to {HANDLE_CHARS_MAX} letters, marks and digits of any script and ._-")
 }

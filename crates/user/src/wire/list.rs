@@ -29,13 +29,9 @@ pub struct List {
 /// Checks ListUsers.
 pub fn list(request: &pb::ListUsersRequest) -> Result<List, Invalid> {
     let mut fields = Fields::new(DOMAIN);
-    handle::optional_handle(&mut fields, "handle_prefix", &request.handle_prefix);
+    let prefix = handle::optional_handle(&mut fields, "handle_prefix", &request.handle_prefix);
     fields.within_range("page_size", &request.page_size, &(0..=PAGE_MAX));
-    let listing = if request.handle_prefix.is_empty() {
-        Listing::ById
-    } else {
-        Listing::ByHandle(HandleKey::of(&request.handle_prefix))
-    };
+    let listing = if prefix.is_empty() { Listing::ById } else { Listing::ByHandle(HandleKey::of(&prefix)) };
     let after = if request.page_token.is_empty() { Some(String::new()) } else { place(&listing, &request.page_token) };
     fields.require("page_token", after.is_some(), "expected a next_page_token of this list");
     fields.finish()?;

@@ -9,6 +9,7 @@ mod costs;
 mod creations;
 mod freshness;
 mod handles;
+mod limits;
 mod lists;
 mod malformed;
 mod near;
