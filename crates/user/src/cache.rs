@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::RngExt as _;
-use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker};
+use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker, cmd};
 
 pub use tidings_redis::{Error, Heard};
 pub use value::Cached;
@@ -75,13 +75,17 @@ pub enum Fill {
     Old,
 }
 
+/// The lease of another reader.
+#[derive(Clone, Debug)]
+pub struct Other(Vec<u8>);
+
 /// What became of the wish to fill a value.
 #[derive(Debug)]
 pub enum Leased {
     /// Read Postgres and fill.
     Granted(Token),
-    /// Another reader is about to.
-    Taken,
+    /// Another reader is about to, under this lease.
+    Taken(Other),
     /// It is there by now.
     Present(Cached),
     /// Something is there that this release can not read: it is left alone.
@@ -162,6 +166,18 @@ impl Cache {
             2 => Filled::Newer,
             _ => Filled::LeaseGone,
         })
+    }
+
+    /// Whether no write was told of since another reader's lease was met, if this version was read meanwhile: its lease still
+    /// stands, or it has filled just this version. One round trip.
+    pub async fn proves(&self, id: &UserId, other: &Other, version: i64) -> Result<bool, Error> {
+        let mut lane = self.redis.reader().await?;
+        let mut command = cmd("MGET");
+        command.arg(lease_key(&lane, id)).arg(value_key(&lane, id));
+        let (lease, value): (Option<Vec<u8>>, Option<Vec<u8>>) = lane.send(&command).await?;
+        let cached = value.and_then(|bytes| value::decode(id, &bytes));
+        Ok(lease.is_some_and(|lease| lease == other.0)
+            || cached.is_some_and(|cached| cached.record.version() == version))
     }
 
     /// Gives back the right to fill one value. One round trip.
@@ -276,10 +292,10 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn leased(id: &UserId, token: Token, (outcome, found): (u8, Option<Vec<u8>>)) -> Leased {
-    match (outcome, found.and_then(|bytes| value::decode(id, &bytes))) {
-        (0, _) => Leased::Granted(token),
-        (2, Some(cached)) => Leased::Present(cached),
-        (2, None) => Leased::Unreadable,
-        _ => Leased::Taken,
+    let found = found.unwrap_or_default();
+    match outcome {
+        0 => Leased::Granted(token),
+        2 => value::decode(id, &found).map_or(Leased::Unreadable, Leased::Present),
+        _ => Leased::Taken(Other(found)),
     }
 }

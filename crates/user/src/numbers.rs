@@ -66,7 +66,7 @@ impl Numbers {
     pub(crate) fn leased(&self, leased: &Leased) {
         match leased {
             Leased::Granted(_) => self.granted.increment(1),
-            Leased::Taken => self.taken.increment(1),
+            Leased::Taken(_) => self.taken.increment(1),
             Leased::Present(_) => self.present.increment(1),
             Leased::Unreadable => self.unreadable.increment(1),
         }

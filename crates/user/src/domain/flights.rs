@@ -1,6 +1,8 @@
 //! Loads under way: whoever wants what is being loaded waits for it instead of loading it, too.
 //!
-//! Of one user at most two loads are under way at once: one that began too early for somebody, and the next one.
+//! Of one user at most two loads are under way at once: one that began too early for somebody, and the next one. A load is
+//! *closed* when it can not prove any more that it brings what is true when it lands: nobody joins it from then on, so that
+//! what it reads next is new enough for everybody who has.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +36,7 @@ struct UnderWay {
 struct Loads {
     /// In the order of their numbers.
     flights: Vec<Flight>,
-    /// Only loads from this number on are joined: those before began before a write that was made here.
+    /// Only loads from this number on are joined: those before are closed.
     floor: u64,
 }
 
@@ -75,8 +77,7 @@ impl Flights {
         self.lock().next
     }
 
-    /// Joins the newest load of a user, if its number is at least `floor` and it did not begin before a write made here; begins
-    /// one if there is none.
+    /// Joins the newest load of a user, if its number is at least `floor` and it is not closed; begins one if there is none.
     pub(super) fn board(self: &Arc<Self>, id: &UserId, floor: u64) -> Boarding {
         let mut under_way = self.lock();
         let number = under_way.next;
@@ -97,12 +98,18 @@ impl Flights {
         Boarding::Begun(flight, Pilot { flights: Arc::clone(self), id: id.clone(), number, landing, filled })
     }
 
-    /// A write was made here: nobody who comes from now on is satisfied with a load that began before.
+    /// A write was made here: closes the loads that began before.
     pub(super) fn outdate(&self, id: &UserId) {
         let mut under_way = self.lock();
         let next = under_way.next;
         if let Some(loads) = under_way.users.get_mut(id) {
             loads.floor = next;
+        }
+    }
+
+    fn close(&self, id: &UserId, number: u64) {
+        if let Some(loads) = self.lock().users.get_mut(id) {
+            loads.floor = loads.floor.max(number + 1);
         }
     }
 
@@ -144,6 +151,11 @@ impl Pilot {
     /// Who is loaded.
     pub(super) fn id(&self) -> &UserId {
         &self.id
+    }
+
+    /// Nobody joins from now on.
+    pub(super) fn close(&self) {
+        self.flights.close(&self.id, self.number);
     }
 
     /// Tells everybody who waits what the load brought. Nobody joins it any more.
@@ -222,6 +234,19 @@ mod tests {
 
         let Boarding::Joined(joined) = flights.board(&ada(), 0) else { panic!() };
         assert_eq!(joined.number, second.number);
+    }
+
+    #[tokio::test]
+    async fn a_closed_load_lands_for_those_who_joined_and_nobody_else_joins() {
+        let flights = Arc::new(Flights::default());
+        let (first, pilot) = begun(flights.board(&ada(), 0));
+        pilot.close();
+        let (_second, _next) = begun(flights.board(&ada(), 0));
+
+        pilot.land(Ok(read(1)));
+
+        assert_eq!(first.landed().await.unwrap().record.version(), 1);
+        let Boarding::Joined(_) = flights.board(&ada(), 0) else { panic!("the next is not closed") };
     }
 
     #[tokio::test]

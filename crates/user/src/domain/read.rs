@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::flights::{Boarding, Pilot};
 use super::{Error, Users};
-use crate::cache::{Cached, Leased, Token};
+use crate::cache::{Cached, Filled, Leased, Other, Token};
 use crate::model::{Read, Record, Source, UserId};
 use crate::store;
 
@@ -122,28 +122,30 @@ impl Users {
 
     /// Does the work of a load, whether anybody still waits for it or not: a lease is always followed by its fill.
     async fn fly(self, pilot: Pilot, way: Way) {
-        let id = pilot.id();
         let read = match way {
-            Way::Fill => self.lease_and_fill(id, &pilot.filled).await,
-            Way::Renew => match self.store.accounts.load(id).await {
-                Ok(record) => {
-                    self.apply(id, &record).await;
-                    Ok(from_postgres(record))
+            Way::Fill => self.lease_and_fill(&pilot).await,
+            Way::Renew => match self.load_unproved(&pilot).await {
+                Ok(read) => {
+                    self.apply(pilot.id(), &read.record).await;
+                    Ok(read)
                 }
                 Err(fault) => Err(fault),
             },
-            Way::Past => self.store.accounts.load(id).await.map(from_postgres),
+            Way::Past => self.load_unproved(&pilot).await,
         };
         pilot.land(read.map_err(Error::from));
     }
 
     /// Reads Postgres and fills the cache, or waits for whoever does.
-    async fn lease_and_fill(&self, id: &UserId, filled: &Notify) -> Result<Read, store::Error> {
-        let leased = self.cache.lease(id).await.inspect(|leased| self.numbers.leased(leased));
+    async fn lease_and_fill(&self, pilot: &Pilot) -> Result<Read, store::Error> {
+        let leased = self.cache.lease(pilot.id()).await.inspect(|leased| self.numbers.leased(leased));
         let cached = match leased {
-            Ok(Leased::Granted(token)) => return Ok(from_postgres(self.read_and_fill(id, token).await?)),
+            Ok(Leased::Granted(token)) => return self.read_and_fill(pilot, token).await,
             Ok(Leased::Present(cached)) => Some(cached),
-            Ok(Leased::Taken) => self.await_fill(id, filled).await,
+            Ok(Leased::Taken(other)) => match self.await_fill(pilot.id(), &pilot.filled).await {
+                None => return self.read_beside(pilot, &other).await,
+                cached => cached,
+            },
             Ok(Leased::Unreadable) => None,
             Err(error) => {
                 self.missed(&error);
@@ -152,22 +154,54 @@ impl Users {
         };
         match cached.and_then(|cached| self.believed(cached, Source::Redis)) {
             Some(read) => Ok(read),
-            None => self.store.accounts.load(id).await.map(from_postgres),
+            None => self.load_unproved(pilot).await,
         }
     }
 
     /// Reads Postgres under a lease, and fills the cache; gives the lease back if there is nothing to fill.
-    async fn read_and_fill(&self, id: &UserId, token: Token) -> Result<Record, store::Error> {
+    ///
+    /// That the fill is accepted proves that no write was told to the cache meanwhile, so whoever joined in between is told
+    /// nothing that was outdated when they came. If it is not, Postgres is read once more.
+    async fn read_and_fill(&self, pilot: &Pilot, token: Token) -> Result<Read, store::Error> {
+        let id = pilot.id();
         let read = self.store.accounts.load(id).await;
         fail::fail_point!("user::before_fill");
-        let told = match &read {
-            Ok(record) => self.cache.fill(id, token, record).await.map(drop),
-            Err(_) => self.cache.release(id, token).await,
+        let record = match read {
+            Ok(record) => record,
+            Err(fault) => {
+                if let Err(error) = self.cache.release(id, token).await {
+                    self.missed(&error);
+                }
+                return Err(fault);
+            }
         };
-        if let Err(error) = told {
-            self.missed(&error);
+        match self.cache.fill(id, token, &record).await {
+            Ok(Filled::Stored) => Ok(from_postgres(record)),
+            Ok(Filled::LeaseGone | Filled::Newer) => self.load_unproved(pilot).await,
+            Err(error) => {
+                self.missed(&error);
+                self.load_unproved(pilot).await
+            }
         }
-        read
+    }
+
+    /// Reads Postgres while another instance has the lease, and fills nothing. That lease proves as much as one's own.
+    async fn read_beside(&self, pilot: &Pilot, other: &Other) -> Result<Read, store::Error> {
+        let record = self.store.accounts.load(pilot.id()).await?;
+        match self.cache.proves(pilot.id(), other, record.version()).await {
+            Ok(true) => Ok(from_postgres(record)),
+            Ok(false) => self.load_unproved(pilot).await,
+            Err(error) => {
+                self.missed(&error);
+                self.load_unproved(pilot).await
+            }
+        }
+    }
+
+    /// Reads Postgres with nothing that would prove afterwards that nobody wrote meanwhile: nobody joins from now on.
+    async fn load_unproved(&self, pilot: &Pilot) -> Result<Read, store::Error> {
+        pilot.close();
+        self.store.accounts.load(pilot.id()).await.map(from_postgres)
     }
 
     /// Waits for what another instance is about to fill, but not for long.

@@ -8,14 +8,23 @@ mod reigns;
 mod writes;
 
 use tokio::task::JoinHandle;
+use tonic::Code;
 
 use crate::support::{Users, renaming, told};
 
-/// A read of `ada` in the background; its answer is the version.
-fn reading(users: &Users) -> JoinHandle<i64> {
+/// A read of `ada` in the background; its answer is the version, if there is such a user.
+fn reading(users: &Users) -> JoinHandle<Option<i64>> {
     let mut client = users.client();
     let request = tidings_proto::user::GetUserRequest { id: "ada".to_owned(), ..Default::default() };
-    tokio::spawn(async move { told(client.get_user(request).await).unwrap().user.unwrap().version })
+    tokio::spawn(async move {
+        match told(client.get_user(request).await) {
+            Ok(found) => Some(found.user.unwrap().version),
+            Err(failure) => {
+                assert_eq!(failure.code, Code::NotFound, "{failure}");
+                None
+            }
+        }
+    })
 }
 
 /// A change of `ada` in the background; its answer is the version.

@@ -119,7 +119,7 @@ impl Schedule<'_> {
                 self.model.lease = Some(reader);
                 self.readers[reader] = Reader::Granted(token);
             }
-            Leased::Taken => assert!(self.model.value.is_none() && self.model.lease.is_some()),
+            Leased::Taken(_) => assert!(self.model.value.is_none() && self.model.lease.is_some()),
             Leased::Present(cached) => assert_eq!(Some(cached.record.version()), self.model.value),
             Leased::Unreadable => panic!("nobody writes what can not be read"),
         }
@@ -135,7 +135,7 @@ impl Schedule<'_> {
                 self.model.lease = Some(reader);
                 self.readers[reader] = Reader::Granted(token);
             }
-            [Leased::Taken] => assert!(self.model.lease.is_some()),
+            [Leased::Taken(_)] => assert!(self.model.lease.is_some()),
             ref other => panic!("{other:?}"),
         }
     }

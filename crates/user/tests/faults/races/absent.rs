@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tonic::Code;
 
 use super::reading;
 use crate::contest::{Contestant, Outcome, all_told, races, right, right_within, version_of};
 use crate::held::Held;
-use crate::support::{Users, World, told};
+use crate::support::{Users, World};
 use crate::{BEFORE_APPLY, BEFORE_FILL};
 
 races! {
@@ -18,24 +17,17 @@ races! {
     a_deleted_user_is_brought_back_by_no_slow_reader_and_by_nobody_who_would_create_it_again,
 }
 
-/// A read in the background that finds nobody.
-fn finding_nobody(users: &Users) -> JoinHandle<Code> {
-    let mut client = users.client();
-    let request = tidings_proto::user::GetUserRequest { id: "ada".to_owned(), ..Default::default() };
-    tokio::spawn(async move { told(client.get_user(request).await).unwrap_err().code })
-}
-
 async fn a_user_created_while_a_reader_looks_for_it_is_seen_by_all(contestant: Contestant) -> Outcome {
     let world = World::shared().await;
     let (here, there) = contestant.two(&world).await;
 
     let held = Held::first_at(BEFORE_FILL);
-    let slow = finding_nobody(&here);
+    let slow = reading(&here);
     held.arrived().await;
     there.create("ada").await.unwrap();
     held.release();
 
-    assert_eq!(slow.await.unwrap(), Code::NotFound, "what it had read before the creation");
+    assert_eq!(slow.await.unwrap(), contestant.told_late(None, Some(1)));
     all_told([&here, &there], "ada", Some(1)).await
 }
 
@@ -84,7 +76,7 @@ async fn a_deleted_user_is_brought_back_by_no_slow_reader_and_by_nobody_who_woul
     right("who would create it again", &there.create("ada").await.unwrap_err().code, &Code::AlreadyExists)?;
     held.release();
 
-    assert_eq!(slow.await.unwrap(), 1, "what it had read before the deletion");
+    assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), None));
     all_told([&here, &there], "ada", None).await?;
     right("who would create it again", &here.create("ada").await.unwrap_err().code, &Code::AlreadyExists)?;
     all_told([&here, &there], "ada", None).await

@@ -18,6 +18,7 @@ races! {
     a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key,
     a_slow_batch_never_overwrites_a_newer_value,
     a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more,
+    a_reader_who_waits_for_a_load_that_began_before_an_update_is_told_of_the_update,
     a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_instance_after_it,
 }
 
@@ -35,7 +36,7 @@ async fn a_slow_reader_never_overwrites_a_newer_value(contestant: Contestant) ->
     assert!(world.cached("ada"), "a reader that came later has filled");
     held.release();
 
-    assert_eq!(slow.await.unwrap(), 1, "what it had read before the change");
+    assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), Some(2)));
     for users in [&here, &there] {
         let read = users.get("ada").await.unwrap();
         right("ada", &(read.version, read.source), &(2, Source::Redis))?;
@@ -66,7 +67,7 @@ async fn a_slow_reader_never_overwrites_a_newer_value_also_not_on_an_evicted_key
         }
         held.release();
 
-        assert_eq!(slow.await.unwrap(), 1);
+        assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), Some(2)));
         if contestant.is_tidings() {
             assert_eq!(world.cached("ada"), forgotten == "f", "the slow reader stored nothing: {forgotten:?}");
         }
@@ -108,8 +109,28 @@ async fn a_load_that_began_before_an_update_satisfies_nobody_who_asks_for_more(c
     }
     held.release();
 
-    assert_eq!(slow.await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), Some(2)));
     // The naive cache answers those who ask, because it shares no loads, and loses here: it forgets what they found.
+    all_told([&here, &there], "ada", Some(2)).await
+}
+
+async fn a_reader_who_waits_for_a_load_that_began_before_an_update_is_told_of_the_update(
+    contestant: Contestant,
+) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = contestant.two(&world).await;
+    here.create("ada").await.unwrap();
+    world.evict("u", "ada");
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&here);
+    held.arrived().await;
+    there.rename("ada", "second").await.unwrap();
+    let waiting = reading(&here); // for the load of the slow one, if we are asked
+    held.release();
+
+    right("who came after the update", &waiting.await.unwrap(), &Some(2))?;
+    assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), Some(2)));
     all_told([&here, &there], "ada", Some(2)).await
 }
 
@@ -128,7 +149,7 @@ async fn a_load_that_began_before_a_write_satisfies_nobody_who_comes_to_its_inst
     right("the writer", &version_of(&here, "ada").await, &Some(2))?;
     held.release();
 
-    assert_eq!(slow.await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), contestant.told_late(Some(1), Some(2)));
     // The naive cache loses here, as above.
     all_told([&here, &there], "ada", Some(2)).await
 }
@@ -182,7 +203,7 @@ async fn a_filler_paused_past_its_lease_is_refused() {
     world.execute("UPDATE user_account SET version = 2").await; // a change of which no cache ever hears
     held.release();
 
-    assert_eq!(slow.await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), Some(2), "it has read once more");
     assert!(!world.cached("ada"));
     assert_eq!(users.get("ada").await.unwrap().version, 2);
 }
@@ -202,10 +223,10 @@ async fn a_filler_whose_lease_another_reader_has_now_is_refused() {
     let next = reading(&there);
     next_held.arrived().await;
     held.release();
-    assert_eq!(slow.await.unwrap(), 1);
+    assert_eq!(slow.await.unwrap(), Some(1));
     assert!(!world.cached("ada"), "the lease is not its own");
     next_held.release();
-    assert_eq!(next.await.unwrap(), 1);
+    assert_eq!(next.await.unwrap(), Some(1));
 
     assert!(world.cached("ada"), "the other's lease still stood");
 }
