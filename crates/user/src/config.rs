@@ -121,7 +121,7 @@ pub struct WatchArgs {
 impl Default for WatchArgs {
     fn default() -> Self {
         Self {
-            user_watched_ids: 1_000_000,
+            user_watched_ids: 200_000,
             user_compare_interval: Duration::from_secs(5).into(),
             user_heartbeat: Duration::from_secs(25).into(),
         }
