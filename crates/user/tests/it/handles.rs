@@ -118,11 +118,7 @@ async fn a_hint_counts_only_if_the_profile_under_it_has_the_handle() {
         assert_eq!(owner(&users, "ada").await, "ada", "{wrong}");
         assert_eq!(redis::cmd("GET").arg(&key).query::<String>(&mut redis).unwrap(), "ada", "it is put right");
     }
-    redis::cmd("SET")
-        .arg(format!("{}nobody{}", &key[..key.find('{').unwrap() + 1], "}"))
-        .arg("bob")
-        .exec(&mut redis)
-        .unwrap();
+    redis::cmd("SET").arg(key.replace("{ada}", "{nobody}")).arg("bob").exec(&mut redis).unwrap();
     expect_not_found(users.by_handle("nobody").await);
     assert!(world.keys("h", "nobody").is_empty(), "a hint to what is not there is taken away");
 }
