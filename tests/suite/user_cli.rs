@@ -186,6 +186,37 @@ fn json_lines_are_imported_from_standard_input_and_those_that_are_wrong_are_kept
 }
 
 #[test]
+fn users_are_found_by_handle_and_listed_page_after_page_and_a_list_can_be_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Up::start(&dir.path().join("up"));
+    let rows: String =
+        (0..600).fold("id,handle,age\n".to_owned(), |rows, place| format!("{rows}u{place:03},H{place},9\n"));
+    let imported = json_of(&mut import(&up, &write(dir.path(), "users.csv", rows), &[]));
+    assert_eq!(imported["created"], 600);
+
+    let found = done(&mut up.command(&["user", "get", "--handle", "h7"]));
+    assert_eq!((row(&found, "id"), row(&found, "handle")), (Some("u007"), Some("H7")));
+    let strong = ["user", "get", "--handle", "H7", "--strong", "--output", "json"];
+    assert_eq!(json_of(&mut up.command(&strong))["readInfo"]["source"], "SOURCE_POSTGRES");
+    assert!(refused(&mut up.command(&["user", "get", "--handle", "nobody"]), NO).contains("USER_NOT_FOUND"));
+    assert!(refused(&mut up.command(&["user", "get", "u001", "--handle", "h7"]), USAGE).contains("--handle"));
+
+    let all = done(&mut up.command(&["user", "list", "--output", "jsonl"]));
+    assert_eq!(all.lines().count(), 600, "over two pages, each once");
+    let ids: Vec<_> = all.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string()).collect();
+    assert!(ids.is_sorted(), "by id");
+    let some = json_of(&mut up.command(&["user", "list", "--limit", "501", "--output", "json"]));
+    assert_eq!(some.as_array().unwrap().len(), 501);
+    let table = done(&mut up.command(&["user", "list", "--handle-prefix", "h59"]));
+    let listed: Vec<_> = table.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(listed[..3], ["u059", "u590", "u591"], "{table}");
+    assert_eq!(listed.len(), 11, "{table}");
+
+    let again = json_of(&mut import(&up, &write(dir.path(), "users.jsonl", all), &[]));
+    assert_eq!((&again["created"], &again["already_there"]), (&json!(0), &json!(600)));
+}
+
+#[test]
 fn a_watch_tells_each_version_once_across_a_restart_of_the_service() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path());

@@ -5,6 +5,7 @@ mod delete;
 mod field;
 mod get;
 mod import;
+mod list;
 mod show;
 mod update;
 mod watch;
@@ -29,6 +30,7 @@ Examples:
   tidings user get ada
   tidings user update ada --set bio='wrote the first program' --clear age
   tidings user delete ada
+  tidings user list --handle-prefix ad
   tidings user watch ada bob
   tidings user import staff.csv --rejects refused.csv";
 
@@ -47,6 +49,7 @@ enum Verb {
     Update(update::Args),
     Delete(delete::Args),
     Watch(watch::Args),
+    List(list::Args),
     Import(import::Args),
 }
 
@@ -138,6 +141,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         Verb::Update(args) => update::run(args).await,
         Verb::Delete(args) => delete::run(args).await,
         Verb::Watch(args) => watch::run(args).await,
+        Verb::List(args) => list::run(args).await,
         Verb::Import(args) => Ok(import::run(args).await?),
     }
 }

@@ -6,7 +6,8 @@ use tidings_client::Caller;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{
-    BatchGetUsersRequest, BatchGetUsersResponse, BatchGetUsersResult, Consistency, GetUserRequest,
+    BatchGetUsersRequest, BatchGetUsersResponse, BatchGetUsersResult, Consistency, GetUserByHandleRequest,
+    GetUserRequest,
 };
 use tonic::Status;
 
@@ -29,6 +30,7 @@ version, 2 wrong usage, 3 a service did not do it.
 Examples:
   tidings user get ada
   tidings user get ada --min-version 2
+  tidings user get --handle Ada
   tidings user get ada bob --output jsonl | jq -r .user.displayName";
 
 /// Read one user or several.
@@ -36,8 +38,12 @@ Examples:
 #[command(after_help = MORE)]
 pub(super) struct Args {
     /// Whom, by id
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required_unless_present = "handle")]
     ids: Vec<String>,
+
+    /// Whom, by handle, whatever its case
+    #[arg(long, value_name = "NAME", conflicts_with = "ids")]
+    handle: Option<String>,
 
     /// Read at least this version, as your last change returned it; of one user
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
@@ -53,9 +59,13 @@ pub(super) struct Args {
 
 /// Reads and prints.
 pub(super) async fn run(args: Args) -> Result<(), Error> {
-    let Args { ids, min_version, strong, service } = args;
+    let Args { ids, handle, min_version, strong, service } = args;
     let consistency = if strong { Consistency::Strong } else { Consistency::Cached };
     let caller = service.caller()?;
+    if let Some(handle) = handle {
+        let request = GetUserByHandleRequest { handle, min_version, consistency: consistency.into() };
+        return by_handle(&service, &caller, request).await;
+    }
     match <[String; 1]>::try_from(ids) {
         Ok([id]) => one(&service, &caller, GetUserRequest { id, min_version, consistency: consistency.into() }).await,
         Err(_) if min_version != 0 => Err(Error::VersionOfSeveral),
@@ -67,6 +77,15 @@ async fn one(service: &Service, caller: &Caller, request: GetUserRequest) -> Res
     let send = async |channel, request| UserServiceClient::new(channel).get_user(request).await;
     let answer = caller.call("GetUser", &request, send).await?;
     service.print("GetUserResponse", &answer, || {
+        show::user(&answer.user.clone().unwrap_or_default(), answer.read_info.as_ref())
+    });
+    Ok(())
+}
+
+async fn by_handle(service: &Service, caller: &Caller, request: GetUserByHandleRequest) -> Result<(), Error> {
+    let send = async |channel, request| UserServiceClient::new(channel).get_user_by_handle(request).await;
+    let answer = caller.call("GetUserByHandle", &request, send).await?;
+    service.print("GetUserByHandleResponse", &answer, || {
         show::user(&answer.user.clone().unwrap_or_default(), answer.read_info.as_ref())
     });
     Ok(())
