@@ -18,6 +18,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Response;
 use tonic::transport::{Channel, Endpoint};
 
+#[path = "requests.rs"] // this file is also a module of the other test binary
+mod requests;
+
+pub(crate) use self::requests::{changing, handled, named, renaming};
+
 /// Longest wait for anything that shall happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// What a test takes that is not about time-outs: a debug build on a busy machine is slow.
@@ -368,27 +373,6 @@ impl From<pb::GetUserByHandleResponse> for Answer {
         let pb::GetUserByHandleResponse { user, read_info } = response;
         Self::from(pb::GetUserResponse { user, read_info })
     }
-}
-
-/// A user of whom only the handle is known.
-pub(crate) fn handled(id: &str, handle: &str) -> pb::User {
-    pb::User { id: id.to_owned(), handle: handle.to_owned(), ..Default::default() }
-}
-
-/// A user of whom only the name is known.
-pub(crate) fn named(id: &str, display_name: &str) -> pb::User {
-    pb::User { id: id.to_owned(), display_name: display_name.to_owned(), ..Default::default() }
-}
-
-/// A change of the name that is shown.
-pub(crate) fn renaming(id: &str, display_name: &str) -> pb::UpdateUserRequest {
-    changing(named(id, display_name), &["display_name"])
-}
-
-/// A change of the named fields.
-pub(crate) fn changing(user: pb::User, fields: &[&str]) -> pb::UpdateUserRequest {
-    let paths = fields.iter().map(ToString::to_string).collect();
-    pb::UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }), expected_version: 0 }
 }
 
 /// What a caller hears, its details read.
