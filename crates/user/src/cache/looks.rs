@@ -1,18 +1,19 @@
-//! Looks into Redis, many in one question: whoever comes while questions are under way goes with the next one.
+//! Looks into Redis, many in one question: whoever comes while a question is under way goes with the next one.
 //!
 //! One key a question costs Redis and us more in system calls and wake-ups than in work. Nobody waits for company: where
 //! nothing is under way, a look is a question of its own.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use tidings_redis::{Redis, cmd};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Error, value_key};
 use crate::model::UserId;
 
-/// Questions under way at once: while Redis works on one, the next is on its way. With more they would be smaller.
-const QUESTIONS_MAX: usize = 2;
+/// Questions under way at once: with more they would be smaller, which costs more than they gain.
+const QUESTIONS: usize = 1;
 /// Looks in one question: as many of the largest profiles are told within a time-out.
 const LOOKS_MAX: usize = 128;
 /// Looks that wait to be asked; more wait in their callers.
@@ -38,7 +39,7 @@ struct Look {
 impl Looks {
     /// Begins to ask, for as long as this lives.
     pub(super) fn new(redis: Redis) -> Self {
-        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
+        let questions = Arc::new(Semaphore::new(QUESTIONS));
         let (queue, looks) = mpsc::channel(QUEUE);
         tokio::spawn(ask_all(redis.clone(), Arc::clone(&questions), looks));
         Self { redis, questions, queue }
@@ -46,7 +47,6 @@ impl Looks {
 
     /// What is under the key of a user.
     pub(super) async fn look(&self, id: &UserId) -> Result<Found, Error> {
-        // Whoever waits for a question gets it before anybody who comes later.
         if let Ok(_question) = self.questions.try_acquire() {
             let (mut values, reign) = ask(&self.redis, [id]).await?;
             return Ok((values.pop().flatten(), reign));
@@ -61,18 +61,19 @@ impl Looks {
 /// Asks for whatever has gathered, as soon as a question may be asked.
 async fn ask_all(redis: Redis, questions: Arc<Semaphore>, mut queue: mpsc::Receiver<Look>) {
     let mut looks = Vec::new();
-    while let Ok(question) = Arc::clone(&questions).acquire_owned().await {
-        if queue.recv_many(&mut looks, LOOKS_MAX).await == 0 {
-            return;
+    while queue.recv_many(&mut looks, LOOKS_MAX).await > 0 {
+        let Ok(_question) = questions.acquire().await else { return };
+        while looks.len() < LOOKS_MAX
+            && let Ok(look) = queue.try_recv()
+        {
+            looks.push(look);
         }
-        tokio::spawn(ask_for(redis.clone(), std::mem::take(&mut looks), question));
+        tell(ask(&redis, looks.iter().map(|look| &look.id)).await, take(&mut looks));
     }
 }
 
-/// Asks one question, and tells everybody.
-async fn ask_for(redis: Redis, looks: Vec<Look>, question: OwnedSemaphorePermit) {
-    let answer = ask(&redis, looks.iter().map(|look| &look.id)).await;
-    drop(question);
+/// Tells everybody what was answered.
+fn tell(answer: Result<(Vec<Option<Vec<u8>>>, Arc<str>), Error>, looks: Vec<Look>) {
     match answer {
         Ok((values, reign)) => {
             for (look, value) in looks.into_iter().zip(values) {

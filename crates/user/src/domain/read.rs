@@ -39,7 +39,8 @@ impl Users {
         Ok(self.counted(sufficient(from_postgres(record), min_version)?))
     }
 
-    /// Reads the memory, then the cache, and what they do not have from Postgres.
+    /// Reads the memory, then the cache, and what they do not have from Postgres. Loads are boxed: a hit, which needs none, is
+    /// moved about with every call.
     async fn read(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
         if let Some(read) = self.read_near(id, min_version) {
             return Ok(read);
@@ -47,10 +48,10 @@ impl Users {
         let ticket = self.near.ticket(id);
         let (cached, reign) = match self.cache.get(id).await {
             Ok((Some(cached), reign)) => (cached, reign),
-            Ok((None, _)) => return self.load(id, min_version, Way::Fill).await,
+            Ok((None, _)) => return Box::pin(self.load(id, min_version, Way::Fill)).await,
             Err(error) => {
                 self.missed(&error);
-                return self.load(id, min_version, Way::Past).await;
+                return Box::pin(self.load(id, min_version, Way::Past)).await;
             }
         };
         fail::fail_point!("user::before_near");
@@ -58,14 +59,14 @@ impl Users {
             self.near.keep(ticket, &reign, id, &cached);
         }
         if cached.record.version() < min_version {
-            return self.load(id, min_version, Way::Renew).await;
+            return Box::pin(self.load(id, min_version, Way::Renew)).await;
         }
         if self.cache.is_old(&cached) {
             self.refresh(vec![id.clone()]);
         }
         match self.believed(cached, Source::Redis) {
             Some(read) => Ok(read),
-            None => self.load(id, min_version, Way::Past).await,
+            None => Box::pin(self.load(id, min_version, Way::Past)).await,
         }
     }
 
