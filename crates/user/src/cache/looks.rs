@@ -1,19 +1,20 @@
 //! Looks into Redis, many in one question: whoever comes while a question is under way goes with the next one.
 //!
-//! One key a question costs Redis and us more in system calls and wake-ups than in work. Nobody waits for company: where
-//! nothing is under way, a look is a question of its own.
+//! One key a question costs Redis and us more in system calls and wake-ups than in work. Nobody waits for company that is not
+//! there: whoever is alone asks at once. Where the last question was for several, whatever else can run now has a chance to look,
+//! too, before the next is asked. With more than one question under way they would be smaller, which costs more than it gains.
 
 use std::mem::take;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings_redis::{Redis, cmd};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
 
 use super::{Error, value_key};
 use crate::model::UserId;
 
-/// Questions under way at once: with more they would be smaller, which costs more than they gain.
-const QUESTIONS: usize = 1;
 /// Looks in one question: as many of the largest profiles are told within a time-out.
 const LOOKS_MAX: usize = 128;
 /// Looks that wait to be asked; more wait in their callers.
@@ -25,9 +26,17 @@ pub(super) type Found = (Option<Vec<u8>>, Arc<str>);
 /// The way to look.
 #[derive(Debug)]
 pub(super) struct Looks {
-    redis: Redis,
-    questions: Arc<Semaphore>,
+    asking: Arc<Asking>,
     queue: mpsc::Sender<Look>,
+}
+
+/// The one question under way.
+#[derive(Debug)]
+struct Asking {
+    redis: Redis,
+    turn: Semaphore,
+    /// Whether the last question was for several.
+    crowded: AtomicBool,
 }
 
 /// A look that waits for the next question.
@@ -39,16 +48,19 @@ struct Look {
 impl Looks {
     /// Begins to ask, for as long as this lives.
     pub(super) fn new(redis: Redis) -> Self {
-        let questions = Arc::new(Semaphore::new(QUESTIONS));
+        let asking = Arc::new(Asking { redis, turn: Semaphore::new(1), crowded: AtomicBool::new(false) });
         let (queue, looks) = mpsc::channel(QUEUE);
-        tokio::spawn(ask_all(redis.clone(), Arc::clone(&questions), looks));
-        Self { redis, questions, queue }
+        tokio::spawn(ask_all(Arc::clone(&asking), looks));
+        Self { asking, queue }
     }
 
     /// What is under the key of a user.
     pub(super) async fn look(&self, id: &UserId) -> Result<Found, Error> {
-        if let Ok(_question) = self.questions.try_acquire() {
-            let (mut values, reign) = ask(&self.redis, [id]).await?;
+        let Asking { redis, turn, crowded } = &*self.asking;
+        if !crowded.load(Ordering::Relaxed)
+            && let Ok(_turn) = turn.try_acquire()
+        {
+            let (mut values, reign) = ask(redis, [id]).await?;
             return Ok((values.pop().flatten(), reign));
         }
         let (answer, answered) = oneshot::channel();
@@ -58,17 +70,22 @@ impl Looks {
     }
 }
 
-/// Asks for whatever has gathered, as soon as a question may be asked.
-async fn ask_all(redis: Redis, questions: Arc<Semaphore>, mut queue: mpsc::Receiver<Look>) {
+/// Asks for whatever has gathered, one question after the other.
+async fn ask_all(asking: Arc<Asking>, mut queue: mpsc::Receiver<Look>) {
+    let Asking { redis, turn, crowded } = &*asking;
     let mut looks = Vec::new();
     while queue.recv_many(&mut looks, LOOKS_MAX).await > 0 {
-        let Ok(_question) = questions.acquire().await else { return };
+        if crowded.load(Ordering::Relaxed) {
+            yield_now().await;
+        }
+        let Ok(_turn) = turn.acquire().await else { return };
         while looks.len() < LOOKS_MAX
             && let Ok(look) = queue.try_recv()
         {
             looks.push(look);
         }
-        tell(ask(&redis, looks.iter().map(|look| &look.id)).await, take(&mut looks));
+        crowded.store(looks.len() > 1, Ordering::Relaxed);
+        tell(ask(redis, looks.iter().map(|look| &look.id)).await, take(&mut looks));
     }
 }
 
