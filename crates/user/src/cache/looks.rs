@@ -23,6 +23,9 @@ const QUEUE: usize = 1024;
 /// What was found, and the reign that answered.
 pub(super) type Found = (Option<Vec<u8>>, Arc<str>);
 
+/// The same of several, in their order.
+pub(super) type AllFound = (Vec<Option<Vec<u8>>>, Arc<str>);
+
 /// The way to look.
 #[derive(Debug)]
 pub(super) struct Looks {
@@ -90,7 +93,7 @@ async fn ask_all(asking: Arc<Asking>, mut queue: mpsc::Receiver<Look>) {
 }
 
 /// Tells everybody what was answered.
-fn tell(answer: Result<(Vec<Option<Vec<u8>>>, Arc<str>), Error>, looks: Vec<Look>) {
+fn tell(answer: Result<AllFound, Error>, looks: Vec<Look>) {
     match answer {
         Ok((values, reign)) => {
             for (look, value) in looks.into_iter().zip(values) {
@@ -106,10 +109,7 @@ fn tell(answer: Result<(Vec<Option<Vec<u8>>>, Arc<str>), Error>, looks: Vec<Look
 }
 
 /// One question. One round trip.
-pub(super) async fn ask(
-    redis: &Redis,
-    ids: impl IntoIterator<Item = &UserId>,
-) -> Result<(Vec<Option<Vec<u8>>>, Arc<str>), Error> {
+pub(super) async fn ask(redis: &Redis, ids: impl IntoIterator<Item = &UserId>) -> Result<AllFound, Error> {
     let mut lane = redis.reader().await?;
     let mut command = cmd("MGET");
     for id in ids {
