@@ -69,7 +69,12 @@ async fn a_panic_in_any_handler_is_an_internal_error_with_its_request_id_and_the
 
         // Now that the points are off, each says what is wrong with a request that says nothing, on the same connection.
         for path in &paths {
-            assert_eq!(refusal(plain.call(path, &[], &[]).await).0, Code::InvalidArgument, "{path}");
+            let told = plain.call(path, &[], &[]).await;
+            if path.ends_with("/ListUsers") {
+                told.unwrap(); // a request that says nothing is one for the first page of all
+            } else {
+                assert_eq!(refusal(told).0, Code::InvalidArgument, "{path}");
+            }
         }
         let panics = service.metric("tidings_server_panics_total").await;
         assert_eq!(panics.to_string(), paths.len().to_string(), "{name}");
