@@ -1,5 +1,7 @@
 //! What calls cost. One round trip more is a regression.
 
+use std::time::Duration;
+
 use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tokio::task::JoinSet;
@@ -121,7 +123,12 @@ async fn every_key_expires() {
 async fn a_read_from_memory_costs_nothing() {
     let (world, numbers) = (World::own().await, Numbers::default());
     let costs = Costs::count(&world, &numbers);
-    let users = world.serve_near_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+    let users = world
+        .serve_near_with(|config| {
+            config.cache.user_relay_tick = NEVER.into();
+            config.cache.user_relay_gather = Duration::from_millis(10).into(); // once, after the creation
+        })
+        .await;
     users.create("ada").await.unwrap();
     eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
     users.remember("ada").await;

@@ -188,3 +188,18 @@ async fn rubbish_under_a_key_does_not_stop_the_relay() {
     eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
     assert_eq!(users.get("ada").await.unwrap().version, 2);
 }
+
+#[tokio::test]
+async fn a_write_wakes_the_relay_of_its_own_instance() {
+    let world = World::shared().await;
+    let users = world
+        .serve_with(|config| {
+            no_relay(config);
+            config.cache.user_relay_gather = Duration::from_millis(10).into();
+        })
+        .await;
+
+    users.create("ada").await.unwrap();
+
+    eventually("it is relayed though no tick has come", SOON, async || world.outbox("ada").await == 0).await;
+}
