@@ -1,7 +1,7 @@
 //! Users whose cached profile is old are answered with it once more, and read anew meanwhile.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Users};
 use crate::cache::{Fill, Leased};
@@ -19,14 +19,10 @@ impl Users {
         if ids.is_empty() {
             return;
         }
-        let users = self.clone();
+        let (users, refreshing) = (self.clone(), Refreshing { refreshed: Arc::clone(&self.refreshed), ids });
         self.tasks.spawn(async move {
-            if let Err(error) = users.read_anew(&ids).await {
+            if let Err(error) = users.read_anew(&refreshing.ids).await {
                 tracing::debug!(%error, "old profiles stay"); // whoever reads one next tries again
-            }
-            let mut refreshed = lock(&users.refreshed);
-            for id in &ids {
-                refreshed.remove(id);
             }
         });
     }
@@ -56,6 +52,21 @@ impl Users {
         self.cache.fill_many(&fills).await?;
         self.numbers.refreshed(fills.len());
         Ok(())
+    }
+}
+
+/// Users who are read anew. Dropped, also by a panic, whoever reads one next may try again.
+struct Refreshing {
+    refreshed: Arc<Mutex<HashSet<UserId>>>,
+    ids: Vec<UserId>,
+}
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        let mut refreshed = lock(&self.refreshed);
+        for id in &self.ids {
+            refreshed.remove(id);
+        }
     }
 }
 

@@ -230,3 +230,23 @@ async fn a_filler_whose_lease_another_reader_has_now_is_refused() {
 
     assert!(world.cached("ada"), "the other's lease still stood");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_old_profile_whose_reading_anew_panicked_is_read_anew_by_the_next_reader() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let users = world
+        .serve_with(|config| {
+            no_relay(config);
+            config.cache.user_soft_ttl = Duration::from_millis(1).into();
+            config.cache.user_lease_ttl = Duration::from_millis(200).into(); // which the panic leaves behind
+            config.cache.user_fill_wait = Duration::from_millis(100).into();
+        })
+        .await;
+    users.create("ada").await.unwrap();
+    fail::cfg("user::before_refill", "1*panic->off").unwrap();
+    users.cache("ada").await;
+    world.execute("UPDATE user_account SET version = 2").await; // a change of which no cache ever hears
+
+    eventually("it is read anew", SOON, async || users.get("ada").await.unwrap().version == 2).await;
+}
