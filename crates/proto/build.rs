@@ -7,6 +7,15 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
+/// Packages whose servers hand on messages that are already encoded, and the fields in which they do.
+const ENCODED: &[(&str, &[(&str, &str)])] = &[
+    (
+        "tidings.user.v1",
+        &[("GetUserResponse", "user"), ("GetUserByHandleResponse", "user"), ("BatchGetUsersResult", "user")],
+    ),
+    ("tidings.broadcast.v1", &[("Messages", "messages")]),
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     // Asked when it runs: a target directory that clones share may hold a script that another clone compiled.
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -27,7 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let encoded = out.join("encoded");
     fs::create_dir_all(&encoded)?;
-    generate(broadcast_of_encoded_messages(&descriptors), &encoded)?;
+    for (package, fields) in ENCODED {
+        generate(of_encoded(&descriptors, package, fields), &encoded)?;
+    }
     generate(descriptors, &out)
 }
 
@@ -42,15 +53,19 @@ fn generate(descriptors: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// The contract of broadcast, with `Messages.messages` as bytes: the same on the wire, and what is already encoded for one
-/// subscriber need not be encoded again for the next.
-fn broadcast_of_encoded_messages(descriptors: &FileDescriptorSet) -> FileDescriptorSet {
+/// A contract with these of its fields, each a message, as bytes: the same on the wire, and what is already encoded need not be
+/// taken apart, nor encoded again for the next who is told.
+fn of_encoded(descriptors: &FileDescriptorSet, package: &str, fields: &[(&str, &str)]) -> FileDescriptorSet {
     let mut set = descriptors.clone();
-    set.file.retain(|file| !file.package().starts_with("tidings.") || file.package() == "tidings.broadcast.v1");
-    let messages = set.file.iter_mut().flat_map(|file| &mut file.message_type);
-    for field in messages.filter(|message| message.name() == "Messages").flat_map(|message| &mut message.field) {
-        field.set_type(Type::Bytes);
-        field.type_name = None;
+    set.file.retain(|file| !file.package().starts_with("tidings.") || file.package() == package);
+    for message in set.file.iter_mut().flat_map(|file| &mut file.message_type) {
+        let message_name = message.name().to_owned();
+        for field in &mut message.field {
+            if fields.contains(&(message_name.as_str(), field.name())) {
+                field.set_type(Type::Bytes);
+                field.type_name = None;
+            }
+        }
     }
     set
 }

@@ -29,9 +29,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mimalloc::MiMalloc;
+
 use self::installation::Installation;
 use self::machine::Machine;
 use self::process::Programs;
+
+/// As in the command, whose load generator this is.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long and how often everything is measured.
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,11 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// `tidings.user.v1`.
 pub mod user {
     tonic::include_proto!("tidings.user.v1");
+
+    /// The same contract with each `User` that is read by name already encoded, for the server: equal on the wire.
+    pub mod encoded {
+        include!(concat!(env!("OUT_DIR"), "/encoded/tidings.user.v1.rs"));
+    }
 }
 
 /// `tidings.history.v1`.

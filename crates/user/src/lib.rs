@@ -20,7 +20,7 @@ pub mod wire;
 use std::future::ready;
 
 use tidings_postgres::Migrations;
-use tidings_proto::user::user_service_server::UserServiceServer;
+use tidings_proto::user::encoded::user_service_server::UserServiceServer;
 use tidings_redis::Role;
 use tidings_server::probe::{self, Probe};
 use tidings_server::{ANSWER_MAX, Database, Server, Tasks, listen, open_redis};
@@ -34,7 +34,7 @@ pub use tidings_server::ServeError;
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// What Postgres is needed for; without Redis it only takes longer.
-const SERVICES: &[&str] = &[tidings_proto::user::user_service_server::SERVICE_NAME];
+const SERVICES: &[&str] = &[tidings_proto::user::encoded::user_service_server::SERVICE_NAME];
 
 /// The largest request: a profile of the largest legal size is a tenth of it.
 const REQUEST_MAX: usize = 256 * 1024;

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 pub use handle::{HANDLE_CHARS_MAX, HandleKey, compose};
 
 /// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
@@ -52,15 +54,6 @@ pub struct Profile {
     pub attributes: BTreeMap<String, String>,
 }
 
-impl Profile {
-    /// How many bytes its texts have.
-    pub fn bytes(&self) -> usize {
-        let Self { handle, display_name, age: _, avatar_uri, bio, attributes } = self;
-        let attributes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-        handle.len() + display_name.len() + avatar_uri.len() + bio.len() + attributes
-    }
-}
-
 /// A user at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -76,11 +69,21 @@ pub struct User {
     pub update_time: SystemTime,
 }
 
+/// A user at one version, encoded as callers are told of it: reads hand it on as it is, from Postgres into the cache and from
+/// there to the caller. See `wire::encoded`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedUser {
+    /// The version of the user.
+    pub version: i64,
+    /// All of the user.
+    pub bytes: Bytes,
+}
+
 /// What Postgres, or a cache of it, knows under an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A user.
-    Present(User),
+    Present(EncodedUser),
     /// No user: never created (version 0), or deleted (the version of the deletion).
     Absent {
         /// What a later write will exceed.

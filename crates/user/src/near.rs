@@ -156,7 +156,7 @@ impl Near {
 
 fn weight(id: &UserId, record: &Record) -> u32 {
     let profile = match record {
-        Record::Present(user) => user.profile.bytes(),
+        Record::Present(user) => user.bytes.len(),
         Record::Absent { .. } => 0,
     };
     u32::try_from(OVERHEAD_BYTES + 2 * id.as_str().len() + profile).unwrap_or(u32::MAX)

@@ -4,8 +4,8 @@ mod status;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use tidings_proto::user as pb;
-use tidings_proto::user::user_service_server::UserService;
+use tidings_proto::user::encoded as pb;
+use tidings_proto::user::encoded::user_service_server::UserService;
 use tidings_server::Ending;
 use tonic::{Request, Response, Status};
 
@@ -49,7 +49,7 @@ impl UserService for Rpc {
         };
         let read_info = Some(wire::read_info(&read));
         match read.record {
-            Record::Present(user) => Ok(Response::new(pb::GetUserResponse { user: Some(wire::user(user)), read_info })),
+            Record::Present(user) => Ok(Response::new(pb::GetUserResponse { user: user.bytes, read_info })),
             Record::Absent { .. } => Err(Error::NotFound { id }.into()),
         }
     }
@@ -67,9 +67,7 @@ impl UserService for Rpc {
         };
         let read_info = Some(wire::read_info(&read));
         match read.record {
-            Record::Present(user) => {
-                Ok(Response::new(pb::GetUserByHandleResponse { user: Some(wire::user(user)), read_info }))
-            }
+            Record::Present(user) => Ok(Response::new(pb::GetUserByHandleResponse { user: user.bytes, read_info })),
             Record::Absent { .. } => Err(Error::HandleNotFound { handle: request.handle }.into()),
         }
     }

@@ -1,19 +1,21 @@
 //! Model <-> contract messages, both ways.
 
+mod encoded;
 mod handle;
 mod list;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::mem;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tidings_proto::user as pb;
+use tidings_proto::user::encoded as pb;
 use tidings_status::{Fields, Invalid};
 use uuid::Uuid;
 
+pub use encoded::{encoded, handle_key, parse};
 pub use handle::{GetByHandle, get_by_handle};
 pub use list::{List, list, page};
 pub use watch::{frame, heard, news, watch};
@@ -190,17 +192,6 @@ pub fn user(user: User) -> pb::User {
     }
 }
 
-/// A user as we stored it in the cache; `None` if it is not one that we store.
-pub fn cached_user(mut user: pb::User) -> Option<User> {
-    Some(User {
-        id: UserId::new(mem::take(&mut user.id)),
-        version: user.version,
-        create_time: SystemTime::try_from(user.create_time?).ok()?,
-        update_time: SystemTime::try_from(user.update_time?).ok()?,
-        profile: profile(user),
-    })
-}
-
 /// Where an answer came from.
 pub fn read_info(read: &Read) -> pb::ReadInfo {
     pb::ReadInfo {
@@ -229,9 +220,9 @@ pub fn batch(ids: &[UserId], reads: &BTreeMap<UserId, Read>) -> pb::BatchGetUser
 fn batch_result(id: &UserId, read: Option<&Read>) -> pb::BatchGetUsersResult {
     use pb::batch_get_users_result::Outcome;
     let (outcome, found) = match read.map(|read| &read.record) {
-        Some(Record::Present(found)) => (Outcome::Found, Some(user(found.clone()))),
-        Some(Record::Absent { .. }) => (Outcome::NotFound, None),
-        None => (Outcome::Unavailable, None),
+        Some(Record::Present(found)) => (Outcome::Found, found.bytes.clone()),
+        Some(Record::Absent { .. }) => (Outcome::NotFound, Bytes::new()),
+        None => (Outcome::Unavailable, Bytes::new()),
     };
     pb::BatchGetUsersResult { id: id.to_string(), outcome: outcome.into(), user: found, read_info: read.map(read_info) }
 }

@@ -1,12 +1,12 @@
 //! The bytes of a cached profile: kind, version and time read, then the contract's message.
 //!
-//! Kind and version stand first and have fixed sizes, because the scripts read them. What can not be decoded, such as a
-//! value of a newer release, counts as not there.
+//! Kind and version stand first and have fixed sizes, because the scripts read them. The message is neither taken apart nor put
+//! together: what is cached is what callers are told. What is not a user, such as a value of a newer release, counts as not
+//! there.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prost::Message as _;
-use tidings_proto::user as pb;
+use bytes::Bytes;
 
 use crate::model::{Record, UserId};
 use crate::wire;
@@ -35,29 +35,28 @@ impl Cached {
 pub(super) fn encode(record: &Record, read: SystemTime) -> Vec<u8> {
     let since = read.duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    let mut bytes = Vec::with_capacity(HEADER + 256);
+    let body = match record {
+        Record::Present(user) => &*user.bytes,
+        Record::Absent { .. } => &[],
+    };
+    let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.push(match record {
         Record::Present(_) => PRESENT,
         Record::Absent { .. } => ABSENT,
     });
     bytes.extend(record.version().to_be_bytes());
     bytes.extend(millis.to_be_bytes());
-    if let Record::Present(user) = record {
-        bytes.extend(wire::user(user.clone()).encode_to_vec());
-    }
+    bytes.extend_from_slice(body);
     bytes
 }
 
-pub(super) fn decode(id: &UserId, bytes: &[u8]) -> Option<Cached> {
-    let (header, body) = bytes.split_at_checked(HEADER)?;
+pub(super) fn decode(id: &UserId, bytes: Vec<u8>) -> Option<Cached> {
+    let (header, _) = bytes.split_at_checked(HEADER)?;
     let version = i64::from_be_bytes(header[1..9].try_into().ok()?);
     let millis = u64::from_be_bytes(header[9..].try_into().ok()?);
     let read = UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
     let record = match header[0] {
-        PRESENT => {
-            let user = wire::cached_user(pb::User::decode(body).ok()?)?;
-            (user.id == *id && user.version == version).then_some(Record::Present(user))?
-        }
+        PRESENT => Record::Present(wire::parse(id, version, Bytes::from(bytes).slice(HEADER..))?),
         ABSENT => Record::Absent { version },
         _ => return None,
     };
@@ -84,21 +83,21 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_stored_is_what_is_read(version in 1..1_i64 << 53, bio in ".*", age in proptest::option::of(0..=150_i16)) {
-            let record = Record::Present(user(version, bio, age));
-            let cached = decode(&UserId::new("ada".to_owned()), &encode(&record, SystemTime::now()));
+            let record = Record::Present(wire::encoded(user(version, bio, age)));
+            let cached = decode(&UserId::new("ada".to_owned()), encode(&record, SystemTime::now()));
             prop_assert_eq!(cached.map(|cached| cached.record), Some(record));
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = decode(&UserId::new("ada".to_owned()), &bytes);
+            let _ = decode(&UserId::new("ada".to_owned()), bytes);
         }
     }
 
     #[test]
     fn a_value_under_the_key_of_another_user_counts_as_not_there() {
-        let bytes = encode(&Record::Present(user(1, String::new(), None)), SystemTime::now());
+        let bytes = encode(&Record::Present(wire::encoded(user(1, String::new(), None))), SystemTime::now());
 
-        assert!(decode(&UserId::new("bob".to_owned()), &bytes).is_none());
+        assert!(decode(&UserId::new("bob".to_owned()), bytes).is_none());
     }
 }

@@ -10,6 +10,7 @@
 use super::read::{from_postgres, sufficient};
 use super::{Error, Users};
 use crate::model::{HandleKey, Read, Record, User, UserId};
+use crate::wire;
 
 impl Users {
     /// Reads the user who has a handle, at `min_version` or above.
@@ -60,7 +61,8 @@ impl Users {
 
     /// What Postgres said, if it is enough.
     fn found(&self, found: Option<User>, min_version: i64) -> Result<Read, Error> {
-        let read = from_postgres(found.map_or(Record::Absent { version: 0 }, Record::Present));
+        let read =
+            from_postgres(found.map_or(Record::Absent { version: 0 }, |user| Record::Present(wire::encoded(user))));
         let read = sufficient(read, min_version)?;
         self.numbers.read(&read);
         Ok(read)
@@ -69,7 +71,7 @@ impl Users {
 
 fn has(record: &Record, handle: &HandleKey) -> bool {
     match record {
-        Record::Present(user) => HandleKey::of(&user.profile.handle) == *handle,
+        Record::Present(user) => wire::handle_key(user).as_ref() == Some(handle),
         Record::Absent { .. } => false,
     }
 }

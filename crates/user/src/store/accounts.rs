@@ -216,10 +216,9 @@ impl Accounts {
             (None, None) => return Ok((!others.is_empty()).then_some(Created::HandleTaken)),
         };
         if !first.deleted && first.fingerprint.as_deref() == Some(&new.fingerprint[..]) {
-            return match self.read(&UserId::new(first.id.clone())).await? {
-                Record::Present(user) => Ok(Some(Created::Repeated(user))),
-                Record::Absent { .. } => Ok(Some(Created::IdTaken)),
-            };
+            let rows = self.postgres.run(async |connection| rows(connection, &[first.id.clone()]).await).await?;
+            let user = rows.into_iter().find(|row| !row.deleted).map(Row::into_user);
+            return Ok(Some(user.map_or(Created::IdTaken, Created::Repeated)));
         }
         Ok(Some(if same_request.is_some() { Created::RequestIdReused } else { Created::IdTaken }))
     }

@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use crate::model::{Profile, Record, User, UserId};
+use crate::wire;
 
 /// A row as it is read.
 pub(super) struct Row {
@@ -31,7 +32,7 @@ impl Row {
         if self.deleted {
             return Record::Absent { version: self.version };
         }
-        Record::Present(self.into_user())
+        Record::Present(wire::encoded(self.into_user()))
     }
 
     pub(super) fn into_user(self) -> User {

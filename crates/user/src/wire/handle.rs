@@ -1,6 +1,6 @@
 //! The check of GetUserByHandle, and of handles.
 
-use tidings_proto::user as pb;
+use tidings_proto::user::encoded as pb;
 use tidings_status::{Fields, Invalid};
 
 use super::{DOMAIN, consistency};

@@ -1,7 +1,7 @@
 //! The check of ListUsers, and its pages.
 
 use prost::Message as _;
-use tidings_proto::user as pb;
+use tidings_proto::user::encoded as pb;
 use tidings_server::page_token;
 use tidings_status::{Fields, Invalid};
 

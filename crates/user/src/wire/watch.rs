@@ -1,8 +1,8 @@
 //! Versions, as the contract has them; also as they are told from one instance to the others.
 
 use prost::Message as _;
-use tidings_proto::user as pb;
-use tidings_proto::user::watch_users_response::Frame as Told;
+use tidings_proto::user::encoded as pb;
+use tidings_proto::user::encoded::watch_users_response::Frame as Told;
 use tidings_status::{Fields, Invalid};
 
 use super::DOMAIN;

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use prost::Message as _;
 use tidings_devstack::testing;
+use tidings_proto::user as pb;
 use tidings_redis::{Redis, Role};
 use tidings_user::cache::{Cache, Fill, Filled, Leased, Lives, Token};
 use tidings_user::model::{Profile, Record, User, UserId};
+use tidings_user::wire;
 
 use super::support::World;
 
@@ -175,7 +178,8 @@ impl Schedule<'_> {
             assert!(cached.version() >= self.floor, "{} below {}", cached.version(), self.floor);
             assert!(cached.version() <= self.postgres.version());
             if let Record::Present(user) = &cached {
-                assert_eq!(user.profile.bio, format!("version {}", user.version));
+                let bio = pb::User::decode(user.bytes.clone()).unwrap().bio;
+                assert_eq!(bio, format!("version {}", user.version));
             }
         }
     }
@@ -187,7 +191,8 @@ fn record(id: &UserId, version: i64, deleted: bool) -> Record {
     }
     let profile = Profile { bio: format!("version {version}"), ..Profile::default() };
     let time = std::time::UNIX_EPOCH;
-    Record::Present(User { id: id.clone(), profile, version, create_time: time, update_time: time })
+    let user = User { id: id.clone(), profile, version, create_time: time, update_time: time };
+    Record::Present(wire::encoded(user))
 }
 
 async fn run(world: &World, cache: &Cache, steps: &[Step]) {
