@@ -129,13 +129,13 @@ impl Cache {
     /// The value of one id, and the reign that answered. One round trip, shared with others who look at the same time.
     pub async fn get(&self, id: &UserId) -> Result<(Option<Cached>, Arc<str>), Error> {
         let (value, reign) = self.looks.look(id).await?;
-        Ok((value.and_then(|bytes| value::decode(id, &bytes)), reign))
+        Ok((value.and_then(|bytes| value::decode(id, bytes)), reign))
     }
 
     /// The values of many ids, in their order, and the reign that answered. One round trip.
     pub async fn get_many(&self, ids: &[UserId]) -> Result<(Vec<Option<Cached>>, Arc<str>), Error> {
         let (values, reign) = looks::ask(&self.redis, ids).await?;
-        let values = ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, &bytes)));
+        let values = ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, bytes)));
         Ok((values.collect(), reign))
     }
 
@@ -175,7 +175,7 @@ impl Cache {
         let mut command = cmd("MGET");
         command.arg(lease_key(&lane, id)).arg(value_key(&lane, id));
         let (lease, value): (Option<Vec<u8>>, Option<Vec<u8>>) = lane.send(&command).await?;
-        let cached = value.and_then(|bytes| value::decode(id, &bytes));
+        let cached = value.and_then(|bytes| value::decode(id, bytes));
         Ok(lease.is_some_and(|lease| lease == other.0)
             || cached.is_some_and(|cached| cached.record.version() == version))
     }
@@ -200,23 +200,29 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes a committed write known. One round trip. Safe to repeat, and safe in any order.
-    pub async fn apply(&self, id: &UserId, record: &Record) -> Result<(), Error> {
+    /// Makes a committed write known, and says in which reign. One round trip. Safe to repeat, and safe in any order.
+    pub async fn apply(&self, id: &UserId, record: &Record) -> Result<Arc<str>, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
         match lane.write(&self.apply_call(&lane, id, record)).await.or_again()? {
             OTHER_REIGN => Err(lane.outlived()),
-            _ => Ok(()),
+            _ => Ok(Arc::clone(lane.reign())),
         }
     }
 
-    /// Makes many committed writes known, to the cache and then to those who watch. One round trip.
-    pub async fn apply_many<'a>(&self, writes: impl Iterator<Item = (&'a UserId, &'a Record)>) -> Result<(), Error> {
+    /// Makes many committed writes known, to the cache if it `has` them not in its reign, and then to those who watch. One round
+    /// trip.
+    pub async fn apply_many<'a>(
+        &self,
+        writes: impl Iterator<Item = (&'a UserId, &'a Record)>,
+        has: impl Fn(&UserId, &Record, &Arc<str>) -> bool,
+    ) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
         let writes: Vec<_> = writes.collect();
         if writes.is_empty() {
             return Ok(());
         }
-        let calls: Vec<_> = writes.iter().map(|(id, record)| self.apply_call(&lane, id, record)).collect();
+        let news = writes.iter().filter(|(id, record)| !has(id, record, lane.reign()));
+        let calls: Vec<_> = news.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
         let outcomes: Vec<u8> = lane.write_all_then(&calls, news::told(&lane, &writes)).await.or_again()?;
         if outcomes.contains(&OTHER_REIGN) {
             return Err(lane.outlived());
@@ -295,7 +301,7 @@ fn leased(id: &UserId, token: Token, (outcome, found): (u8, Option<Vec<u8>>)) ->
     let found = found.unwrap_or_default();
     match outcome {
         0 => Leased::Granted(token),
-        2 => value::decode(id, &found).map_or(Leased::Unreadable, Leased::Present),
+        2 => value::decode(id, found).map_or(Leased::Unreadable, Leased::Present),
         _ => Leased::Taken(Other(found)),
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Read: near -> cache -> on a miss a lease -> Postgres -> fill. Write: Postgres -> apply -> acknowledge. These invariants hold:
 //! - **I1** a fill is accepted only over its own lease, taken before the database read began;
-//! - **I2** a write, before it is acknowledged (if Redis answers) and again through the outbox (always), kills leases and
-//!   replaces older values, and never creates a value on an absent key;
+//! - **I2** a write, before it is acknowledged if Redis answers, else through the outbox, kills leases and replaces older
+//!   values, and never creates a value on an absent key;
 //! - **I3** versions only grow; scripts compare them, order of arrival means nothing;
 //! - **I4** losing any key at any time costs a miss, nothing else;
 //! - **I5** a read with `min_version` is never answered with less.
 
+mod applied;
 mod batch;
 mod error;
 mod flights;
@@ -29,12 +30,14 @@ use tokio_util::task::TaskTracker;
 pub use error::Error;
 pub use watch::Watching;
 
+use self::applied::Applied;
 use self::flights::Flights;
 use crate::cache::{self, Cache, Heard};
 use crate::model::{Change, NewUser, Record, User, UserId};
 use crate::near::Near;
 use crate::numbers::Numbers;
 use crate::store::{Created, Deleted, Store, Updated};
+use crate::wire;
 
 /// Rows of the outbox that one step of the relay takes: few enough that their profiles, however large, are told to Redis
 /// within its time-out.
@@ -62,6 +65,8 @@ pub struct Users {
     refreshed: Arc<Mutex<HashSet<UserId>>>,
     /// Something was written here, of which others have to hear.
     written: Arc<Notify>,
+    /// What of it the cache has heard already.
+    applied: Arc<Applied>,
     numbers: Arc<Numbers>,
     tasks: TaskTracker,
 }
@@ -77,6 +82,7 @@ impl Users {
             flights: Arc::default(),
             refreshed: Arc::default(),
             written: Arc::default(),
+            applied: Arc::default(),
             numbers: Numbers::new(),
             tasks: TaskTracker::new(),
         }
@@ -155,7 +161,8 @@ impl Users {
         sleep(self.waits.gather).await;
     }
 
-    /// One step of the relay: brings the cache up to date with what was committed, and says whether there may be more.
+    /// One step of the relay: brings the cache up to date with what was committed, tells those who watch, and says whether there
+    /// may be more.
     ///
     /// What is applied is the profile *as it is now*, so neither order nor repetition matters.
     pub async fn relay(&self) -> Result<bool, Error> {
@@ -163,17 +170,23 @@ impl Users {
         let pending = self.store.outbox.pending(RELAY_ROWS).await?;
         self.numbers.waits(pending.first().map(|row| row.age));
         if pending.is_empty() {
+            self.applied.met_all();
             return Ok(false);
         }
         let mut users: Vec<UserId> = pending.iter().map(|row| row.user.clone()).collect();
         users.sort();
         users.dedup();
         let records = self.store.accounts.read_for_relay(&users).await?;
-        self.cache.apply_many(records.iter()).await?;
+        let has = |id: &UserId, record: &Record, reign: &_| self.applied.has(id, record.version(), reign);
+        self.cache.apply_many(records.iter(), has).await?;
         let rows: Vec<i64> = pending.iter().map(|row| row.id).collect();
         self.store.outbox.done(&rows).await?;
         self.numbers.relayed(rows.len());
-        Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS))
+        let more = i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS);
+        if !more {
+            self.applied.met_all();
+        }
+        Ok(more)
     }
 
     /// Waits for work whose callers have gone, then closes all connections.
@@ -195,7 +208,7 @@ impl Users {
 
     /// Tells the cache of a user who was just committed, and whose a handle is if that may be news.
     async fn tell_of(&self, user: User, got_handle: bool) -> User {
-        let record = Record::Present(user.clone());
+        let record = Record::Present(wire::encoded(user.clone()));
         let tell_handle = async {
             if got_handle {
                 self.tell_handle(&user).await;
@@ -214,10 +227,11 @@ impl Users {
         self.flights.outdate(id);
     }
 
-    /// Applies what Postgres has; if Redis does not take it, the outbox will.
+    /// Applies what Postgres has; if Redis does not take it, the relay will tell it.
     async fn apply(&self, id: &UserId, record: &Record) {
-        if let Err(error) = self.cache.apply(id, record).await {
-            self.missed(&error);
+        match self.cache.apply(id, record).await {
+            Ok(reign) => self.applied.note(id, record.version(), reign),
+            Err(error) => self.missed(&error),
         }
     }
 

@@ -60,6 +60,23 @@ async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
 }
 
 #[tokio::test]
+async fn the_relay_tells_only_those_who_watch_of_what_the_writer_told_the_cache() {
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
+    let users = world.serve_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+    let relayed = async || eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
+    users.create("ada").await.unwrap(); // Redis learns the scripts
+    relayed().await;
+    costs.spent().await;
+
+    users.rename("ada", "second").await.unwrap();
+    relayed().await;
+
+    let apply_and_news = cost(2, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("publish", 1)]);
+    assert_eq!(costs.spent().await, apply_and_news);
+}
+
+#[tokio::test]
 async fn every_call_about_handles_costs_the_round_trips_and_statements_that_it_must() {
     let (world, numbers) = (World::own().await, Numbers::default());
     let costs = Costs::count(&world, &numbers);
@@ -126,7 +143,6 @@ async fn a_read_from_memory_costs_nothing() {
     let users = world
         .serve_near_with(|config| {
             config.cache.user_relay_tick = NEVER.into();
-            config.cache.user_relay_gather = Duration::from_millis(10).into(); // once, after the creation
         })
         .await;
     users.create("ada").await.unwrap();

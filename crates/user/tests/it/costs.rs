@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::support::{SOON, World, eventually};
 
 /// Commands that serve callers; others ask only whether Redis is alive, and who it is.
-const SERVING: [&str; 7] = ["get", "mget", "set", "del", "eval", "evalsha", "script"];
+const SERVING: [&str; 8] = ["get", "mget", "set", "del", "eval", "evalsha", "script", "publish"];
 
 /// What was spent.
 #[derive(Debug, PartialEq, Eq)]

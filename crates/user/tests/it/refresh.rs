@@ -37,7 +37,7 @@ async fn an_old_profile_is_read_anew_by_one_of_many_readers() {
     let world = World::shared().await;
     let users = world.serve_with(|config| config.cache.user_soft_ttl = Duration::from_secs(2).into()).await;
     users.create("ada").await.unwrap();
-    eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await; // it would take the lease
+    eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await; // its look is counted below
     users.cache("ada").await;
     tokio::time::sleep(Duration::from_millis(2400)).await; // it is old now
 

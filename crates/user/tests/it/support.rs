@@ -125,9 +125,8 @@ impl World {
             ..Default::default()
         };
         let listen = "127.0.0.1:0".parse().unwrap();
-        // Most tests are about Redis, which is asked only if nobody remembers; and about first reads, whose lease the relay would
-        // take if it came right after the creation.
-        let cache = CacheArgs { user_near_bytes: 0, user_relay_gather: NEVER.into(), ..CacheArgs::default() };
+        // Most tests are about Redis, which is asked only if nobody remembers.
+        let cache = CacheArgs { user_near_bytes: 0, ..CacheArgs::default() };
         Config { listen, migrate: false, postgres, redis, server, cache, watches: WatchArgs::default() }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fail::FailScenario;
 use tidings_proto::user::BatchGetUsersRequest;
 use tidings_proto::user::read_info::Source;
+use tidings_user::Config;
 
 use super::reading;
 use crate::BEFORE_FILL;
@@ -206,6 +207,25 @@ async fn a_filler_paused_past_its_lease_is_refused() {
     assert_eq!(slow.await.unwrap(), Some(2), "it has read once more");
     assert!(!world.cached("ada"));
     assert_eq!(users.get("ada").await.unwrap().version, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reader_who_came_after_a_write_fills_though_the_relay_came_in_between() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let late = |config: &mut Config| config.cache.user_relay_gather = Duration::from_secs(1).into();
+    let users = world.serve_without_relay_with(late).await;
+    users.create("ada").await.unwrap();
+
+    let held = Held::first_at(BEFORE_FILL);
+    let slow = reading(&users);
+    held.arrived().await;
+    assert_eq!(world.outbox("ada").await, 1, "the relay is yet to come");
+    eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
+    held.release();
+
+    assert_eq!(slow.await.unwrap(), Some(1));
+    assert!(world.cached("ada"), "the writer has told the cache, and the relay only those who watch");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
