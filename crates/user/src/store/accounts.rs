@@ -4,6 +4,7 @@ mod handle;
 mod page;
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::time::SystemTime;
 
 use sqlx::types::Json;
@@ -216,7 +217,7 @@ impl Accounts {
             (None, None) => return Ok((!others.is_empty()).then_some(Created::HandleTaken)),
         };
         if !first.deleted && first.fingerprint.as_deref() == Some(&new.fingerprint[..]) {
-            let rows = self.postgres.run(async |connection| rows(connection, &[first.id.clone()]).await).await?;
+            let rows = self.postgres.run(async |connection| rows(connection, from_ref(&first.id)).await).await?;
             let user = rows.into_iter().find(|row| !row.deleted).map(Row::into_user);
             return Ok(Some(user.map_or(Created::IdTaken, Created::Repeated)));
         }

@@ -1,7 +1,5 @@
 //! What calls cost. One round trip more is a regression.
 
-use std::time::Duration;
-
 use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tokio::task::JoinSet;
