@@ -181,16 +181,28 @@ impl Postgres {
         done
     }
 
-    /// Asks Postgres for a sign of life, on the connections kept for work that nobody waits for. Of one that was found full it
-    /// is asked whether it has room again.
-    pub async fn ping(&self) -> bool {
+    /// Asks Postgres for a sign of life within `patience`, on the connections kept for work that nobody waits for. Of one that
+    /// was found full it is asked whether it has room again.
+    ///
+    /// That no such connection could be had is as good as an answer, also if it was waited for less than work would: a service
+    /// without a relay has no other way to hear of it.
+    pub async fn ping(&self, patience: Duration) -> bool {
         let full = self.state.full.load(Ordering::Relaxed);
         let question = if full { ROOM } else { "SELECT 1" };
-        let asked = self.run_background(async |connection| sqlx::raw_sql(question).execute(connection).await).await;
-        if full && asked.is_ok() {
+        let mut connected = false;
+        let asking = self.run_background(async |connection| {
+            connected = true;
+            sqlx::raw_sql(question).execute(connection).await
+        });
+        let asked = timeout(patience, asking).await;
+        if asked.is_err() && !connected {
+            self.judge(Fault::Away(None));
+        }
+        let answered = matches!(asked, Ok(Ok(_)));
+        if full && answered {
             self.state.full.store(false, Ordering::Relaxed);
         }
-        asked.is_ok()
+        answered
     }
 
     /// Whether the last work that anybody sent to Postgres was answered.

@@ -19,6 +19,8 @@ use crate::health::State;
 const TICK: Duration = Duration::from_millis(500);
 /// How long an answer may take: a server that was stopped still accepts connections.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// How long one of Postgres may take: less, because who gave up waiting would draw no conclusion.
+const POSTGRES: Duration = Duration::from_millis(350);
 /// So many answers must be missing in a row before it is said: one may be lost by a reconnect. NOT_SERVING within 3 s.
 const MISSING: u32 = 3;
 /// So many must be there in a row before it is taken back: what flaps is not there. SERVING within 2 s.
@@ -47,7 +49,7 @@ impl Probe {
         let postgres = postgres.clone();
         Self::vital("postgres", move || {
             let postgres = postgres.clone();
-            async move { postgres.ping().await }
+            async move { postgres.ping(POSTGRES).await }
         })
     }
 

@@ -34,6 +34,18 @@ async fn a_killed_server_is_away_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_killed_server_is_away_also_for_who_waits_less_than_for_a_connection() {
+    let stack = own().await;
+    let postgres = start_with(&stack, SOON).await;
+    assert!(postgres.answers());
+
+    stack.postgres().kill().await;
+
+    assert!(!postgres.ping(Duration::from_millis(100)).await);
+    assert!(!postgres.answers(), "it was not the connections that were busy");
+}
+
+#[tokio::test]
 async fn an_outage_that_was_noticed_in_the_background_costs_no_caller_a_fault() {
     let stack = own().await;
     let postgres = start_with(&stack, Duration::from_secs(5)).await;

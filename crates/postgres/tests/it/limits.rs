@@ -121,11 +121,11 @@ async fn pools_do_no_work_before_the_database_was_looked_at() {
 
     let refused = ask(&postgres, "SELECT 1").await;
     assert!(matches!(refused, Err(Fault::Away(None))), "{refused:?}");
-    assert!(!postgres.answers() && !postgres.ping().await);
+    assert!(!postgres.answers() && !postgres.ping(SOON).await);
 
     postgres.open().await.unwrap();
     assert_eq!(ask(&postgres, "SELECT 1").await.unwrap(), 1);
-    assert!(postgres.answers() && postgres.ping().await);
+    assert!(postgres.answers() && postgres.ping(SOON).await);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_server_without_room_is_no_outage_and_its_connections_are_used_again()
     assert!(matches!(fault, Fault::Full(_)), "{fault:?}");
     assert!(postgres.answers() && !fault.is_away());
     eventually("the connection is used again", async || backend(&postgres).await.unwrap() == before).await;
-    assert!(postgres.ping().await, "there is room again");
+    assert!(postgres.ping(SOON).await, "there is room again");
 }
 
 #[tokio::test]
