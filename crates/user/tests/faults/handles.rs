@@ -2,14 +2,25 @@
 //! heard yet.
 
 use fail::FailScenario;
+use tidings_proto::user as pb;
+use tokio::task::JoinHandle;
 use tonic::Code;
 
+use crate::BEFORE_APPLY;
+use crate::contest::{Contestant, Outcome, races, right};
 use crate::held::Held;
-use crate::support::{Users, World, changing, handled};
+use crate::support::{Users, World, changing, handled, told};
+
+races! {
+    the_new_owner_is_answered_before_the_cache_has_heard_of_the_old_one,
+    the_old_owner_is_not_answered_before_the_cache_has_heard_of_the_new_one,
+    a_reader_that_is_late_puts_no_old_owner_in_the_place_of_a_new_one,
+    the_handle_of_a_deleted_user_is_nobodys_and_then_its_next_owners,
+}
 
 /// Two instances that do not relay; `ada` has the handle, and is cached; `bob` is cached.
-async fn start(world: &World) -> (Users, Users) {
-    let (here, there) = (world.serve_without_relay().await, world.serve_without_relay().await);
+async fn start(world: &World, contestant: Contestant) -> (Users, Users) {
+    let (here, there) = contestant.two(world).await;
     here.create_with_handle("ada", "admin").await.unwrap();
     here.create("bob").await.unwrap();
     for id in ["ada", "bob"] {
@@ -27,110 +38,105 @@ async fn owner(users: &Users) -> Option<String> {
     }
 }
 
-async fn expect_owner(instances: [&Users; 2], id: Option<&str>) {
+/// Judges whose the handle is said to be.
+async fn told_everywhere(instances: [&Users; 2], id: Option<&str>) -> Outcome {
     for users in instances {
-        assert_eq!(owner(users).await.as_deref(), id);
+        right("admin", &owner(users).await.as_deref(), &id)?;
     }
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_new_owner_is_answered_before_the_cache_has_heard_of_the_old_one() {
-    let _scenario = FailScenario::setup();
-    let world = World::shared().await;
-    let (here, there) = start(&world).await;
+/// In the background somebody gets a handle, or gives theirs up.
+fn changing_handle(users: &Users, id: &str, handle: &str) -> JoinHandle<()> {
+    let mut client = users.client();
+    let request = changing(handled(id, handle), &["handle"]);
+    tokio::spawn(async move { drop(told(client.update_user(request).await).unwrap()) })
+}
 
-    let held = Held::first_at("user::before_apply");
-    let mut client = here.client();
-    let giving_up =
-        tokio::spawn(async move { client.update_user(changing(handled("ada", ""), &["handle"])).await.unwrap() });
+async fn the_new_owner_is_answered_before_the_cache_has_heard_of_the_old_one(contestant: Contestant) -> Outcome {
+    let world = World::shared().await;
+    let (here, there) = start(&world, contestant).await;
+
+    let held = Held::first_at(BEFORE_APPLY);
+    let giving_up = changing_handle(&here, "ada", "");
     held.arrived().await; // committed, and not told
     there.take_handle("bob", "Admin").await.unwrap();
 
-    expect_owner([&here, &there], Some("bob")).await;
+    told_everywhere([&here, &there], Some("bob")).await?;
     held.release();
     giving_up.await.unwrap();
-    expect_owner([&here, &there], Some("bob")).await;
+    told_everywhere([&here, &there], Some("bob")).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_old_owner_is_not_answered_before_the_cache_has_heard_of_the_new_one() {
-    let _scenario = FailScenario::setup();
+async fn the_old_owner_is_not_answered_before_the_cache_has_heard_of_the_new_one(contestant: Contestant) -> Outcome {
     let world = World::shared().await;
-    let (here, there) = start(&world).await;
+    let (here, there) = start(&world, contestant).await;
     here.take_handle("ada", "").await.unwrap();
-    expect_owner([&here, &there], None).await;
+    told_everywhere([&here, &there], None).await?;
 
-    let held = Held::first_at("user::before_apply");
-    let mut client = here.client();
-    let taking =
-        tokio::spawn(async move { client.update_user(changing(handled("bob", "admin"), &["handle"])).await.unwrap() });
+    let held = Held::first_at(BEFORE_APPLY);
+    let taking = changing_handle(&here, "bob", "admin");
     held.arrived().await;
 
-    expect_owner([&there, &here], Some("bob")).await;
+    told_everywhere([&there, &here], Some("bob")).await?;
     held.release();
     taking.await.unwrap();
-    expect_owner([&here, &there], Some("bob")).await;
+    told_everywhere([&here, &there], Some("bob")).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_reader_that_is_late_puts_no_old_owner_in_the_place_of_a_new_one() {
-    let _scenario = FailScenario::setup();
+async fn a_reader_that_is_late_puts_no_old_owner_in_the_place_of_a_new_one(contestant: Contestant) -> Outcome {
     let world = World::shared().await;
-    let (here, there) = start(&world).await;
+    let (here, there) = start(&world, contestant).await;
     assert!(world.evict("h", "admin"));
 
     let reader = Held::first_at("user::before_hint");
     let mut client = here.client();
-    let request = tidings_proto::user::GetUserByHandleRequest { handle: "admin".to_owned(), ..Default::default() };
-    let reading = tokio::spawn(async move { client.get_user_by_handle(request).await.unwrap().into_inner() });
+    let request = pb::GetUserByHandleRequest { handle: "admin".to_owned(), ..Default::default() };
+    let reading = tokio::spawn(async move { told(client.get_user_by_handle(request).await).unwrap() });
     reader.arrived().await; // found ada in Postgres
-    let writer = Held::first_at("user::before_apply");
-    let mut client = here.client();
-    let giving_up =
-        tokio::spawn(async move { client.update_user(changing(handled("ada", ""), &["handle"])).await.unwrap() });
+    let writer = Held::first_at(BEFORE_APPLY);
+    let giving_up = changing_handle(&here, "ada", "");
     writer.arrived().await;
     there.take_handle("bob", "admin").await.unwrap();
     reader.release();
     assert_eq!(reading.await.unwrap().user.unwrap().id, "ada", "who had it when the call began");
 
-    expect_owner([&here, &there], Some("bob")).await;
+    told_everywhere([&here, &there], Some("bob")).await?;
     writer.release();
     giving_up.await.unwrap();
-    expect_owner([&here, &there], Some("bob")).await;
+    told_everywhere([&here, &there], Some("bob")).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_handle_of_a_deleted_user_is_nobodys_and_then_its_next_owners() {
-    let _scenario = FailScenario::setup();
+async fn the_handle_of_a_deleted_user_is_nobodys_and_then_its_next_owners(contestant: Contestant) -> Outcome {
     let world = World::shared().await;
-    let (here, there) = start(&world).await;
+    let (here, there) = start(&world, contestant).await;
 
-    let held = Held::first_at("user::before_apply");
+    let held = Held::first_at(BEFORE_APPLY);
     let mut client = here.client();
-    let deletion = tidings_proto::user::DeleteUserRequest { id: "ada".to_owned(), expected_version: 0 };
-    let deleting = tokio::spawn(async move { client.delete_user(deletion).await.unwrap() });
+    let deletion = pb::DeleteUserRequest { id: "ada".to_owned(), expected_version: 0 };
+    let deleting = tokio::spawn(async move { told(client.delete_user(deletion).await).unwrap() });
     held.arrived().await;
     there.create_with_handle("cleo", "ADMIN").await.unwrap();
-    expect_owner([&here, &there], Some("cleo")).await;
+    told_everywhere([&here, &there], Some("cleo")).await?;
     held.release();
     deleting.await.unwrap();
-    expect_owner([&here, &there], Some("cleo")).await;
+    told_everywhere([&here, &there], Some("cleo")).await?;
 
     there.delete("cleo").await.unwrap();
-    expect_owner([&here, &there], None).await;
+    told_everywhere([&here, &there], None).await
 }
+
+// The naive cache has no writer that tells of a handle, so this has no twin.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_late_hint_of_one_who_gave_the_handle_up_again_is_not_believed() {
     let _scenario = FailScenario::setup();
     let world = World::shared().await;
-    let (here, there) = start(&world).await;
+    let (here, there) = start(&world, Contestant::Tidings).await;
     here.take_handle("ada", "").await.unwrap();
 
     let held = Held::first_at("user::before_tell_handle");
-    let mut client = here.client();
-    let taking =
-        tokio::spawn(async move { client.update_user(changing(handled("bob", "admin"), &["handle"])).await.unwrap() });
+    let taking = changing_handle(&here, "bob", "admin");
     held.arrived().await; // bob has it, and will say so late
     there.take_handle("bob", "").await.unwrap();
     there.take_handle("ada", "admin").await.unwrap();
@@ -138,5 +144,7 @@ async fn a_late_hint_of_one_who_gave_the_handle_up_again_is_not_believed() {
     taking.await.unwrap();
 
     assert_eq!(world.keys("h", "admin").len(), 1);
-    expect_owner([&here, &there], Some("ada")).await;
+    for users in [&here, &there] {
+        assert_eq!(owner(users).await.as_deref(), Some("ada"));
+    }
 }

@@ -1,8 +1,8 @@
 //! The user cache as it is usually written, over the same table: the wrong way.
 //!
 //! A read asks Redis, else reads Postgres and stores what it found, also that there is nobody. A write changes the row and
-//! stores the new value. Every line of it looks right, and each race in these tests makes it wrong. A profile is no more than
-//! a name here.
+//! stores the new value; whose a handle is, is kept by whoever looked. Every line of it looks right, and each race in these
+//! tests makes it wrong. A profile is no more than a name and a handle here.
 
 use deadpool_redis::redis::{AsyncCommands as _, RedisError};
 use prost::Message as _;
@@ -12,6 +12,7 @@ use tidings_proto::user::read_info::Source;
 use tidings_proto::user::user_service_server::{UserService, UserServiceServer};
 use tidings_server::Server;
 use tidings_user::Config;
+use tidings_user::model::HandleKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -30,6 +31,9 @@ pub(crate) struct Naive {
 
 /// A user, or that there is none.
 type Found = Option<pb::User>;
+
+/// What Postgres has of a user: name, handle and version.
+type Row = (String, String, i64);
 
 impl Naive {
     /// Reads through the cache.
@@ -58,7 +62,7 @@ impl Naive {
     /// What Redis has under an id, if anything: a user, or that there is none.
     async fn cached(&self, id: &str) -> Result<Option<Found>, Status> {
         let mut redis = self.redis.get().await.map_err(away)?;
-        let bytes: Option<Vec<u8>> = redis.get(self.key(id)).await.map_err(away)?;
+        let bytes: Option<Vec<u8>> = redis.get(self.key("u", id)).await.map_err(away)?;
         let found = |bytes: Vec<u8>| (!bytes.is_empty()).then(|| pb::User::decode(&*bytes).map_err(away)).transpose();
         bytes.map(found).transpose()
     }
@@ -67,19 +71,36 @@ impl Naive {
     async fn store(&self, id: &str, found: Option<&pb::User>) {
         let bytes = found.map(pb::User::encode_to_vec).unwrap_or_default();
         if let Ok(mut redis) = self.redis.get().await {
-            let _: Result<(), RedisError> = redis.set_ex(self.key(id), bytes, TTL_SECONDS).await;
+            let _: Result<(), RedisError> = redis.set_ex(self.key("u", id), bytes, TTL_SECONDS).await;
         }
     }
 
-    /// Where `World` looks for values.
-    fn key(&self, id: &str) -> String {
-        format!("{}:user:naive:u:{{{id}}}", self.prefix)
+    /// Where `World` looks for values, and for handles.
+    fn key(&self, kind: &str, name: &str) -> String {
+        format!("{}:user:naive:{kind}:{{{name}}}", self.prefix)
+    }
+
+    /// Whose a handle is: asks Redis, else Postgres, and keeps what it found.
+    async fn owner(&self, handle: &HandleKey) -> Result<Option<String>, Status> {
+        let key = self.key("h", handle.as_str());
+        let mut redis = self.redis.get().await.map_err(away)?;
+        if let Some(id) = redis.get(&key).await.map_err(away)? {
+            return Ok(Some(id));
+        }
+        let query = sqlx::query_scalar("SELECT id FROM user_account WHERE handle_key = $1");
+        let id: Option<String> = query.bind(handle.as_str()).fetch_optional(&self.postgres).await.map_err(away)?;
+        fail::fail_point!("user::before_hint");
+        if let Some(id) = &id {
+            let _: Result<(), RedisError> = redis.set_ex(key, id, TTL_SECONDS).await;
+        }
+        Ok(id)
     }
 
     async fn stored(&self, id: &str) -> Result<Found, Status> {
-        let query =
-            sqlx::query_as("SELECT display_name, version FROM user_account WHERE id = $1 AND delete_time IS NULL");
-        let row: Option<(String, i64)> = query.bind(id).fetch_optional(&self.postgres).await.map_err(away)?;
+        let query = sqlx::query_as(
+            "SELECT display_name, handle, version FROM user_account WHERE id = $1 AND delete_time IS NULL",
+        );
+        let row: Option<Row> = query.bind(id).fetch_optional(&self.postgres).await.map_err(away)?;
         Ok(row.map(|row| user(id, row)))
     }
 }
@@ -92,12 +113,13 @@ impl UserService for Naive {
         &self,
         request: Request<pb::CreateUserRequest>,
     ) -> Result<Response<pb::CreateUserResponse>, Status> {
-        let pb::User { id, display_name, .. } = request.into_inner().user.unwrap_or_default();
+        let pb::User { id, display_name, handle, .. } = request.into_inner().user.unwrap_or_default();
         let query = sqlx::query_as(
-            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
-             VALUES ($1, '', $2, '', '', '{}', 1) ON CONFLICT DO NOTHING RETURNING display_name, version",
+            "INSERT INTO user_account (id, handle, handle_key, display_name, avatar_uri, bio, attributes, version) \
+             VALUES ($1, $2, $3, $4, '', '', '{}', 1) ON CONFLICT DO NOTHING RETURNING display_name, handle, version",
         );
-        let row = query.bind(&id).bind(display_name).fetch_optional(&self.postgres).await.map_err(away)?;
+        let query = query.bind(&id).bind(&handle).bind(key(&handle)).bind(display_name);
+        let row = query.fetch_optional(&self.postgres).await.map_err(away)?;
         let user = user(&id, row.ok_or_else(|| Status::already_exists("the id is taken"))?);
         self.written(&user).await;
         Ok(Response::new(pb::CreateUserResponse { user: Some(user), deduplicated: false }))
@@ -129,9 +151,13 @@ impl UserService for Naive {
 
     async fn get_user_by_handle(
         &self,
-        _: Request<pb::GetUserByHandleRequest>,
+        request: Request<pb::GetUserByHandleRequest>,
     ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
-        Err(Status::unimplemented("no race is about it"))
+        let handle = HandleKey::of(&request.into_inner().handle);
+        let id = self.owner(&handle).await?.ok_or_else(nobody)?;
+        let (found, source) = self.read(&id, 0).await?;
+        let user = found.ok_or_else(nobody)?;
+        Ok(Response::new(pb::GetUserByHandleResponse { user: Some(user), read_info: Some(info(source)) }))
     }
 
     async fn list_users(&self, _: Request<pb::ListUsersRequest>) -> Result<Response<pb::ListUsersResponse>, Status> {
@@ -142,12 +168,17 @@ impl UserService for Naive {
         &self,
         request: Request<pb::UpdateUserRequest>,
     ) -> Result<Response<pb::UpdateUserResponse>, Status> {
-        let pb::User { id, display_name, .. } = request.into_inner().user.unwrap_or_default();
+        let pb::UpdateUserRequest { user: asked, update_mask, .. } = request.into_inner();
+        let pb::User { id, display_name, handle, .. } = asked.unwrap_or_default();
         let query = sqlx::query_as(
-            "UPDATE user_account SET display_name = $2, version = version + 1, update_time = now() \
-             WHERE id = $1 AND delete_time IS NULL RETURNING display_name, version",
+            "UPDATE user_account SET display_name = CASE WHEN $2 THEN display_name ELSE $3 END, \
+             handle = CASE WHEN $2 THEN $4 ELSE handle END, handle_key = CASE WHEN $2 THEN $5 ELSE handle_key END, \
+             version = version + 1, update_time = now() \
+             WHERE id = $1 AND delete_time IS NULL RETURNING display_name, handle, version",
         );
-        let row = query.bind(&id).bind(display_name).fetch_optional(&self.postgres).await.map_err(away)?;
+        let of_handle = update_mask.unwrap_or_default().paths == ["handle"];
+        let query = query.bind(&id).bind(of_handle).bind(display_name).bind(&handle).bind(key(&handle));
+        let row = query.fetch_optional(&self.postgres).await.map_err(away)?;
         let user = user(&id, row.ok_or_else(nobody)?);
         self.written(&user).await;
         Ok(Response::new(pb::UpdateUserResponse { user: Some(user) }))
@@ -159,7 +190,8 @@ impl UserService for Naive {
     ) -> Result<Response<pb::DeleteUserResponse>, Status> {
         let id = request.into_inner().id;
         let query = sqlx::query_scalar(
-            "UPDATE user_account SET display_name = '', version = version + 1, delete_time = now() \
+            "UPDATE user_account SET display_name = '', handle = '', handle_key = NULL, \
+             version = version + 1, delete_time = now() \
              WHERE id = $1 AND delete_time IS NULL RETURNING version",
         );
         let version: Option<i64> = query.bind(&id).fetch_optional(&self.postgres).await.map_err(away)?;
@@ -175,8 +207,13 @@ impl UserService for Naive {
     }
 }
 
-fn user(id: &str, (display_name, version): (String, i64)) -> pb::User {
-    pb::User { id: id.to_owned(), display_name, version, ..Default::default() }
+fn user(id: &str, (display_name, handle, version): Row) -> pb::User {
+    pb::User { id: id.to_owned(), display_name, handle, version, ..Default::default() }
+}
+
+/// A handle as it is unique.
+fn key(handle: &str) -> Option<String> {
+    (!handle.is_empty()).then(|| HandleKey::of(handle).into_string())
 }
 
 fn info(source: Source) -> pb::ReadInfo {
