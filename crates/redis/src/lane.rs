@@ -186,6 +186,11 @@ impl Lane {
         self.live.read(self.term, answer)
     }
 
+    /// Sends one command, which writes.
+    pub async fn send_write<T: FromRedisValue>(&mut self, command: &Cmd) -> Written<T> {
+        Written::of_one(self.send(command).await)
+    }
+
     /// Lets the server prove that it takes a write.
     pub(crate) async fn prove(&mut self) -> Result<(), Error> {
         let proof = proof(&self.live.channels);

@@ -41,7 +41,7 @@ impl Cache {
         let mut lane = self.redis.writer(handle.as_str()).await?;
         let mut command = Cmd::new();
         command.arg("SET").arg(hint_key(&lane, handle)).arg(owner.as_str()).arg("PX").arg(jittered(LIFE));
-        lane.send(&command).await
+        lane.send_write(&command).await.or_again()
     }
 }
 
