@@ -1,9 +1,9 @@
 //! The user service: profiles, few writes, very many reads. Postgres is the truth, Redis the cache in front of it.
 //!
 //! A call goes `rpc -> domain -> {store, cache, near} -> model`; which of them is touched first is decided in [`domain`], where
-//! the invariants stand. `tasks::relay` repairs the cache where a writer could not, and tells the news by which [`watch`]
-//! serves those who watch versions; what Redis says of changes keeps the memory of the instance, [`near`], from answering
-//! what is outdated.
+//! the invariants stand. What is read travels as the bytes that callers are told, which [`wire`] makes once, of the row.
+//! `tasks::relay` repairs the cache where a writer could not, and tells the news by which [`watch`] serves those who watch
+//! versions; what Redis says of changes keeps the memory of the instance, [`near`], from answering what is outdated.
 
 pub mod cache;
 pub mod config;

@@ -97,7 +97,7 @@ impl Users {
         tokens: &BTreeMap<UserId, Token>,
         known: &mut BTreeMap<UserId, Read>,
     ) -> Result<(), Error> {
-        let records = match self.store.accounts.load_many(missing).await {
+        let records = match self.store.accounts.read_many(missing).await {
             Ok(records) => all(missing, records),
             Err(fault) if !known.is_empty() && fault.is_away() => {
                 // What is known is told, and that it may be old.

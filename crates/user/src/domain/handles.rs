@@ -19,7 +19,7 @@ impl Users {
             Ok(hint) => hint,
             Err(error) => {
                 self.missed(&error);
-                return self.found(self.store.accounts.load_by_handle(handle).await?, min_version);
+                return self.found(self.store.accounts.read_by_handle(handle).await?, min_version);
             }
         };
         if let Some(id) = &hint
@@ -27,7 +27,7 @@ impl Users {
         {
             return Ok(read);
         }
-        let found = self.store.accounts.load_by_handle(handle).await?;
+        let found = self.store.accounts.read_by_handle(handle).await?;
         fail::fail_point!("user::before_hint");
         let owner = found.as_ref().map(|user| &user.id);
         if hint.as_ref() != owner {

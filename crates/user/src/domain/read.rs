@@ -165,7 +165,7 @@ impl Users {
     /// nothing that was outdated when they came. If it is not, Postgres is read once more.
     async fn read_and_fill(&self, pilot: &Pilot, token: Token) -> Result<Read, store::Error> {
         let id = pilot.id();
-        let read = self.store.accounts.load(id).await;
+        let read = self.store.accounts.read(id).await;
         fail::fail_point!("user::before_fill");
         let record = match read {
             Ok(record) => record,
@@ -188,7 +188,7 @@ impl Users {
 
     /// Reads Postgres while another instance has the lease, and fills nothing. That lease proves as much as one's own.
     async fn read_beside(&self, pilot: &Pilot, other: &Other) -> Result<Read, store::Error> {
-        let record = self.store.accounts.load(pilot.id()).await?;
+        let record = self.store.accounts.read(pilot.id()).await?;
         match self.cache.proves(pilot.id(), other, record.version()).await {
             Ok(true) => Ok(from_postgres(record)),
             Ok(false) => self.load_unproved(pilot).await,
@@ -202,7 +202,7 @@ impl Users {
     /// Reads Postgres with nothing that would prove afterwards that nobody wrote meanwhile: nobody joins from now on.
     async fn load_unproved(&self, pilot: &Pilot) -> Result<Read, store::Error> {
         pilot.close();
-        self.store.accounts.load(pilot.id()).await.map(from_postgres)
+        self.store.accounts.read(pilot.id()).await.map(from_postgres)
     }
 
     /// Waits for what another instance is about to fill, but not for long.

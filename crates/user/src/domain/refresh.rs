@@ -40,7 +40,7 @@ impl Users {
             return Ok(());
         }
         let ids: Vec<UserId> = tokens.keys().cloned().collect();
-        let mut records = self.store.accounts.load_many(&ids).await?;
+        let mut records = self.store.accounts.read_many(&ids).await?;
         let fills: Vec<_> = tokens
             .into_iter()
             .map(|(id, token)| {

@@ -18,12 +18,12 @@ use crate::model::{Change, HandleKey, NewUser, Record, User, UserId};
 #[derive(Clone, Debug)]
 pub struct Accounts {
     postgres: Postgres,
-    /// The way of reads that a cache could have spared us.
-    loads: Bulkhead,
+    /// The way of what callers read.
+    reads: Bulkhead,
 }
 
-/// How much of the connections such reads may take: with a cold cache, or none, writes still find one.
-const LOADS_PERCENT: u32 = 70;
+/// How much of the connections reads may take: with a cold cache, or none, writes still find one.
+const READS_PERCENT: u32 = 70;
 
 /// What became of a creation.
 #[derive(Clone, Debug)]
@@ -82,32 +82,19 @@ fn handle_key(handle: &str) -> Option<String> {
 
 impl Accounts {
     pub(super) fn new(postgres: Postgres) -> Self {
-        Self { loads: postgres.bulkhead(LOADS_PERCENT), postgres }
-    }
-
-    /// What is known under an id that the cache could not tell of.
-    pub async fn load(&self, id: &UserId) -> Result<Record, Fault> {
-        let rows = self.loads.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
-        Ok(rows.into_iter().next().map_or(Record::Absent { version: 0 }, Row::into_record))
-    }
-
-    /// What is known under each of at most 500 ids that the cache could not tell of; ids without a row are left out.
-    pub async fn load_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self.loads.run(async |connection| rows(connection, &ids).await).await?;
-        Ok(by_id(rows))
+        Self { reads: postgres.bulkhead(READS_PERCENT), postgres }
     }
 
     /// What is known under an id.
     pub async fn read(&self, id: &UserId) -> Result<Record, Fault> {
-        let rows = self.postgres.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
+        let rows = self.reads.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
         Ok(rows.into_iter().next().map_or(Record::Absent { version: 0 }, Row::into_record))
     }
 
     /// What is known under each of at most 500 ids; ids without a row are left out.
     pub async fn read_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self.postgres.run(async |connection| rows(connection, &ids).await).await?;
+        let rows = self.reads.run(async |connection| rows(connection, &ids).await).await?;
         Ok(by_id(rows))
     }
 

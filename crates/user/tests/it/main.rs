@@ -7,6 +7,7 @@ mod cancelled;
 mod commands;
 mod costs;
 mod creations;
+mod crowds;
 mod freshness;
 mod handles;
 mod limits;

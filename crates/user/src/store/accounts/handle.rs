@@ -11,15 +11,9 @@ use crate::model::{HandleKey, User};
 use crate::store::row::Row;
 
 impl Accounts {
-    /// Who has a handle that the cache could not tell of.
-    pub async fn load_by_handle(&self, handle: &HandleKey) -> Result<Option<User>, Fault> {
-        let row = self.loads.run(async |connection| row(connection, handle).await).await?;
-        Ok(row.map(Row::into_user))
-    }
-
     /// Who has a handle.
     pub async fn read_by_handle(&self, handle: &HandleKey) -> Result<Option<User>, Fault> {
-        let row = self.postgres.run(async |connection| row(connection, handle).await).await?;
+        let row = self.reads.run(async |connection| row(connection, handle).await).await?;
         Ok(row.map(Row::into_user))
     }
 }

@@ -18,7 +18,7 @@ impl Accounts {
     /// At most `limit` users whose ids come after this one, by id.
     pub async fn after_id(&self, id: &str, limit: i64) -> Result<Vec<User>, Fault> {
         let rows = self
-            .postgres
+            .reads
             .run(async |connection| {
                 sqlx::query_as!(
                     Row,
@@ -53,7 +53,7 @@ impl Accounts {
     /// At most `limit` users whose handles begin with `prefix` and come after `handle`, by handle.
     pub async fn after_handle(&self, prefix: &HandleKey, handle: &str, limit: i64) -> Result<Vec<User>, Fault> {
         let rows = self
-            .postgres
+            .reads
             .run(async |connection| {
                 sqlx::query_as!(
                     Row,
