@@ -33,6 +33,9 @@ pub(super) struct Report<'a> {
     pub(super) total: Duration,
 }
 
+/// How wide a number is at least: the table looks the same however fast it went.
+const NUMBER: usize = 9;
+
 impl Report<'_> {
     /// Writes it down.
     pub(super) fn render(&self, output: Output) -> String {
@@ -86,7 +89,7 @@ impl Report<'_> {
     fn table(&self) -> String {
         let mut table = shown::table();
         for (name, value) in self.rows() {
-            table.add_row([name.to_owned(), value.to_string()]);
+            table.add_row([name.to_owned(), format!("{:>NUMBER$}", value.to_string())]);
         }
         if let Some(numbers) = table.column_mut(1) {
             numbers.set_cell_alignment(CellAlignment::Right);
