@@ -6,6 +6,7 @@
 //! read.
 
 mod answer;
+mod turns;
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use std::time::Duration;
 use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
 
 pub use tidings_redis::Error;
+pub use turns::Turn;
 
+use self::turns::Turns;
 use crate::model::{ChannelName, Epoch, NewMessage, Page, Position, Published, Stand};
 use crate::wire;
 
@@ -41,6 +44,7 @@ pub struct Kept {
 pub struct Channels {
     redis: Redis,
     kept: Kept,
+    turns: Turns,
     publish: Script,
     read: Script,
     head: Script,
@@ -52,10 +56,16 @@ impl Channels {
         Self {
             redis,
             kept,
+            turns: Turns::new(),
             publish: Script::new(include_str!("channels/publish.lua")),
             read: Script::new(include_str!("channels/read.lua")),
             head: Script::new(include_str!("channels/head.lua")),
         }
+    }
+
+    /// Waits until these messages may be published; `None` if too many others are on their way for too long.
+    pub async fn turn(&self, messages: &[NewMessage]) -> Option<Turn<'_>> {
+        self.turns.wait(messages).await
     }
 
     /// Publishes messages, those of one channel in the order given, and returns what became of each. One round trip.

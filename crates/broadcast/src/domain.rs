@@ -44,6 +44,7 @@ impl Broadcasts {
     /// Publishes messages to any channels, those of one channel in the order given; what becomes of each is told in
     /// their order.
     pub async fn publish(&self, messages: &[NewMessage]) -> Result<Vec<Result<Place, Error>>, Error> {
+        let _turn = self.channels.turn(messages).await.ok_or(Error::Crowded)?;
         let outcomes = match self.channels.publish(messages).await {
             Written::Done(outcomes) if outcomes.len() == messages.len() => outcomes,
             Written::Done(_) => return Err(Error::Miscounted),

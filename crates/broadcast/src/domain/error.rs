@@ -14,6 +14,9 @@ pub enum Error {
         /// Its offset.
         offset: i64,
     },
+    /// Others publish more than Redis takes: nothing was published.
+    #[error("as many messages are on their way to redis as it takes in time")]
+    Crowded,
     /// Redis could not be read.
     #[error("channel failed")]
     Channel(#[from] channels::Error),

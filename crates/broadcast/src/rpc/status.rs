@@ -23,6 +23,10 @@ impl From<Error> for Status {
                 .resource("message", offset.to_string())
                 .with("epoch", epoch)
                 .with("offset", offset),
+            Error::Crowded => reply(Code::ResourceExhausted, ErrorReason::Overloaded, &said)
+                .quota("messages on their way to redis")
+                .retry_after(LATER)
+                .with("published", &"no"),
             Error::Channel(cause) | Error::Stream(hub::Error::Channel(cause)) => state_failed(wire::DOMAIN, cause),
             Error::Unpublished(cause) => state_failed(wire::DOMAIN, cause).with("published", &"no"),
             Error::Doubtful(cause) => state_failed(wire::DOMAIN, cause).with("published", &"unknown"),

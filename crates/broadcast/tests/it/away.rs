@@ -1,5 +1,6 @@
 //! Redis away: publishes are refused at once, streams stay, and are exact afterwards.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use redis::cmd;
@@ -53,6 +54,41 @@ async fn next_texts(ear: &mut Ear) -> Vec<String> {
     match beyond_heartbeats(ear).await {
         Frame::Messages(frame) => frame.messages.iter().map(text).collect(),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_more_than_redis_takes_waits_in_turn_and_then_is_told_that_it_is_overloaded() {
+    let stack = own_stack().await;
+    let patient = Duration::from_secs(10);
+    let broadcasts =
+        Broadcasts::start_on(&stack, 1, |_, config| config.redis.redis_timeout = Some(patient.into())).await;
+    let batch = || broadcasts.batch(vec![saying("lobby", "hello"); 100]);
+    batch().await.unwrap(); // the script is known
+
+    stack.redis().pause();
+    let mut on_their_way = pin!(async { tokio::join!(batch(), batch()) });
+    let refused = async {
+        tokio::time::sleep(Duration::from_millis(200)).await; // behind those
+        batch().await.unwrap_err()
+    };
+    let refused = tokio::select! {
+        done = &mut on_their_way => panic!("{done:?}"),
+        refused = refused => refused,
+    };
+    stack.redis().resume();
+
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"), "{refused}");
+    assert!(refused.retry_after.is_some());
+    let (one, two) = on_their_way.await;
+    assert_eq!((one.unwrap().len(), two.unwrap().len()), (100, 100));
+    assert_eq!(batch().await.unwrap().len(), 100, "there is room again");
+    assert_eq!(broadcasts.get("lobby").await.unwrap().head, 400, "nothing of what was refused was published");
+
+    // Many at once go one after the other.
+    let crowd = futures_util::future::join_all((0..20).map(|_| batch()));
+    for done in crowd.await {
+        assert_eq!(done.unwrap().len(), 100);
     }
 }
 
