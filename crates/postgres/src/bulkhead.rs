@@ -27,7 +27,8 @@ impl Bulkhead {
         Self { postgres, places: Arc::new(Semaphore::new(places)), patience }
     }
 
-    /// Like [`Postgres::run`], once there is a place.
+    /// Like [`Postgres::run`], once there is a place. It is taken until the connection is free again, also if the future is
+    /// dropped: what Postgres still works on takes a connection.
     ///
     /// # Errors
     /// Like [`Postgres::run`]; [`Fault::Exhausted`], too, if no place became free for as long as a connection is waited for.
@@ -35,8 +36,8 @@ impl Bulkhead {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        match timeout(self.patience, self.places.acquire()).await {
-            Ok(Ok(_place)) => self.postgres.run(work).await,
+        match timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(Ok(place)) => self.postgres.run_in(place, work).await,
             Ok(Err(_)) | Err(_) => Err(self.postgres.no_place()),
         }
     }

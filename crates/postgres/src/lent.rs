@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, Postgres};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::pool::Pool;
@@ -17,13 +18,20 @@ pub(crate) struct Lent {
     connection: Option<PoolConnection<Postgres>>,
     patience: Duration,
     pool: Arc<Pool>,
+    /// Free again when the connection is.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Lent {
-    /// Lends a connection of a pool; it has `patience` to come back.
-    pub(crate) fn new(connection: PoolConnection<Postgres>, patience: Duration, pool: &Arc<Pool>) -> Self {
+    /// Lends a connection of a pool, to whoever has a place in a part of it; it has `patience` to come back.
+    pub(crate) fn new(
+        connection: PoolConnection<Postgres>,
+        place: Option<OwnedSemaphorePermit>,
+        patience: Duration,
+        pool: &Arc<Pool>,
+    ) -> Self {
         pool.look();
-        Self { connection: Some(connection), patience, pool: Arc::clone(pool) }
+        Self { connection: Some(connection), patience, pool: Arc::clone(pool), place }
     }
 
     /// The connection itself.
@@ -44,8 +52,10 @@ impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(mut connection) = self.connection.take() {
             let (returning, pool) = (timeout(self.patience, connection.return_to_pool()), Arc::clone(&self.pool));
+            let place = self.place.take();
             tokio::spawn(async move {
                 let _ = returning.await;
+                drop(place);
                 pool.look();
             });
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::lent::Lent;
@@ -127,7 +128,8 @@ impl Postgres {
     /// # Errors
     /// [`StartError`] if nobody answers within the acquire time-out, or the server is too old.
     pub async fn open(&self) -> Result<(), StartError> {
-        let looked = self.work_on(&self.callers, async |connection| Ok(check_version(connection, &self.place))).await;
+        let looked =
+            self.work_on(&self.callers, None, async |connection| Ok(check_version(connection, &self.place))).await;
         looked.map_err(|fault| match fault {
             // Nobody else uses the pool.
             Fault::Exhausted => StartError::Connect(self.place.clone(), Fault::Away(None)),
@@ -149,7 +151,16 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        self.run_on(&self.callers, work).await
+        self.run_on(&self.callers, None, work).await
+    }
+
+    /// The same, in a place of a part of the connections.
+    pub(crate) async fn run_in<T>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Fault> {
+        self.run_on(&self.callers, Some(place), work).await
     }
 
     /// `percent` of the connections for what callers wait for, as a part of its own.
@@ -174,7 +185,7 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let done = self.run_on(&self.background, work).await;
+        let done = self.run_on(&self.background, None, work).await;
         if matches!(done, Err(Fault::Exhausted)) {
             return Err(self.judge(Fault::Away(None)));
         }
@@ -219,18 +230,20 @@ impl Postgres {
     async fn run_on<T>(
         &self,
         pool: &Arc<Pool>,
+        place: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
         if !self.state.open.load(Ordering::Relaxed) {
             return Err(pool.numbers.failed(Fault::Away(None)));
         }
         // In a box, because it takes kilobytes: every call that might come to ask Postgres would carry them about.
-        Box::pin(self.work_on(pool, work)).await
+        Box::pin(self.work_on(pool, place, work)).await
     }
 
     async fn work_on<T>(
         &self,
         pool: &Arc<Pool>,
+        place: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
         let failed = |fault| Err(pool.numbers.failed(self.judge(fault)));
@@ -241,7 +254,7 @@ impl Postgres {
             Ok(connection) => connection,
             Err(error) => return failed(Fault::from(error)),
         };
-        let mut lent = Lent::new(connection, self.work_limit, pool);
+        let mut lent = Lent::new(connection, place, self.work_limit, pool);
         let begun = Instant::now();
         let worked = timeout(self.work_limit, work(lent.connection())).await;
         pool.numbers.worked(begun);

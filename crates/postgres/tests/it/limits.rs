@@ -183,3 +183,35 @@ async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
     second.unwrap();
     part.run(async |_| Ok(())).await.unwrap();
 }
+
+#[tokio::test]
+async fn work_that_was_given_up_keeps_its_place_in_a_bulkhead_for_as_long_as_postgres_works_on_it() {
+    let stack = testing::shared().await;
+    let mut args = Args::new(testing::database(stack, &MIGRATIONS, "bulkhead").await.parse().unwrap());
+    args.postgres_connections = 3;
+    args.postgres_acquire_timeout = Duration::from_millis(500).into();
+    args.postgres_statement_timeout = Duration::from_secs(10).into();
+    let postgres = Postgres::connect(&args, "test").await.unwrap();
+    let part = postgres.bulkhead(70);
+    for _ in 0..2 {
+        let sent = tokio::sync::Notify::new();
+        let work = part.run(async |connection| {
+            sent.notify_one();
+            execute(connection, "SELECT pg_sleep(3)").await
+        });
+        let given_up = async {
+            sent.notified().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        tokio::select! {
+            done = work => panic!("{done:?}"),
+            () = given_up => {}
+        }
+    }
+
+    let fault = part.run(async |_| Ok(())).await.unwrap_err();
+
+    assert!(matches!(fault, Fault::Exhausted), "{fault:?}");
+    assert_eq!(ask(&postgres, "SELECT 7").await.unwrap(), 7, "other work goes on");
+    eventually("there is a place again", async || part.run(async |_| Ok(())).await.is_ok()).await;
+}
