@@ -22,7 +22,7 @@ pub use tidings_redis::{Error, Heard};
 pub use value::Cached;
 
 use self::looks::Looks;
-use crate::model::{Record, UserId};
+use crate::model::{Record, UserId, UserVersion};
 
 /// How much a life in the cache is shortened or lengthened at random, in percent, so that values that were stored
 /// together do not expire together.
@@ -59,6 +59,7 @@ pub struct Cache {
     fill: Script,
     release: Script,
     apply: Script,
+    forget: Script,
     hint: Script,
 }
 
@@ -122,6 +123,7 @@ impl Cache {
             fill: Script::new(include_str!("cache/fill.lua")),
             release: Script::new(include_str!("cache/release.lua")),
             apply: Script::new(include_str!("cache/apply.lua")),
+            forget: Script::new(include_str!("cache/forget.lua")),
             hint: Script::new(include_str!("cache/hint.lua")),
         }
     }
@@ -214,16 +216,39 @@ impl Cache {
     pub async fn apply_many<'a>(
         &self,
         writes: impl Iterator<Item = (&'a UserId, &'a Record)>,
-        has: impl Fn(&UserId, &Record, &Arc<str>) -> bool,
+        has: impl Fn(&UserId, i64, &Arc<str>) -> bool,
     ) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
         let writes: Vec<_> = writes.collect();
         if writes.is_empty() {
             return Ok(());
         }
-        let news = writes.iter().filter(|(id, record)| !has(id, record, lane.reign()));
-        let calls: Vec<_> = news.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
-        let outcomes: Vec<u8> = lane.write_all_then(&calls, news::told(&lane, &writes)).await.or_again()?;
+        let untold = writes.iter().filter(|(id, record)| !has(id, record.version(), lane.reign()));
+        let calls: Vec<_> = untold.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
+        let news = news::told(&lane, writes.iter().map(|(id, record)| record.version_of(id)));
+        let outcomes: Vec<u8> = lane.write_all_then(&calls, news).await.or_again()?;
+        if outcomes.contains(&OTHER_REIGN) {
+            return Err(lane.outlived());
+        }
+        Ok(())
+    }
+
+    /// Forgets users who came to these versions, unless it `has` them in its reign, and then tells those who watch. One round
+    /// trip.
+    pub async fn forget_many(
+        &self,
+        versions: Vec<UserVersion>,
+        has: impl Fn(&UserId, i64, &Arc<str>) -> bool,
+    ) -> Result<(), Error> {
+        let mut lane = self.redis.reader().await?;
+        let mut call = self.forget.arg(&**lane.reign());
+        for UserVersion { id, version, .. } in &versions {
+            if !has(id, *version, lane.reign()) {
+                call.key(value_key(&lane, id)).key(lease_key(&lane, id));
+            }
+        }
+        let news = news::told(&lane, versions);
+        let outcomes: Vec<u8> = lane.write_all_then(&[call], news).await.or_again()?;
         if outcomes.contains(&OTHER_REIGN) {
             return Err(lane.outlived());
         }

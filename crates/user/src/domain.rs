@@ -8,7 +8,6 @@
 //! - **I4** losing any key at any time costs a miss, nothing else;
 //! - **I5** a read with `min_version` is never answered with less.
 
-mod applied;
 mod batch;
 mod error;
 mod flights;
@@ -17,6 +16,7 @@ mod list;
 mod read;
 mod refresh;
 mod watch;
+mod writes;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -30,8 +30,8 @@ use tokio_util::task::TaskTracker;
 pub use error::Error;
 pub use watch::Watching;
 
-use self::applied::Applied;
 use self::flights::Flights;
+use self::writes::Writes;
 use crate::cache::{self, Cache, Heard};
 use crate::model::{Change, NewUser, Record, User, UserId};
 use crate::near::Near;
@@ -39,9 +39,12 @@ use crate::numbers::Numbers;
 use crate::store::{Created, Deleted, Store, Updated};
 use crate::wire;
 
-/// Rows of the outbox that one step of the relay takes: few enough that their profiles, however large, are told to Redis
-/// within its time-out.
-const RELAY_ROWS: i64 = 50;
+/// Profiles that are applied in one round trip: few enough that they are told to Redis within its time-out, however large.
+const APPLIED: usize = 50;
+/// Rows of the outbox that one step of the relay applies. More are a backlog: their users are forgotten, which is done sooner.
+const APPLIED_ROWS: usize = 200;
+/// Rows that one step takes.
+const RELAY_ROWS: usize = 1000;
 
 /// How long somebody waits for others.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +68,8 @@ pub struct Users {
     refreshed: Arc<Mutex<HashSet<UserId>>>,
     /// Something was written here, of which others have to hear.
     written: Arc<Notify>,
-    /// What of it the cache has heard already.
-    applied: Arc<Applied>,
+    /// What of it the cache has heard already, or could not hear.
+    writes: Arc<Writes>,
     numbers: Arc<Numbers>,
     tasks: TaskTracker,
 }
@@ -82,7 +85,7 @@ impl Users {
             flights: Arc::default(),
             refreshed: Arc::default(),
             written: Arc::default(),
-            applied: Arc::default(),
+            writes: Arc::default(),
             numbers: Numbers::new(),
             tasks: TaskTracker::new(),
         }
@@ -111,7 +114,8 @@ impl Users {
                     let has_handle = !user.profile.handle.is_empty();
                     Ok((users.tell_of(user, has_handle).await, false))
                 }
-                Created::Repeated(user) => Ok((user, true)),
+                // The first time may have ended before it could tell.
+                Created::Repeated(user) => Ok((users.tell_of(user, false).await, true)),
                 Created::IdTaken => Err(Error::IdTaken { id: new.id }),
                 Created::HandleTaken => Err(Error::HandleTaken { handle: new.profile.handle }),
                 Created::RequestIdReused => Err(Error::RequestIdReused),
@@ -169,22 +173,27 @@ impl Users {
         self.numbers.near(self.near.size());
         let pending = self.store.outbox.pending(RELAY_ROWS).await?;
         self.numbers.waits(pending.first().map(|row| row.age));
-        if pending.is_empty() {
-            self.applied.met_all();
-            return Ok(false);
-        }
         let mut users: Vec<UserId> = pending.iter().map(|row| row.user.clone()).collect();
         users.sort();
         users.dedup();
-        let records = self.store.accounts.read_for_relay(&users).await?;
-        let has = |id: &UserId, record: &Record, reign: &_| self.applied.has(id, record.version(), reign);
-        self.cache.apply_many(records.iter(), has).await?;
+        let has = |id: &UserId, version: i64, reign: &_| self.writes.has(id, version, reign);
+        if pending.len() > APPLIED_ROWS {
+            let versions = self.store.versions.read_for_relay(&users).await?;
+            self.cache.forget_many(versions, has).await?;
+        } else {
+            for users in users.chunks(APPLIED) {
+                let records = self.store.accounts.read_for_relay(users).await?;
+                self.cache.apply_many(records.iter(), has).await?;
+            }
+        }
         let rows: Vec<i64> = pending.iter().map(|row| row.id).collect();
-        self.store.outbox.done(&rows).await?;
+        if !rows.is_empty() {
+            self.store.outbox.done(&rows).await?;
+        }
         self.numbers.relayed(rows.len());
-        let more = i64::try_from(rows.len()).is_ok_and(|rows| rows == RELAY_ROWS);
+        let more = rows.len() == RELAY_ROWS;
         if !more {
-            self.applied.met_all();
+            self.writes.met_all();
         }
         Ok(more)
     }
@@ -230,8 +239,11 @@ impl Users {
     /// Applies what Postgres has; if Redis does not take it, the relay will tell it.
     async fn apply(&self, id: &UserId, record: &Record) {
         match self.cache.apply(id, record).await {
-            Ok(reign) => self.applied.note(id, record.version(), reign),
-            Err(error) => self.missed(&error),
+            Ok(reign) => self.writes.applied(id, record.version(), reign),
+            Err(error) => {
+                self.writes.missed(id, record.version());
+                self.missed(&error);
+            }
         }
     }
 

@@ -99,6 +99,11 @@ impl Record {
             Self::Absent { version } => *version,
         }
     }
+
+    /// The version of a user whose record this is.
+    pub fn version_of(&self, id: &UserId) -> UserVersion {
+        UserVersion { id: id.clone(), version: self.version(), absent: matches!(self, Self::Absent { .. }) }
+    }
 }
 
 /// A version that a user came to.

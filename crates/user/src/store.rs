@@ -11,6 +11,9 @@ pub use outbox::Outbox;
 pub use tidings_postgres::Fault as Error;
 pub use versions::Versions;
 
+/// How much of the connections what callers read may take: with a cold cache, or none, writes still find one.
+const READS_PERCENT: u32 = 70;
+
 /// The tables of the service.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -26,9 +29,10 @@ pub struct Store {
 impl Store {
     /// The tables in one database.
     pub fn new(postgres: tidings_postgres::Postgres) -> Self {
+        let reads = postgres.bulkhead(READS_PERCENT);
         Self {
-            accounts: Accounts::new(postgres.clone()),
-            versions: Versions::new(postgres.clone()),
+            accounts: Accounts::new(postgres.clone(), reads.clone()),
+            versions: Versions::new(postgres.clone(), reads),
             outbox: Outbox::new(postgres.clone()),
             postgres,
         }

@@ -3,16 +3,16 @@
 
 use tidings_redis::{Cmd, Lane, cmd};
 
-use crate::model::{Record, UserId, UserVersion};
+use crate::model::UserVersion;
 use crate::wire;
 
 /// The channel, as a subscriber names it.
 pub const NEWS: &str = "news";
 
-/// Tells the versions of these records.
-pub(super) fn told(lane: &Lane, records: &[(&UserId, &Record)]) -> Cmd {
+/// Tells these versions.
+pub(super) fn told(lane: &Lane, versions: impl IntoIterator<Item = UserVersion>) -> Cmd {
     let mut publish = cmd("PUBLISH");
-    publish.arg(lane.channel(format_args!("{NEWS}"))).arg(wire::news(records));
+    publish.arg(lane.channel(format_args!("{NEWS}"))).arg(wire::news(versions));
     publish
 }
 

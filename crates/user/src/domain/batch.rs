@@ -24,8 +24,12 @@ impl Users {
             return Ok(all(&ids, self.store.accounts.read_many(&ids).await?));
         }
         let mut known = BTreeMap::new();
-        let mut asked = Vec::new();
+        let (mut asked, mut missed) = (Vec::new(), Vec::new());
         for id in ids {
+            if self.writes.is_missed(&id) {
+                missed.push(id);
+                continue;
+            }
             match self.read_near(&id, 0) {
                 Some(read) => drop(known.insert(id, read)),
                 None => asked.push(id),
@@ -33,6 +37,9 @@ impl Users {
         }
         if !asked.is_empty() {
             self.read_cache(asked, &mut known).await?;
+        }
+        if !missed.is_empty() {
+            self.load_many(&missed, &BTreeMap::new(), &mut known).await?;
         }
         Ok(known)
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::flights::{Boarding, Pilot};
@@ -21,7 +22,7 @@ const PAUSE_TOLD: Duration = Duration::from_millis(50);
 enum Way {
     /// The cache has nothing: it is filled, under a lease.
     Fill,
-    /// The cache has less than is asked for: it is told what Postgres has.
+    /// The cache has less than is asked for, or may have: it is told what Postgres has.
     Renew,
     /// The cache does not answer, or has what it must not be believed in: only Postgres is asked.
     Past,
@@ -42,6 +43,9 @@ impl Users {
     /// Reads the memory, then the cache, and what they do not have from Postgres. Loads are boxed: a hit, which needs none, is
     /// moved about with every call.
     async fn read(&self, id: &UserId, min_version: i64) -> Result<Read, Error> {
+        if self.writes.is_missed(id) {
+            return Box::pin(self.load(id, min_version, Way::Renew)).await;
+        }
         if let Some(read) = self.read_near(id, min_version) {
             return Ok(read);
         }
@@ -199,8 +203,10 @@ impl Users {
         }
     }
 
-    /// Reads Postgres with nothing that would prove afterwards that nobody wrote meanwhile: nobody joins from now on.
+    /// Reads Postgres with nothing that would prove afterwards that nobody wrote meanwhile: nobody joins from now on. But whoever
+    /// can run already, as those who waited for the load before, has a chance to.
     async fn load_unproved(&self, pilot: &Pilot) -> Result<Read, store::Error> {
+        yield_now().await;
         pilot.close();
         self.store.accounts.read(pilot.id()).await.map(from_postgres)
     }

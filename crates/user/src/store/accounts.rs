@@ -22,9 +22,6 @@ pub struct Accounts {
     reads: Bulkhead,
 }
 
-/// How much of the connections reads may take: with a cold cache, or none, writes still find one.
-const READS_PERCENT: u32 = 70;
-
 /// What became of a creation.
 #[derive(Clone, Debug)]
 pub enum Created {
@@ -81,8 +78,8 @@ fn handle_key(handle: &str) -> Option<String> {
 }
 
 impl Accounts {
-    pub(super) fn new(postgres: Postgres) -> Self {
-        Self { reads: postgres.bulkhead(READS_PERCENT), postgres }
+    pub(super) fn new(postgres: Postgres, reads: Bulkhead) -> Self {
+        Self { postgres, reads }
     }
 
     /// What is known under an id.
@@ -103,6 +100,12 @@ impl Accounts {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.postgres.run_background(async |connection| rows(connection, &ids).await).await?;
         Ok(by_id(rows))
+    }
+
+    /// What is known under an id, for a write that wants to know what stands against it: it is no read of a caller.
+    pub(super) async fn row_for_write(&self, id: &String) -> Result<Option<Row>, Fault> {
+        let rows = self.postgres.run(async |connection| rows(connection, from_ref(id)).await).await?;
+        Ok(rows.into_iter().next())
     }
 
     /// Creates a user, or says who stands against it.
@@ -204,8 +207,8 @@ impl Accounts {
             (None, None) => return Ok((!others.is_empty()).then_some(Created::HandleTaken)),
         };
         if !first.deleted && first.fingerprint.as_deref() == Some(&new.fingerprint[..]) {
-            let rows = self.postgres.run(async |connection| rows(connection, from_ref(&first.id)).await).await?;
-            let user = rows.into_iter().find(|row| !row.deleted).map(Row::into_user);
+            let row = self.row_for_write(&first.id).await?;
+            let user = row.filter(|row| !row.deleted).map(Row::into_user);
             return Ok(Some(user.map_or(Created::IdTaken, Created::Repeated)));
         }
         Ok(Some(if same_request.is_some() { Created::RequestIdReused } else { Created::IdTaken }))

@@ -32,7 +32,8 @@ impl Outbox {
     }
 
     /// The oldest rows, at most `limit`.
-    pub async fn pending(&self, limit: i64) -> Result<Vec<Pending>, Fault> {
+    pub async fn pending(&self, limit: usize) -> Result<Vec<Pending>, Fault> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self
             .postgres
             .run_background(async |connection| {

@@ -3,7 +3,7 @@
 use tidings_postgres::Fault;
 
 use super::Accounts;
-use crate::model::{Record, UserId};
+use crate::model::UserId;
 
 /// Why a user is not changed.
 pub(super) enum Refusal {
@@ -22,10 +22,10 @@ impl Accounts {
     /// ids are never used again.
     pub(super) async fn why_not(&self, id: &UserId, expected_version: Option<i64>) -> Result<Option<Refusal>, Fault> {
         fail::fail_point!("user::before_why_not");
-        Ok(match self.read(id).await? {
-            Record::Absent { .. } => Some(Refusal::NotFound),
-            Record::Present(user) if expected_version.is_none_or(|version| version == user.version) => None,
-            Record::Present(user) => Some(Refusal::Mismatch { version: user.version }),
+        Ok(match self.row_for_write(&id.to_string()).await?.filter(|row| !row.deleted) {
+            None => Some(Refusal::NotFound),
+            Some(row) if expected_version.is_none_or(|version| version == row.version) => None,
+            Some(row) => Some(Refusal::Mismatch { version: row.version }),
         })
     }
 }

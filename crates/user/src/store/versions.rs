@@ -1,6 +1,7 @@
 //! `user_account`, of which only the versions are wanted.
 
-use tidings_postgres::{Fault, Postgres};
+use sqlx::PgConnection;
+use tidings_postgres::{Bulkhead, Fault, Postgres};
 
 use crate::model::{UserId, UserVersion};
 
@@ -8,6 +9,8 @@ use crate::model::{UserId, UserVersion};
 #[derive(Clone, Debug)]
 pub struct Versions {
     postgres: Postgres,
+    /// The way of what callers read.
+    reads: Bulkhead,
 }
 
 /// A row as it is read.
@@ -24,32 +27,21 @@ impl Row {
 }
 
 impl Versions {
-    pub(super) fn new(postgres: Postgres) -> Self {
-        Self { postgres }
+    pub(super) fn new(postgres: Postgres, reads: Bulkhead) -> Self {
+        Self { postgres, reads }
     }
 
     /// The versions of at most 1,000 ids; ids without a row are left out.
     pub async fn read(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self
-            .postgres
-            .run(async |connection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"
-                    SELECT id,
-                           version,
-                           delete_time IS NOT NULL AS "absent!"
-                    FROM user_account
-                    WHERE id = ANY($1)
-                    LIMIT 1000
-                    "#,
-                    &ids,
-                )
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
+        let rows = self.reads.run(async |connection| rows(connection, &ids).await).await?;
+        Ok(rows.into_iter().map(Row::into_version).collect())
+    }
+
+    /// Like [`Versions::read`], on the connections for background work.
+    pub async fn read_for_relay(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows = self.postgres.run_background(async |connection| rows(connection, &ids).await).await?;
         Ok(rows.into_iter().map(Row::into_version).collect())
     }
 
@@ -81,4 +73,21 @@ impl Versions {
             .await?;
         Ok(rows.into_iter().map(Row::into_version).collect())
     }
+}
+
+async fn rows(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Row>, sqlx::Error> {
+    sqlx::query_as!(
+        Row,
+        r#"
+                    SELECT id,
+                           version,
+                           delete_time IS NOT NULL AS "absent!"
+                    FROM user_account
+                    WHERE id = ANY($1)
+                    LIMIT 1000
+                    "#,
+        ids,
+    )
+    .fetch_all(connection)
+    .await
 }

@@ -6,7 +6,7 @@ use tidings_proto::user::encoded::watch_users_response::Frame as Told;
 use tidings_status::{Fields, Invalid};
 
 use super::DOMAIN;
-use crate::model::{Frame, Record, UserId, UserVersion};
+use crate::model::{Frame, UserId, UserVersion};
 
 /// The most ids of one WatchUsers.
 const WATCH_MAX: usize = 1000;
@@ -35,13 +35,8 @@ pub fn frame(frame: Frame) -> pb::WatchUsersResponse {
     pb::WatchUsersResponse { frame: Some(frame) }
 }
 
-/// What is told to other instances of records that were committed: `UserVersions`, as the contract has it.
-pub fn news(records: &[(&UserId, &Record)]) -> Vec<u8> {
-    let news = records.iter().map(|(id, record)| UserVersion {
-        id: (*id).clone(),
-        version: record.version(),
-        absent: matches!(record, Record::Absent { .. }),
-    });
+/// What is told to other instances of what was committed: `UserVersions`, as the contract has it.
+pub fn news(news: impl IntoIterator<Item = UserVersion>) -> Vec<u8> {
     versions(news).encode_to_vec()
 }
 

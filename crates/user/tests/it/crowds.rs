@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 use tidings_proto::user as pb;
 use tidings_status::Failure;
 
-use super::support::{SOON, Users, World, eventually};
+use super::support::{SOON, Users, World, eventually, told};
 
 /// Calls that wait in Postgres.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
@@ -24,6 +24,7 @@ fn reads(users: &Users, number: usize) -> Vec<LocalBoxFuture<'_, Result<(), Fail
         ..Default::default()
     };
     let prefixed = pb::ListUsersRequest { handle_prefix: "a".to_owned(), ..Default::default() };
+    let watch = pb::WatchUsersRequest { ids: vec!["ada".to_owned()] };
     vec![
         async move { users.batch(&[id]).await.map(drop) }.boxed_local(),
         async move { users.call_batch(strong).await.map(drop) }.boxed_local(),
@@ -32,6 +33,7 @@ fn reads(users: &Users, number: usize) -> Vec<LocalBoxFuture<'_, Result<(), Fail
         async move { users.call_by_handle(handle).await.map(drop) }.boxed_local(),
         async move { users.call_list(pb::ListUsersRequest::default()).await.map(drop) }.boxed_local(),
         async move { users.call_list(prefixed).await.map(drop) }.boxed_local(),
+        async move { told(users.client().watch_users(watch).await).map(drop) }.boxed_local(),
     ]
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
+use super::costs::{Costs, Numbers};
 use super::support::{SOON, Users, World, eventually, named};
 
 const IDS: [&str; 6] = ["ada", "bob", "cleo", "dan", "eve", "nobody"];
@@ -178,4 +180,76 @@ async fn an_update_is_seen_though_redis_takes_no_writes() {
 
     eventually("the other sees it", SOON, async || there.get("ada").await.unwrap().user.display_name == "Ada King")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_the_cache_was_not_told_is_seen_at_once_by_the_instance_that_made_it() {
+    let world = World::own().await;
+    let (here, there) = (world.serve().await, world.serve().await);
+    here.create("ada").await.unwrap();
+    here.cache("ada").await;
+    let scripts =
+        |may: &str| redis::cmd("ACL").arg("SETUSER").arg("default").arg(may).exec(&mut world.redis()).unwrap();
+
+    scripts("-evalsha");
+    here.rename("ada", "Ada King").await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(here.get("ada").await.unwrap().version, 2);
+        assert_eq!(here.batch(&["ada"]).await.unwrap()[0].user.as_ref().unwrap().version, 2);
+    }
+    assert_eq!(there.get("ada").await.unwrap().version, 1, "who can not know asks the cache");
+    scripts("+evalsha");
+
+    eventually("the other sees it", SOON, async || there.get("ada").await.unwrap().version == 2).await;
+    eventually("the cache is asked again", SOON, async || here.get("ada").await.unwrap().source == Source::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_away_many_who_read_one_user_share_their_looks_into_postgres() {
+    const READERS: usize = 200;
+    let world = World::own().await;
+    let users = world.serve_without_relay().await;
+    users.create("ada").await.unwrap();
+    world.stack().redis().kill().await;
+    for _ in 0..10 {
+        users.get("ada").await.unwrap(); // it is noticed
+    }
+
+    for read in join_all((0..READERS).map(|_| users.get("ada"))).await {
+        assert_eq!(read.unwrap().source, Source::Postgres);
+    }
+
+    users.stop().await;
+    let looks = world.looks_at_accounts().await - 1 - 10;
+    assert!(looks <= 40, "{looks} looks for {READERS} readers");
+}
+
+#[tokio::test]
+async fn after_a_long_outage_the_relay_forgets_users_by_the_thousand() {
+    const CHANGES: usize = 2500;
+    let (world, numbers) = (World::own().await, Numbers::default());
+    let costs = Costs::count(&world, &numbers);
+    let users = world.serve_without_relay().await;
+    for id in ["ada", "bob"] {
+        users.create(id).await.unwrap();
+        users.cache(id).await;
+    }
+    world.execute("DELETE FROM cache_outbox").await;
+    // Changes of which the cache could not be told.
+    world.execute("UPDATE user_account SET version = 2 WHERE id = 'ada'").await;
+    world
+        .execute(&format!(
+            "INSERT INTO cache_outbox (user_id) SELECT 'nobody-' || number FROM generate_series(1, {CHANGES}) AS number \
+             UNION ALL SELECT 'ada'"
+        ))
+        .await;
+    costs.spent().await;
+
+    let _relaying = world.serve().await;
+    let outbox = "SELECT count(*) FROM cache_outbox";
+    eventually("the relay is done", SOON, async || world.count(outbox).await == 0).await;
+
+    assert_eq!(costs.spent().await.round_trips, 3, "for a thousand changes each");
+    assert_eq!(users.get("ada").await.unwrap().version, 2);
+    assert_eq!(users.get("bob").await.unwrap().source, Source::Redis, "who did not change is not forgotten");
 }

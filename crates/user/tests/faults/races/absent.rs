@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use fail::FailScenario;
+use tidings_proto::user::CreateUserRequest;
 use tonic::Code;
 
 use super::reading;
 use crate::contest::{Contestant, Outcome, all_told, races, right, right_within, version_of};
 use crate::held::Held;
-use crate::support::{Users, World};
+use crate::support::{Users, World, named};
 use crate::{BEFORE_APPLY, BEFORE_FILL};
 
 races! {
@@ -80,4 +82,23 @@ async fn a_deleted_user_is_brought_back_by_no_slow_reader_and_by_nobody_who_woul
     all_told([&here, &there], "ada", None).await?;
     right("who would create it again", &here.create("ada").await.unwrap_err().code, &Code::AlreadyExists)?;
     all_told([&here, &there], "ada", None).await
+}
+
+// The naive cache remembers no request.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_creation_that_is_repeated_is_seen_at_once_though_the_first_could_not_tell_of_it() {
+    let _scenario = FailScenario::setup();
+    let world = World::shared().await;
+    let users = world.serve_without_relay().await;
+    for _ in 0..2 {
+        users.get("ada").await.unwrap_err(); // that there is nobody is cached
+    }
+    let request = CreateUserRequest { user: Some(named("ada", "first")), request_id: "r-1".to_owned() };
+
+    fail::cfg(BEFORE_APPLY, "1*panic->off").unwrap();
+    users.call_create(request.clone()).await.unwrap_err();
+    assert!(users.call_create(request).await.unwrap().deduplicated);
+
+    assert_eq!(users.get("ada").await.unwrap().version, 1);
 }
