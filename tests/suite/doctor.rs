@@ -6,6 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 use tidings_devstack::{Devstack, Options};
 
 use crate::service::Service;
@@ -78,7 +79,9 @@ fn while_redis_stands_still_users_are_well_but_slower_and_locks_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path());
     up.signal("redis-server", Signal::STOP);
-    eventually("it is noticed", || up.readyz("lock").1.contains("redis NOT_SERVING").then_some(()));
+    for service in ["user", "lock"] {
+        eventually("it is noticed", || up.readyz(service).1.contains("redis NOT_SERVING").then_some(()));
+    }
 
     let (findings, code) = look(&mut up.command(&["doctor", "--service", "user"]));
 
@@ -113,6 +116,49 @@ fn while_postgres_stands_still_it_says_that_postgres_does() {
     assert_eq!(of(&findings, "create").len(), 0, "who can not read is not written to: {findings:#?}");
     let of_broadcast = |finding: &&Value| finding["of"].as_str().is_some_and(|of| of.starts_with("broadcast "));
     assert!(findings.iter().filter(of_broadcast).all(|finding| finding["verdict"] == "ok"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn a_postgres_that_may_lose_what_it_acknowledged_or_has_no_schema_is_told() {
+    let stack = Devstack::start(Options::temporary()).await.unwrap();
+    stack.postgres().create_database("bare").await.unwrap();
+    let url = stack.postgres().url("bare");
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let doctor = ["doctor", "--service", "user", "--user-addr", "127.0.0.1:1", "--user-postgres-url", &url];
+    let findings = || look(Command::new(TIDINGS).args(doctor)).0;
+    let told = |check: &str, verdict: &str, words: &str| {
+        let findings = findings();
+        let finding = of(&findings, check)[0];
+        let found = format!("{} {}", finding["found"], finding["advice"]);
+        assert!(finding["verdict"] == verdict && found.contains(words), "{verdict}, {words}: {findings:#?}");
+    };
+
+    told("migrations", "fail", "tidings-user migrate");
+    assert!(of(&findings(), "outbox").is_empty(), "there is none yet");
+    told("an OK survives a crash", "ok", "are on");
+    for (setting, words) in [
+        ("ALTER DATABASE bare SET synchronous_commit = off", "no: synchronous_commit is off"),
+        ("ALTER DATABASE bare SET synchronous_commit = on", "are on"),
+        ("ALTER SYSTEM SET full_page_writes = off", "no: full_page_writes is off"),
+        ("ALTER SYSTEM RESET full_page_writes", "are on"),
+    ] {
+        for statement in [setting, "SELECT pg_reload_conf()", "SELECT pg_sleep(0.3)"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+        told("an OK survives a crash", if words == "are on" { "ok" } else { "fail" }, words);
+    }
+
+    told("an OK survives the primary", "warn", "name a standby");
+    for statement in
+        ["ALTER SYSTEM SET synchronous_standby_names = 'bob'", "SELECT pg_reload_conf()", "SELECT pg_sleep(0.3)"]
+    {
+        sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    }
+    told("an OK survives the primary", "fail", "none of them is there");
+    sqlx::raw_sql("ALTER SYSTEM RESET synchronous_standby_names").execute(&mut connection).await.unwrap();
+    sqlx::raw_sql("SELECT pg_reload_conf()").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    stack.stop().await;
 }
 
 /// A token with these scopes, in a file of its own, and in the list.
