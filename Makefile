@@ -6,9 +6,6 @@ DATA ?= demo
 # The command as cargo builds it.
 TIDINGS = $(or $(CARGO_TARGET_DIR),target)/debug/tidings
 
-# Most tests wait for servers: more at once than processors, where those are few.
-TEST_THREADS = $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? 4 : n)))
-
 .PHONY: help install up test drills faults bench demo docs lint sqlx
 .DEFAULT_GOAL := help
 
@@ -20,7 +17,7 @@ up: install ## Start Postgres, Redis and the services on this machine; stop with
 	@exec $(TIDINGS) up
 
 test: install ## Run every test.
-	@RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --all-features --no-fail-fast
+	@cargo test --workspace --all-features --no-fail-fast
 
 drills: install ## Run the long forms of what tests run in short: restarts, streams, mutations, cancels, lost answers, storms.
 	@TIDINGS_RESTARTS=20 TIDINGS_REST=10000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
