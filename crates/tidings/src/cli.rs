@@ -8,11 +8,12 @@ use serde_json::Value;
 use tidings_client::Policy;
 use tokio::runtime::Builder;
 
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::out;
 use crate::{bench, call, channel, doctor, lock, replay, serve, token, up, user};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it.\n\
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it,\n\
+                          or the result could not be written.\n\
                           Results go to standard output, everything else to standard error.";
 
 /// Tidings: the data plane of an instant-messaging product.
@@ -40,26 +41,28 @@ enum Command {
 impl Cli {
     /// Runs the verb to its end and says how it ended.
     pub(crate) fn run(self) -> ExitCode {
+        let done = |()| error::DONE;
         let ended = match self.command {
             Command::Serve(args) => return serve::run(args), // a service has its own runtime, log and exit codes
-            Command::Lock(args) => match wait(lock::run(args)) {
-                Ok(code) => return code.into(), // of the command that ran under the lock
-                Err(error) => Err(error),
-            },
-            Command::Up(args) => wait(up::run(args)),
-            Command::Call(args) => wait(call::run(args)),
-            Command::User(args) => wait(user::run(args)),
-            Command::Channel(args) => wait(channel::run(args)),
-            Command::Replay(args) => wait(replay::run(args)),
-            Command::Doctor(args) => wait(doctor::run(*args)),
-            Command::Bench(args) => wait(bench::run(args)),
-            Command::Token(args) => token::run(args).map_err(Error::from),
+            Command::Lock(args) => wait(lock::run(args)),    // perhaps with that of the command under the lock
+            Command::Up(args) => wait(up::run(args)).map(done),
+            Command::Call(args) => wait(call::run(args)).map(done),
+            Command::User(args) => wait(user::run(args)).map(done),
+            Command::Channel(args) => wait(channel::run(args)).map(done),
+            Command::Replay(args) => wait(replay::run(args)).map(done),
+            Command::Doctor(args) => wait(doctor::run(*args)).map(done),
+            Command::Bench(args) => wait(bench::run(args)).map(done),
+            Command::Token(args) => token::run(args).map(done).map_err(Error::from),
         };
-        match ended {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                out::note(format_args!("tidings: {error}"));
-                error.exit_code().into()
+        let code = ended.unwrap_or_else(|error| {
+            out::note(format_args!("tidings: {error}"));
+            error.exit_code()
+        });
+        match out::end() {
+            Ok(()) => code.into(),
+            Err(cause) => {
+                out::note(format_args!("tidings: can not write the result: {cause}"));
+                if code == error::DONE { error::SERVICE } else { code }.into()
             }
         }
     }

@@ -10,7 +10,7 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) const NO: u8 = 1;
 /// The command was used wrongly; nothing was done.
 pub(crate) const USAGE: u8 = 2;
-/// A service refused or did not answer.
+/// A service refused or did not answer, or the result could not be written.
 pub(crate) const SERVICE: u8 = 3;
 
 /// Why a verb did not end with "done".

@@ -2,7 +2,7 @@
 //!
 //! `cli` is the grammar; each verb has a module of its own with its flags (`Args`), its work (`run`) and its errors.
 //! Results go to standard output, everything else to standard error. How a verb ends is its exit code: 0 done, 1 the
-//! answer is no, 2 wrong usage, 3 a service did not do it.
+//! answer is no, 2 wrong usage, 3 a service did not do it, or the result could not be written.
 
 mod address;
 pub mod bench;

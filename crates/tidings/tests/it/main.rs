@@ -10,6 +10,7 @@ mod lock;
 mod replay;
 mod token;
 
+use std::fs::File;
 use std::io::Read as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -127,4 +128,18 @@ fn wrong_usage_ends_with_2() {
     ] {
         assert_eq!(tidings(arguments).code, 2, "{arguments:?}");
     }
+}
+
+#[test]
+fn a_result_that_can_not_be_written_is_an_error_unless_the_reader_has_gone() {
+    let run = |stdout: Stdio| ended(&command(&["call", "--list"]).stdout(stdout).output().unwrap());
+
+    let full = run(File::options().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(full.code, 3, "{full:?}");
+    assert!(full.err.starts_with("tidings: can not write the result: "), "{full:?}");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = run(writer.into());
+    assert_eq!((gone.code, gone.err.as_str()), (0, ""));
 }
