@@ -72,7 +72,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     import_name: Option<String>,
 
-    /// Write the lines that are refused to this file, which is made anew
+    /// Write the lines that are refused to this file, which is made anew with the first of them, or when all are done
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
 
@@ -161,7 +161,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
     // Everything has to be answered, whatever it takes: it is the patience that ends.
     let policy = Policy { timeout: args.service.timeout, patience: args.patience, budget: None };
     let caller = Caller::new(args.service.credentials.endpoints(&args.service.addr)?, policy);
-    let rejects = args.rejects.as_deref().map(|path| Rejects::create(path, &args.file, &source)).transpose()?;
+    let rejects = args.rejects.as_deref().map(|path| Rejects::open(path, &source)).transpose()?;
 
     let import = Import::new(caller, args.file, rejects, args.in_flight.into(), args.stop_on_error);
     let (tally, end) = import.run(source, Progress::new(args.quiet)).await;

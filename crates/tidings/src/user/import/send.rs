@@ -155,7 +155,7 @@ impl Import {
                 return end;
             }
         }
-        End::Whole
+        lock(&self.rejects).as_mut().map_or(Ok(()), Rejects::finish).map_or_else(End::Unkept, |()| End::Whole)
     }
 
     /// Counts a line. Fails if the import ends with it.
@@ -238,13 +238,17 @@ fn flaws(failure: &Failure) -> Vec<Flaw> {
     vec![Flaw::of(field, &failure.message)]
 }
 
-/// Reads on a thread of its own, at most `ahead` lines before they are needed.
+/// Reads on a thread of its own, at most `ahead` lines before they are needed. Nothing is read after an error: what follows
+/// may be the rest of a line.
 fn read_ahead(source: Source, ahead: usize) -> impl Stream<Item = io::Result<Line>> {
     let (sender, receiver) = mpsc::channel(ahead);
     thread::spawn(move || {
         // Until nobody wants any more.
         let mut lines = source.lines;
-        lines.all(|line| sender.blocking_send(line).is_ok())
+        lines.all(|line| {
+            let goes_on = line.is_ok();
+            sender.blocking_send(line).is_ok() && goes_on
+        })
     });
     stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|line| (line, receiver)))
 }
@@ -255,6 +259,7 @@ mod tests {
     use tidings_status::{Fields, Reply};
     use tonic::Status;
 
+    use super::super::line::Raw;
     use super::*;
 
     #[test]
@@ -262,6 +267,15 @@ mod tests {
         for bar in [BAR, BAR_WITHOUT_END] {
             assert!(ProgressStyle::with_template(bar).is_ok());
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_after_an_error() {
+        let lines =
+            [Err(io::Error::other("too long")), Ok(Line { number: 3, raw: Raw::Text(vec![]), wish: Err(vec![]) })];
+        let source = Source { lines: Box::new(lines.into_iter()), header: None, identity: None, total: None };
+
+        assert_eq!(read_ahead(source, 8).count().await, 1);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where the lines of an import come from.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Cursor, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use ::csv::ByteRecord;
@@ -10,6 +11,7 @@ use super::csv::Rows;
 use super::jsonl::Objects;
 use super::line::Line;
 use super::name::Names;
+use super::rejects::Identity;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -57,6 +59,8 @@ pub(super) struct Source {
     pub(super) lines: Box<dyn Iterator<Item = io::Result<Line>> + Send>,
     /// The first row of CSV.
     pub(super) header: Option<ByteRecord>,
+    /// Which file is read, if that is known.
+    pub(super) identity: Option<Identity>,
     /// The number of the last line, if the file can be read twice.
     pub(super) total: Option<u64>,
 }
@@ -70,17 +74,22 @@ impl Source {
         let unreadable = |cause| Error::Unreadable { path: path.to_owned(), cause };
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
         let format = format.or_else(|| by_ending(path)).ok_or_else(|| Error::Format(path.to_owned()))?;
-        let mut total = None;
-        let input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
-            Box::new(io::stdin())
+        let is_standard = path.as_os_str() == "-";
+        let (input, metadata): (Box<dyn Read + Send>, _) = if is_standard {
+            // A descriptor of its own, to ask it what it is.
+            let file = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?);
+            (Box::new(io::stdin()), file.metadata())
         } else {
             let file = File::open(path).map_err(unreadable)?;
-            if file.metadata().map_err(unreadable)?.is_file() {
-                total = Some(count(path).map_err(unreadable)?);
-            }
-            Box::new(file)
+            let metadata = file.metadata();
+            (Box::new(file), metadata)
         };
-        let input = BufReader::new(input);
+        let identity = Identity::of(&metadata.map_err(unreadable)?);
+        let total = match identity {
+            Some(_) if !is_standard => Some(count(path).map_err(unreadable)?),
+            _ => None,
+        };
+        let input = BufReader::new(unmarked(input).map_err(unreadable)?);
         let names = Names::new(import_name);
         Ok(match format {
             Format::Csv => {
@@ -89,11 +98,11 @@ impl Source {
                     return Err(Error::Nameless(path.to_owned()));
                 }
                 let header = Some(rows.header().clone());
-                Self { lines: Box::new(named(rows, names)), header, total }
+                Self { lines: Box::new(named(rows, names)), header, identity, total }
             }
             Format::Jsonl => {
                 let objects = Objects::new(input).map_err(|unknown| malformed(unknown.to_string()))?;
-                Self { lines: Box::new(named(objects, names)), header: None, total }
+                Self { lines: Box::new(named(objects, names)), header: None, identity, total }
             }
         })
     }
@@ -105,6 +114,17 @@ fn by_ending(path: &Path) -> Option<Format> {
         "jsonl" | "ndjson" => Some(Format::Jsonl),
         _ => None,
     }
+}
+
+/// What follows the byte order mark that some programs begin a file with.
+fn unmarked(mut input: impl Read) -> io::Result<impl Read> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut begin = Vec::new();
+    (&mut input).take(MARK.len() as u64).read_to_end(&mut begin)?;
+    if begin == MARK {
+        begin.clear();
+    }
+    Ok(Cursor::new(begin).chain(input))
 }
 
 /// How many lines a file has.
@@ -160,5 +180,20 @@ mod tests {
 
         assert!(matches!(Source::open(&path, None, None), Err(Error::Nameless(_))));
         assert!(Source::open(&path, None, Some("staff".into())).is_ok());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_in_every_format() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("a.csv", "id\nada\n"), ("a.jsonl", "{\"id\": \"ada\"}\n")] {
+            for mark in ["", "\u{feff}"] {
+                let path = dir.path().join(name);
+                fs::write(&path, format!("{mark}{text}")).unwrap();
+
+                let lines: Vec<_> = Source::open(&path, None, None).unwrap().lines.map(Result::unwrap).collect();
+                let wish = lines[0].wish.as_ref().unwrap();
+                assert_eq!((lines.len(), wish.user.as_ref().unwrap().id.as_str()), (1, "ada"), "{name}");
+            }
+        }
     }
 }
