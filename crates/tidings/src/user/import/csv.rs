@@ -1,12 +1,15 @@
 //! Users in CSV: the first row names the columns.
 
+mod records;
+
 use std::fmt;
 use std::io::{self, BufRead};
 
-use ::csv::{ByteRecord, ByteRecordsIntoIter, ReaderBuilder};
+use ::csv::ByteRecord;
 use tidings_proto::user::{CreateUserRequest, User};
 
-use super::line::{Flaw, LONGEST, Line, Raw};
+use self::records::{Record, Records};
+use super::line::{Flaw, Line, Raw};
 use crate::user::field::Field;
 
 /// What a column holds.
@@ -50,9 +53,7 @@ impl fmt::Display for Column {
 pub(super) struct Rows<R> {
     columns: Vec<Column>,
     header: ByteRecord,
-    /// What ends a line.
-    end: &'static [u8],
-    records: ByteRecordsIntoIter<io::Chain<R, &'static [u8]>>,
+    records: Records<R>,
 }
 
 impl<R: BufRead> Rows<R> {
@@ -60,15 +61,15 @@ impl<R: BufRead> Rows<R> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn open(mut input: R) -> Result<Self, String> {
-        // A row with too few cells is told as such; it ends nothing.
-        let end = line_end(&mut input).map_err(|error| error.to_string())?;
-        let input = input.chain(end); // so that the last row has one, too
-        let mut reader = ReaderBuilder::new().flexible(true).from_reader(input);
-        let header = reader.byte_headers().map_err(|error| error.to_string())?.clone();
-        if header.is_empty() {
-            return Err("expected a first row that names the columns, and there is none".to_owned());
-        }
+    pub(super) fn open(input: R) -> Result<Self, String> {
+        let mut records = Records::new(input);
+        let header = match records.next().map_err(|error| error.to_string())? {
+            Some(Record { misquoted: Some((cell, problem)), .. }) => {
+                return Err(format!("the first row, cell {}: {problem}", cell + 1));
+            }
+            Some(record) => record.cells,
+            None => return Err("expected a first row that names the columns, and there is none".to_owned()),
+        };
         let mut columns: Vec<Column> = Vec::new();
         for name in &header {
             let name = String::from_utf8_lossy(name);
@@ -84,7 +85,7 @@ impl<R: BufRead> Rows<R> {
             }
             columns.push(column);
         }
-        Ok(Self { columns, header, end, records: reader.into_byte_records() })
+        Ok(Self { columns, header, records })
     }
 
     /// The first row.
@@ -97,15 +98,16 @@ impl<R: BufRead> Rows<R> {
         self.columns.iter().any(|column| matches!(column, Column::Id | Column::RequestId))
     }
 
-    /// The number of the first line of a row that was just read. Its own position is before the empty lines that precede it,
-    /// and the reader's is behind it, but before the second character of a line end that has two.
-    fn number(&self, row: &ByteRecord) -> u64 {
-        let behind = self.records.reader().position().line() + u64::from(self.end.len() > 1);
-        let lines = row.as_slice().split(|byte| *byte == b'\n').count() as u64;
-        behind.saturating_sub(lines)
+    /// What is wrong with a cell, by its column if it has one.
+    fn flaw(&self, cell: usize, problem: &str) -> Flaw {
+        match self.columns.get(cell) {
+            Some(column) => Flaw::of(column, problem),
+            None => Flaw::whole(&format_args!("cell {}: {problem}", cell + 1)),
+        }
     }
 
     fn wish(&self, row: &ByteRecord) -> Result<CreateUserRequest, Vec<Flaw>> {
+        // A row with too few cells is told as such; it ends nothing.
         if row.len() != self.columns.len() {
             return Err(vec![Flaw::whole(&format_args!("expected {} cells, got {}", self.columns.len(), row.len()))]);
         }
@@ -121,26 +123,20 @@ impl<R: BufRead> Rows<R> {
     }
 }
 
-/// What ends the first line.
-fn line_end(input: &mut impl BufRead) -> io::Result<&'static [u8]> {
-    let mut lines = input.fill_buf()?.split_inclusive(|byte| *byte == b'\n');
-    Ok(if lines.next().is_some_and(|line| line.ends_with(b"\r\n")) { b"\r\n" } else { b"\n" })
-}
-
 impl<R: BufRead> Iterator for Rows<R> {
     type Item = io::Result<Line>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = match self.records.next()? {
-            Ok(row) => row,
-            Err(error) => return Some(Err(error.into())),
+        let Record { number, cells, text, misquoted } = match self.records.next() {
+            Ok(record) => record?,
+            Err(error) => return Some(Err(error)),
         };
-        let number = self.number(&row);
-        if row.as_slice().len() > LONGEST {
-            let problem = format!("line {number} is longer than {LONGEST} bytes; is a quote missing there?");
-            return Some(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
-        }
-        Some(Ok(Line { number, wish: self.wish(&row), raw: Raw::Cells(row) }))
+        let line = match misquoted {
+            None => Line { number, wish: self.wish(&cells), raw: Raw::Cells(cells) },
+            // Its cells are a guess: it is kept as it stands.
+            Some((cell, problem)) => Line { number, wish: Err(vec![self.flaw(cell, &problem)]), raw: Raw::Text(text) },
+        };
+        Some(Ok(line))
     }
 }
 
@@ -158,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_the_field_that_its_column_names() {
-        let lines = read("\u{feff}id,age,attributes.team,request_id\r\nada,36,ops,r1\r\nbob,,,\r\n");
+        let lines = read("id,age,attributes.team,request_id\r\nada,36,ops,r1\r\nbob,,,\r\n");
 
         assert_eq!((user(&lines[0]).id.as_str(), user(&lines[0]).age), ("ada", Some(36)));
         assert_eq!(user(&lines[0]).attributes["team"], "ops");
@@ -203,9 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_csv_after_a_missing_quote_ends_the_reading() {
-        let text = format!("id,bio\nada,\"{}", "x".repeat(LONGEST));
+    fn quotes_that_are_wrong_are_told_by_line_and_column_and_the_row_is_kept_as_it_stands() {
+        let lines = read("id,bio\nada,\"Ada\" L.\nbob,\"Bob\ncat,Cat\n");
 
-        assert!(Rows::open(text.as_bytes()).unwrap().next().unwrap().is_err());
+        let told = |line: &Line| (line.number, line.wish.as_ref().unwrap_err()[0].to_string());
+        assert_eq!(told(&lines[0]), (2, "bio: text follows the quote that closes this cell".to_owned()));
+        assert_eq!(told(&lines[1]), (3, "bio: a quote opens this cell and is never closed".to_owned()));
+        assert!(matches!(&lines[1].raw, Raw::Text(text) if text == b"bob,\"Bob\ncat,Cat\n"), "{:?}", lines[1].raw);
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_first_row_with_a_quote_that_is_not_closed_is_refused() {
+        let problem = Rows::open(&b"id,\"bio\nada,Ada\n"[..]).err().unwrap();
+
+        assert!(problem.contains("cell 2: a quote opens this cell"), "{problem}");
     }
 }
