@@ -36,6 +36,10 @@ Each line is one user. One that is refused is told with its line (counted from 1
 and field, and the others go on. What is refused can be kept with --rejects, in the
 format of the input, to be corrected and imported again.
 
+A quoted cell may have several lines. One whose quote is never closed, or is
+followed by text, is refused with all the lines it has; a row of more than 64 KiB
+ends the import. In JSON a key that stands twice in an object is refused.
+
 The same import can be run again at any time, after Ctrl-C, a kill or an outage: it
 goes on, and creates nobody twice. A user is known again by its id, or by a
 request_id. Lines that have neither need --import-name: their request_id is made of

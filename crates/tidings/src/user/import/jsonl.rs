@@ -1,11 +1,14 @@
 //! Users in JSON Lines: on each line a user of the contract, with or without a `request_id`.
 
+mod once;
+
 use std::io::{self, BufRead, Read as _};
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use serde_json::{Map, Value};
 use tidings_proto::user::{CreateUserRequest, User};
 
+use self::once::Once;
 use super::line::{Flaw, LONGEST, Line, Raw};
 use crate::contracts::{Contracts, Unknown};
 
@@ -57,13 +60,13 @@ impl<R: BufRead> Iterator for Objects<R> {
 }
 
 fn wish(user: &MessageDescriptor, text: &[u8]) -> Result<CreateUserRequest, Vec<Flaw>> {
-    let value = serde_json::from_slice(text).map_err(|error| vec![Flaw::whole(&no_json(&error))])?;
+    let Once(value) = serde_json::from_slice(text).map_err(|error| vec![Flaw::whole(&no_json(&error))])?;
     let Value::Object(mut fields) = value else {
         return Err(vec![Flaw::whole("expected a JSON object with the fields of a user")]);
     };
-    let (mut flaws, mut request_id) = (Vec::new(), String::new());
+    let (mut flaws, mut request_id) = (under_both_names(user, &fields), String::new());
     for name in ["request_id", "requestId"] {
-        match fields.remove(name) {
+        match fields.shift_remove(name) {
             None | Some(Value::Null) => {}
             Some(Value::String(id)) => request_id = id,
             Some(_) => flaws.push(Flaw::of(name, "expected a string")),
@@ -80,11 +83,21 @@ fn wish(user: &MessageDescriptor, text: &[u8]) -> Result<CreateUserRequest, Vec<
     if flaws.is_empty() { Ok(CreateUserRequest { user: Some(user), request_id }) } else { Err(flaws) }
 }
 
+/// Fields that stand there as the contract calls them and as its JSON does: one of them would win silently.
+fn under_both_names(user: &MessageDescriptor, fields: &Map<String, Value>) -> Vec<Flaw> {
+    let names = user.fields().map(|field| (field.name().to_owned(), field.json_name().to_owned()));
+    let both = names
+        .chain([("request_id".to_owned(), "requestId".to_owned())])
+        .filter(|(name, json)| name != json && fields.contains_key(name) && fields.contains_key(json));
+    both.map(|(name, json)| Flaw::of(&name, &format_args!("stands there twice, as {json}, too"))).collect()
+}
+
 /// Everybody knows which line it is, and it has a number of its own.
 fn no_json(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let problem = text.split(" at line ").next().unwrap_or_default();
-    format!("expected a JSON object: {problem} at column {}", error.column())
+    let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
+    let expected = if error.is_data() { "" } else { "expected a JSON object: " };
+    format!("{expected}{problem} at column {}", error.column())
 }
 
 /// Reads a user; a field that it does not have is an error, as it would silently say nothing.
@@ -144,6 +157,20 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert_eq!(told[0], "request_id: expected a string");
         assert!(told[1].starts_with("age: ") && told[2].starts_with("nick: "), "{told:?}");
+    }
+
+    #[test]
+    fn a_field_that_stands_there_twice_is_told_by_its_name() {
+        assert_eq!(flaws(r#"{"id": "ada", "id": "bob"}"#), ["the key 'id' stands there twice at column 18"]);
+        assert_eq!(flaws(r#"{"attributes": {"a": "1", "a": "2"}}"#), ["the key 'a' stands there twice at column 29"]);
+        assert_eq!(
+            flaws(r#"{"displayName": "Ada", "display_name": "Bob"}"#),
+            ["display_name: stands there twice, as displayName, too"]
+        );
+        assert_eq!(
+            flaws(r#"{"request_id": "r1", "requestId": "r1"}"#),
+            ["request_id: stands there twice, as requestId, too"]
+        );
     }
 
     #[test]
