@@ -117,7 +117,7 @@ fn every_verb_answers_in_a_table_and_in_json() {
     assert!(done(&mut user(&["delete", "ada"])).starts_with("ada is deleted (version 4, "));
     assert_eq!(json_of(&mut user(&["delete", bot, "--output", "json"]))["version"], "2");
     assert!(refused(&mut user(&["delete", "ada"]), NO).contains("USER_NOT_FOUND"));
-    assert!(refused(&mut user(&["create", "no spaces"]), SERVICE).contains("user.id: expected 1 to 64"));
+    assert!(refused(&mut user(&["create", "no spaces"]), USAGE).contains("user.id: expected 1 to 64"));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn a_watch_tells_each_version_once_across_a_restart_of_the_service() {
 
     let table = done(&mut up.command(&["user", "watch", "ada", "--count", "1"]));
     assert!(table.trim_end().ends_with("Z  ada  version 3, deleted"), "{table}");
-    assert!(refused(&mut up.command(&["user", "watch", "no spaces"]), SERVICE).contains("INVALID_FIELDS"));
+    assert!(refused(&mut up.command(&["user", "watch", "no spaces"]), USAGE).contains("INVALID_FIELDS"));
     let nobody = ["user", "watch", "ada", "--addr", "127.0.0.1:1", "--timeout", "1s"];
     assert!(refused(&mut up.command(&nobody), SERVICE).contains("is it running?"));
 }

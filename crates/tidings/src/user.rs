@@ -120,6 +120,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Service(error) if says_no(error) => error::NO,
+            Self::Service(error) if is_wrong_usage(error) => error::USAGE,
             Self::Service(_) | Self::Signals(_) => error::SERVICE,
             Self::Absent(_) | Self::Moved { .. } => error::NO,
             Self::Credentials(_) | Self::VersionOfSeveral | Self::Twice(_) => error::USAGE,
@@ -131,6 +132,11 @@ impl Error {
 /// Whether the service understood and answered from what it stores.
 fn says_no(error: &tidings_client::Error) -> bool {
     error.contradiction().is_some() || error.refused().is_some_and(|failure| failure.code == Code::Aborted)
+}
+
+/// Whether the service refused what it was asked: it refuses it always, and did nothing.
+fn is_wrong_usage(error: &tidings_client::Error) -> bool {
+    error.refused().is_some_and(|failure| failure.code == Code::InvalidArgument)
 }
 
 /// Does what the verb says.
@@ -151,4 +157,29 @@ async fn read(caller: &Caller, id: &str, min_version: i64) -> Result<User, Error
     let request = GetUserRequest { id: id.to_owned(), min_version, consistency: Consistency::Strong.into() };
     let send = async |channel, request| UserServiceClient::new(channel).get_user(request).await;
     Ok(caller.call("GetUser", &request, send).await?.user.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_status::Failure;
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_the_service_refuses_ends_as_the_help_says() {
+        for (code, expected) in [
+            (Code::NotFound, error::NO),
+            (Code::AlreadyExists, error::NO),
+            (Code::Aborted, error::NO),
+            (Code::InvalidArgument, error::USAGE),
+            (Code::PermissionDenied, error::SERVICE),
+            (Code::Internal, error::SERVICE),
+        ] {
+            let failure = Box::new(Failure::from(&Status::new(code, "")));
+            let address = USER_ADDRESS.parse::<tidings_client::Address>().unwrap();
+            let error = tidings_client::Error::Refused { method: "CreateUser", address, failure };
+            assert_eq!(Error::Service(error).exit_code(), expected, "{code:?}");
+        }
+    }
 }
