@@ -98,6 +98,9 @@ pub(crate) enum Error {
     /// Some of those asked for are not there.
     #[error("no such user: {}", .0.join(", "))]
     Absent(Vec<String>),
+    /// Some of those asked for could not be read; the others were printed.
+    #[error("can not be read now: {}{}\n  {cause}", .unread.join(", "), also_absent(.absent))]
+    Unread { unread: Vec<String>, absent: Vec<String>, cause: tidings_client::Error },
     /// A version belongs to one user.
     #[error("--min-version is a version of one user, and several were named")]
     VersionOfSeveral,
@@ -121,12 +124,17 @@ impl Error {
         match self {
             Self::Service(error) if says_no(error) => error::NO,
             Self::Service(error) if is_wrong_usage(error) => error::USAGE,
-            Self::Service(_) | Self::Signals(_) => error::SERVICE,
+            Self::Unread { cause, .. } if is_wrong_usage(cause) => error::USAGE,
+            Self::Service(_) | Self::Unread { .. } | Self::Signals(_) => error::SERVICE,
             Self::Absent(_) | Self::Moved { .. } => error::NO,
             Self::Credentials(_) | Self::VersionOfSeveral | Self::Twice(_) => error::USAGE,
             Self::Import(error) => error.exit_code(),
         }
     }
+}
+
+fn also_absent(ids: &[String]) -> String {
+    if ids.is_empty() { String::new() } else { format!("; no such user: {}", ids.join(", ")) }
 }
 
 /// Whether the service understood and answered from what it stores.

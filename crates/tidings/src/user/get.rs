@@ -1,6 +1,6 @@
 //! `tidings user get`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidings_client::Caller;
 use tidings_proto::user::batch_get_users_result::Outcome;
@@ -22,10 +22,11 @@ const AT_ONCE: usize = 500;
 const MORE: &str = "\
 One user is shown with all it has, and where the answer came from: near (the
 memory of the instance), redis or postgres. Several users are a line each; with
-jsonl each is an object with id, outcome, user and readInfo.
+jsonl each is an object with id, outcome, user and readInfo. Those that can be read
+are printed, even if others can not.
 
 Exit codes: 0 they are all there; 1 there is no such user, or not yet at this
-version, 2 wrong usage, 3 a service did not do it.
+version, 2 wrong usage, 3 a service did not do it, or not for all of them.
 
 Examples:
   tidings user get ada
@@ -92,7 +93,12 @@ async fn by_handle(service: &Service, caller: &Caller, request: GetUserByHandleR
 }
 
 async fn several(service: &Service, caller: &Caller, ids: Vec<String>, consistency: Consistency) -> Result<(), Error> {
-    let results = read(caller, ids, consistency).await?;
+    let (results, failed) = read(caller, &ids, consistency).await;
+    if results.is_empty()
+        && let Some(error) = failed
+    {
+        return Err(error.into());
+    }
     let absent = results.iter().filter(|result| result.outcome() == Outcome::NotFound);
     let absent: Vec<_> = absent.map(|result| result.id.clone()).collect();
     match service.output {
@@ -105,11 +111,24 @@ async fn several(service: &Service, caller: &Caller, ids: Vec<String>, consisten
             show::users(results.iter().filter_map(|result| Some((result.user.as_ref()?, result.read_info.as_ref()))))
         }),
     }
-    if absent.is_empty() { Ok(()) } else { Err(Error::Absent(absent)) }
+    match failed {
+        Some(cause) => {
+            let known: HashSet<_> = results.iter().map(|result| &result.id).collect();
+            let unread = ids.into_iter().filter(|id| !known.contains(id)).collect();
+            Err(Error::Unread { unread, absent, cause })
+        }
+        None if absent.is_empty() => Ok(()),
+        None => Err(Error::Absent(absent)),
+    }
 }
 
-/// Reads all of them, in their order. What an answer has no room for is asked for again.
-async fn read(caller: &Caller, ids: Vec<String>, consistency: Consistency) -> Result<Vec<BatchGetUsersResult>, Error> {
+/// Reads all of them, in their order, or as many as can be read, and why it is not all. What an answer has no room for is
+/// asked for again.
+async fn read(
+    caller: &Caller,
+    ids: &[String],
+    consistency: Consistency,
+) -> (Vec<BatchGetUsersResult>, Option<tidings_client::Error>) {
     let send = async |channel, request| {
         let answer = UserServiceClient::new(channel).batch_get_users(request).await?;
         if answer.get_ref().results.iter().all(|result| result.outcome() == Outcome::Unavailable) {
@@ -117,16 +136,23 @@ async fn read(caller: &Caller, ids: Vec<String>, consistency: Consistency) -> Re
         }
         Ok(answer)
     };
-    let mut found = HashMap::new();
-    let mut missing = ids.clone();
-    while !missing.is_empty() {
+    let (mut found, mut failed) = (HashMap::new(), None);
+    let mut missing = ids.to_vec();
+    while !missing.is_empty() && failed.is_none() {
         let later = missing.split_off(missing.len().min(AT_ONCE));
         let request = BatchGetUsersRequest { ids: missing, consistency: consistency.into() };
-        let results = caller.call("BatchGetUsers", &request, send).await?.results;
+        let results = match caller.call("BatchGetUsers", &request, send).await {
+            Ok(answer) => answer.results,
+            Err(error) => {
+                failed = Some(error);
+                Vec::new()
+            }
+        };
         let (unknown, known): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|result| result.outcome() == Outcome::Unavailable);
         found.extend(known.into_iter().map(|result| (result.id.clone(), result)));
-        missing = unknown.into_iter().map(|result| result.id).chain(later).collect();
+        // Those that were not asked for yet go first: others may never be readable.
+        missing = later.into_iter().chain(unknown.into_iter().map(|result| result.id)).collect();
     }
-    Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
+    (ids.iter().filter_map(|id| found.get(id).cloned()).collect(), failed)
 }

@@ -34,6 +34,8 @@ pub(crate) struct Faults {
     pub(crate) hang_first: usize,
     /// Every so manieth append is done and answered UNAVAILABLE; 0: none.
     pub(crate) drop_answer_every: usize,
+    /// These users can not be read together with others.
+    pub(crate) unreadable: BTreeSet<String>,
     /// The second conversation is read in another way than it was written.
     pub(crate) damage: Option<Damage>,
     /// The messages of the conversation `irc-b` are pushed in another way than they were written.

@@ -9,6 +9,7 @@ mod fake;
 mod lock;
 mod replay;
 mod token;
+mod user;
 
 use std::fs::File;
 use std::io::Read as _;

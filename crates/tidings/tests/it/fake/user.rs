@@ -50,6 +50,9 @@ impl UserService for Shared {
         self.enter().await?;
         let mut store = self.store();
         let results = request.into_inner().ids.into_iter().map(|id| match find(&mut store, &id) {
+            _ if self.faults.unreadable.contains(&id) => {
+                pb::BatchGetUsersResult { id, outcome: Outcome::Unavailable.into(), ..Default::default() }
+            }
             Some((user, info)) => {
                 pb::BatchGetUsersResult { id, outcome: Outcome::Found.into(), user: Some(user), read_info: Some(info) }
             }
