@@ -32,21 +32,25 @@ pub(super) fn user(user: &User, read: Option<&ReadInfo>) -> String {
     render(rows)
 }
 
-/// Users, a line each.
-pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadInfo>)>) -> String {
+/// Users, a line each; and where each answer came from, if that is known of any.
+pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadInfo>)> + Clone) -> String {
+    let with_read = users.clone().any(|(_, read)| read.is_some());
     let mut rows = table();
-    rows.set_header(["id", "version", "handle", "display_name", "age", "update_time", "read from"]);
+    let mut header = vec!["id", "version", "handle", "display_name", "age", "update_time"];
+    header.extend(with_read.then_some("read from"));
+    rows.set_header(header);
     for (user, read) in users {
         let age = user.age.map(|age| age.to_string()).unwrap_or_default();
-        rows.add_row([
+        let mut row = vec![
             user.id.clone(),
             user.version.to_string(),
             one_line(&user.handle),
             one_line(&user.display_name),
             age,
             moment(user.update_time),
-            read.map(read_from).unwrap_or_default(),
-        ]);
+        ];
+        row.extend(with_read.then(|| read.map(read_from).unwrap_or_default()));
+        rows.add_row(row);
     }
     render(rows)
 }
@@ -102,5 +106,13 @@ mod tests {
         let users = users([(&ada(), Some(&redis(true)))].into_iter());
 
         assert!(users.ends_with("old, and may be out of date: postgres is away"), "{users}");
+    }
+
+    #[test]
+    fn a_list_does_not_tell_where_it_was_read_from() {
+        let header = |read| lines(&users([(&ada(), read)].into_iter()))[0].clone();
+
+        assert_eq!(header(None), "id version handle display_name age update_time");
+        assert!(header(Some(&redis(false))).ends_with(" read from"));
     }
 }
