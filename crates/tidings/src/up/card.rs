@@ -9,19 +9,19 @@ use super::Place;
 
 /// A call that works as it stands: service, contract and method, request.
 const CALLS: [(&str, &str, &str); 5] = [
-    ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "ada", "display_name": "Ada Lovelace"}}"#),
+    ("user", "user.v1.UserService/CreateUser", r#"{"user": {"id": "zoe", "display_name": "Zoe Washburne"}}"#),
     (
         "history",
         "history.v1.ConversationService/CreateConversation",
-        r#"{"conversation": {"id": "lobby", "kind": "KIND_OPEN"}}"#,
+        r#"{"conversation": {"id": "hall", "kind": "KIND_OPEN"}}"#,
     ),
     (
         "history",
         "history.v1.HistoryService/AppendMessage",
-        r#"{"conversation_id": "lobby", "sender_id": "ada", "client_message_id": "1", "body": {"text": "hello"}}"#,
+        r#"{"conversation_id": "hall", "sender_id": "zoe", "client_message_id": "1", "body": {"text": "hello"}}"#,
     ),
-    ("broadcast", "broadcast.v1.BroadcastService/GetChannel", r#"{"name": "conversation/lobby"}"#),
-    ("lock", "lock.v1.LockService/AcquireLock", r#"{"name": "orders/42", "owner": "ada"}"#),
+    ("broadcast", "broadcast.v1.BroadcastService/GetChannel", r#"{"name": "conversation/hall"}"#),
+    ("lock", "lock.v1.LockService/AcquireLock", r#"{"name": "jobs/nightly", "owner": "zoe"}"#),
 ];
 
 /// The whole text.

@@ -79,13 +79,13 @@ async fn rows(connection: &mut PgConnection, ids: &[String]) -> Result<Vec<Row>,
     sqlx::query_as!(
         Row,
         r#"
-                    SELECT id,
-                           version,
-                           delete_time IS NOT NULL AS "absent!"
-                    FROM user_account
-                    WHERE id = ANY($1)
-                    LIMIT 1000
-                    "#,
+        SELECT id,
+               version,
+               delete_time IS NOT NULL AS "absent!"
+        FROM user_account
+        WHERE id = ANY($1)
+        LIMIT 1000
+        "#,
         ids,
     )
     .fetch_all(connection)
