@@ -120,7 +120,7 @@ fn while_postgres_stands_still_it_says_that_postgres_does() {
 
 #[tokio::test]
 async fn a_postgres_that_may_lose_what_it_acknowledged_or_has_no_schema_is_told() {
-    let stack = Devstack::start(Options::temporary()).await.unwrap();
+    let stack = Devstack::start(Options { durable: true, ..Options::temporary() }).await.unwrap();
     stack.postgres().create_database("bare").await.unwrap();
     let url = stack.postgres().url("bare");
     let mut connection = PgConnection::connect(&url).await.unwrap();

@@ -69,7 +69,7 @@ async fn who_publishes_more_than_redis_takes_waits_in_turn_and_then_is_told_that
     stack.redis().pause();
     let mut on_their_way = pin!(async { tokio::join!(batch(), batch()) });
     let refused = async {
-        tokio::time::sleep(Duration::from_millis(200)).await; // behind those
+        tokio::time::sleep(Duration::from_millis(500)).await; // behind those
         batch().await.unwrap_err()
     };
     let refused = tokio::select! {
