@@ -3,7 +3,7 @@
 //! Read: near -> cache -> on a miss a lease -> Postgres -> fill. Write: Postgres -> apply -> acknowledge. These invariants hold:
 //! - **I1** a fill is accepted only over its own lease, taken before the database read began;
 //! - **I2** a write, before it is acknowledged if Redis answers, else through the outbox, kills leases and replaces older
-//!   values, and never creates a value on an absent key;
+//!   values, or forgets them, and never creates a value on an absent key;
 //! - **I3** versions only grow; scripts compare them, order of arrival means nothing;
 //! - **I4** losing any key at any time costs a miss, nothing else;
 //! - **I5** a read with `min_version` is never answered with less.
@@ -232,13 +232,15 @@ impl Users {
         self.written.notify_one();
         fail::fail_point!("user::before_apply");
         self.apply(id, record).await;
-        self.near.forget(id);
         self.flights.outdate(id);
     }
 
-    /// Applies what Postgres has; if Redis does not take it, the relay will tell it.
+    /// Applies what Postgres has; if Redis does not take it, the relay will tell it. What this instance remembers is forgotten
+    /// before it is believed again.
     async fn apply(&self, id: &UserId, record: &Record) {
-        match self.cache.apply(id, record).await {
+        let applied = self.cache.apply(id, record).await;
+        self.near.forget(id);
+        match applied {
             Ok(reign) => self.writes.applied(id, record.version(), reign),
             Err(error) => {
                 self.writes.missed(id, record.version());

@@ -16,7 +16,7 @@ use crate::model::{Record, UserId};
 
 /// Users that share one count of what was heard of them: a power of two, many more than calls that run at once.
 const SHARDS: usize = 256;
-/// What a kept profile takes beside its texts: names of fields, pointers, the entry itself.
+/// What a kept profile takes beside its bytes, about: the entry, and what the memory keeps of each.
 const OVERHEAD_BYTES: usize = 512;
 
 /// The memory. It is empty until a term begins.

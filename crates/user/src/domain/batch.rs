@@ -35,23 +35,28 @@ impl Users {
                 None => asked.push(id),
             }
         }
-        if !asked.is_empty() {
-            self.read_cache(asked, &mut known).await?;
-        }
-        if !missed.is_empty() {
-            self.load_many(&missed, &BTreeMap::new(), &mut known).await?;
+        let (mut missing, tokens) =
+            if asked.is_empty() { (Vec::new(), BTreeMap::new()) } else { self.read_cache(asked, &mut known).await };
+        missing.extend(missed);
+        if !missing.is_empty() {
+            self.load_many(&missing, &tokens, &mut known).await?;
         }
         Ok(known)
     }
 
-    /// Reads what the memory of this instance did not have.
-    async fn read_cache(&self, ids: Vec<UserId>, known: &mut BTreeMap<UserId, Read>) -> Result<(), Error> {
+    /// Reads what the memory of this instance did not have. Returns what the cache did not have, or was not asked for, and the
+    /// rights to fill it.
+    async fn read_cache(
+        &self,
+        ids: Vec<UserId>,
+        known: &mut BTreeMap<UserId, Read>,
+    ) -> (Vec<UserId>, BTreeMap<UserId, Token>) {
         let tickets: Vec<_> = ids.iter().map(|id| self.near.ticket(id)).collect();
         let (values, reign) = match self.cache.get_many(&ids).await {
             Ok(values) => values,
             Err(error) => {
                 self.missed(&error);
-                return self.load_many(&ids, &BTreeMap::new(), known).await;
+                return (ids, BTreeMap::new());
             }
         };
         let (mut missing, mut old) = (Vec::new(), Vec::new());
@@ -74,11 +79,8 @@ impl Users {
         if !old.is_empty() {
             self.refresh(old);
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let tokens = self.lease_many(&missing).await;
-        self.load_many(&missing, &tokens, known).await
+        let tokens = if missing.is_empty() { BTreeMap::new() } else { self.lease_many(&missing).await };
+        (missing, tokens)
     }
 
     /// Asks for the right to fill what the cache did not have.
