@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
 use tidings_devstack::testing;
-use tidings_postgres::{Args, Fault, Postgres};
+use tidings_postgres::{Args, Bulkhead, Fault, Postgres};
 
 use super::support::{MIGRATIONS, SOON, ask, backend, eventually, execute, start};
 
@@ -152,15 +152,21 @@ async fn a_connection_that_ends_under_a_work_leaves_it_in_doubt() {
     eventually("there is another connection", async || ask(&postgres, "SELECT 1").await.is_ok()).await;
 }
 
-#[tokio::test]
-async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
-    let stack = testing::shared().await;
-    let mut args = Args::new(testing::database(stack, &MIGRATIONS, "bulkhead").await.parse().unwrap());
+/// Three connections, and a part that may take two of them.
+async fn two_of_three() -> (Postgres, Bulkhead) {
+    let url = testing::database(testing::shared().await, &MIGRATIONS, "bulkhead").await;
+    let mut args = Args::new(url.parse().unwrap());
     args.postgres_connections = 3;
     args.postgres_acquire_timeout = Duration::from_millis(500).into();
     args.postgres_statement_timeout = Duration::from_secs(10).into();
     let postgres = Postgres::connect(&args, "test").await.unwrap();
     let part = postgres.bulkhead(70);
+    (postgres, part)
+}
+
+#[tokio::test]
+async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
+    let (postgres, part) = two_of_three().await;
     let enough = tokio::sync::Semaphore::new(0);
     let hold = || {
         part.run(async |_| {
@@ -186,13 +192,7 @@ async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
 
 #[tokio::test]
 async fn work_that_was_given_up_keeps_its_place_in_a_bulkhead_for_as_long_as_postgres_works_on_it() {
-    let stack = testing::shared().await;
-    let mut args = Args::new(testing::database(stack, &MIGRATIONS, "bulkhead").await.parse().unwrap());
-    args.postgres_connections = 3;
-    args.postgres_acquire_timeout = Duration::from_millis(500).into();
-    args.postgres_statement_timeout = Duration::from_secs(10).into();
-    let postgres = Postgres::connect(&args, "test").await.unwrap();
-    let part = postgres.bulkhead(70);
+    let (postgres, part) = two_of_three().await;
     for _ in 0..2 {
         let sent = tokio::sync::Notify::new();
         let work = part.run(async |connection| {
