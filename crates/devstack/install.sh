@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what a private stack needs, if it is missing: Postgres 15 or newer and Redis 7.0 or newer (or Valkey 7.2).
-# Says what it does first; does nothing where both are there. Debian, Ubuntu and their kin, and macOS with Homebrew.
+# Installs Postgres (15 or newer) and Redis (7.0 or newer, or Valkey 7.2) for a private stack.
+# Prints each step first, and does nothing if both are installed. Supports Debian, Ubuntu and their
+# derivatives, and macOS with Homebrew.
 set -eu
 
 have_postgres() {
@@ -20,21 +21,21 @@ if command -v apt-get >/dev/null 2>&1; then
     packages=$(echo "$missing" | sed 's/redis/redis-server/')
     sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo"
-    echo "Tidings needs $packages: installing with apt-get. Their system-wide servers are not used." >&2
-    # Without a cluster of the system there is nothing that starts at boot or takes port 5432.
+    echo "Installing $packages with apt-get. The system-wide servers are not used." >&2
+    # No system-wide cluster, so that none starts at boot or listens on port 5432.
     if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
         $sudo mkdir -p /etc/postgresql-common
         echo "create_main_cluster = false" | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
     fi
     $sudo apt-get update -qq
-    # shellcheck disable=SC2086 # one word for each package
+    # shellcheck disable=SC2086 # one word per package
     $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Options::=--force-confold $packages >&2
 elif command -v brew >/dev/null 2>&1; then
     packages=$(echo "$missing" | sed 's/postgresql/postgresql@17/')
-    echo "Tidings needs $packages: installing with brew." >&2
+    echo "Installing $packages with brew." >&2
     # shellcheck disable=SC2086
     brew install $packages >&2
 else
-    echo "Tidings needs $missing: install Postgres 15 or newer and Redis 7.0 or newer, then try again." >&2
+    echo "Missing: $missing. Install Postgres 15 or newer and Redis 7.0 or newer, then try again." >&2
     exit 1
 fi

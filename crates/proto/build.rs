@@ -1,4 +1,5 @@
-//! Compiles `proto/` with protox, so that no protoc is needed, into messages, clients, servers and a descriptor set.
+//! Compiles `proto/` into messages, clients, servers and a descriptor set. Uses protox: no protoc
+//! needed.
 
 use std::path::{Path, PathBuf};
 use std::{env, error::Error, fs};
@@ -7,7 +8,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
-/// Packages whose servers hand on messages that are already encoded, and the fields in which they do.
+/// Packages whose servers forward encoded messages, and the fields that hold them.
 const ENCODED: &[(&str, &[(&str, &str)])] = &[
     (
         "tidings.user.v1",
@@ -17,7 +18,8 @@ const ENCODED: &[(&str, &[(&str, &str)])] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Asked when it runs: a target directory that clones share may hold a script that another clone compiled.
+    // Read at run time: clones that share a target directory may run a script that another one
+    // compiled.
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
 
@@ -28,9 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut served = descriptors.clone();
-    for file in &mut served.file {
-        // Comments are two thirds of the set; no reflection client shows them.
-        file.source_code_info = None;
+    for file in served.file.iter_mut().filter(|file| !file.package().starts_with("tidings.")) {
+        file.source_code_info = None; // comments of imports, which are documented elsewhere
     }
     fs::write(out.join("descriptors.bin"), served.encode_to_vec())?;
 
@@ -53,8 +54,10 @@ fn generate(descriptors: FileDescriptorSet, out: &Path) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// A contract with these of its fields, each a message, as bytes: the same on the wire, and what is already encoded need not be
-/// taken apart, nor encoded again for the next who is told.
+/// Returns a package in which the given message fields have the type bytes.
+///
+/// The wire format is the same, so a server can forward an encoded message without decoding it or
+/// encoding it once per receiver.
 fn of_encoded(descriptors: &FileDescriptorSet, package: &str, fields: &[(&str, &str)]) -> FileDescriptorSet {
     let mut set = descriptors.clone();
     set.file.retain(|file| !file.package().starts_with("tidings.") || file.package() == package);
@@ -70,13 +73,13 @@ fn of_encoded(descriptors: &FileDescriptorSet, package: &str, fields: &[(&str, &
     set
 }
 
-/// Adds every contract below `folder`.
+/// Adds every contract below `folder` to `files`.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|ending| ending == "proto") {
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
             files.push(path);
         }
     }

@@ -1,28 +1,28 @@
-//! The lock service of etcd, `v3lock`, called over gRPC as Tidings is.
+//! The lock service of etcd (`v3lock`), called over gRPC like Tidings.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use tidings::load::Call;
+use tidings_load::BenchCall;
 use tidings_proto::Codec;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::process::{Process, Programs, free_port, listens};
+use crate::process::{ChildProcess, PeerPrograms, free_port, wait_for_port};
 
 const CONNECTIONS: usize = 4;
 
-/// A node of etcd.
+/// An etcd cluster of one node.
 pub(crate) struct Etcd {
     port: u16,
-    _process: Process,
+    _process: ChildProcess,
 }
 
-// What is called of etcd's contracts, with the fields that are used.
+// The parts of etcd's contracts that are used.
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct LeaseGrantRequest {
@@ -60,8 +60,8 @@ struct UnlockRequest {
 struct UnlockResponse {}
 
 impl Etcd {
-    /// Starts one that keeps its data in `dir`, which it may empty; nothing if it is not to be had.
-    pub(crate) async fn start(programs: &Programs, dir: &Path) -> Option<Self> {
+    /// Starts a node with an empty data directory `dir`; returns `None` if etcd is not available.
+    pub(crate) async fn start(programs: &PeerPrograms, dir: &Path) -> Option<Self> {
         let _ = fs::remove_dir_all(dir);
         let [port, peers] = [free_port(), free_port()];
         let [client, peer] = [port, peers].map(|port| format!("http://127.0.0.1:{port}"));
@@ -74,13 +74,13 @@ impl Etcd {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        let process = Process(process.unwrap());
-        listens(port).await;
+        let process = ChildProcess(process.unwrap());
+        wait_for_port(port).await;
         Some(Self { port, _process: process })
     }
 
-    /// Takes a lock of the caller's own under its lease, and releases it.
-    pub(crate) async fn lock(&self, callers: usize) -> Call {
+    /// Returns a call that acquires a lock of its caller, under a lease, and releases it.
+    pub(crate) async fn lock(&self, callers: usize) -> BenchCall {
         let address: &'static str = format!("http://127.0.0.1:{}", self.port).leak();
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -93,10 +93,10 @@ impl Etcd {
             let granted: LeaseGrantResponse = call(channel, "/etcdserverpb.Lease/LeaseGrant", request).await.unwrap();
             leases.push(granted.id);
         }
-        Arc::new(move |turn| {
-            let (channel, lease) = (channels[turn.caller % CONNECTIONS].clone(), leases[turn.caller]);
+        Arc::new(move |slot| {
+            let (channel, lease) = (channels[slot.caller % CONNECTIONS].clone(), leases[slot.caller]);
             Box::pin(async move {
-                let request = LockRequest { name: format!("lock-{}", turn.caller).into(), lease };
+                let request = LockRequest { name: format!("lock-{}", slot.caller).into(), lease };
                 let LockResponse { key } = call(channel.clone(), "/v3lockpb.Lock/Lock", request).await?;
                 let UnlockResponse {} = call(channel, "/v3lockpb.Lock/Unlock", UnlockRequest { key }).await?;
                 Ok(1)
@@ -105,7 +105,7 @@ impl Etcd {
     }
 }
 
-/// Calls a method once.
+/// Makes a unary call.
 async fn call<Q, A>(channel: Channel, path: &'static str, request: Q) -> Result<A, Status>
 where
     Q: prost::Message + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! Where it was measured, and with what.
+//! The machine of the benchmarks, and the versions of all programs.
 
 use std::fs;
 use std::path::Path;
@@ -8,49 +8,48 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::process::Programs;
-use crate::root;
+use crate::process::{PeerPrograms, root};
 
-/// How long it is waited for a machine that does something else.
-const REST: Duration = Duration::from_mins(3);
+/// Longest wait for a busy machine.
+const IDLE_WAIT_MAX: Duration = Duration::from_mins(3);
 
-/// What there is to know of the machine, before anything runs.
+/// The machine, before anything runs.
 pub(crate) struct Machine {
-    /// What it is, a line each.
+    /// Name and value of each property.
     rows: Vec<(&'static str, String)>,
-    /// How many processes were running or waiting to, on average over the last minute.
+    /// Load average of the last minute: processes that ran or waited for a CPU.
     pub(crate) load: f64,
     pub(crate) cores: usize,
 }
 
 impl Machine {
-    /// Looks around.
-    pub(crate) fn look() -> Self {
+    /// Reads the properties of the machine.
+    pub(crate) fn inspect() -> Self {
         let field = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name));
             line.and_then(|line| line.split_once(':'))
                 .map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
         };
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let load = load();
-        let changed = !said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
-        let commit =
-            said("git", &["rev-parse", "--short=12", "HEAD"]) + if changed { " and uncommitted changes" } else { "" };
+        let load = load_average();
+        let changed = !output_of("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+        let commit = output_of("git", &["rev-parse", "--short=12", "HEAD"])
+            + if changed { " and uncommitted changes" } else { "" };
         let rows = vec![
             ("processor", format!("{}, {cores} cores", field(&read("/proc/cpuinfo"), "model name"))),
             ("memory", field(&read("/proc/meminfo"), "MemTotal")),
             ("system", format!("{}, Linux {}", system(), read("/proc/sys/kernel/osrelease").trim())),
-            ("load before", format!("{load} (average of the last minute)")),
-            ("Tidings", format!("commit {commit}, {}", said("rustc", &["--version"]))),
+            ("load before the run", format!("{load} (average of the last minute)")),
+            ("Tidings", format!("commit {commit}, {}", output_of("rustc", &["--version"]))),
         ];
         Self { rows, load, cores }
     }
 
-    /// All of it with the versions of what Tidings is measured beside, a line each.
-    pub(crate) fn rows(&self, programs: &Programs) -> Vec<(&'static str, String)> {
+    /// Returns all properties, and the versions of the alternatives.
+    pub(crate) fn rows(&self, programs: &PeerPrograms) -> Vec<(&'static str, String)> {
         let version = |path: &Option<std::path::PathBuf>| match path {
             Some(path) => first_line(path, &["--version"]),
-            None => "not to be had here: left out".to_owned(),
+            None => "not available: skipped".to_owned(),
         };
         let packages = fs::read_to_string(root().join("tests/naive/requirements.txt")).unwrap_or_default();
         let python = match &programs.python {
@@ -58,8 +57,8 @@ impl Machine {
             None => version(&None),
         };
         let mut rows = self.rows.clone();
-        rows.push(("Postgres", said("psql", &["--version"])));
-        rows.push(("Redis", said("redis-server", &["--version"])));
+        rows.push(("Postgres", output_of("psql", &["--version"])));
+        rows.push(("Redis", output_of("redis-server", &["--version"])));
         rows.push(("etcd", version(&programs.etcd)));
         rows.push(("nats-server", version(&programs.nats)));
         rows.push(("naive Python", python));
@@ -73,7 +72,8 @@ fn system() -> String {
     name.map_or("unknown".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+/// Returns the first line that a program prints.
+fn output_of(program: &str, arguments: &[&str]) -> String {
     first_line(Path::new(program), arguments)
 }
 
@@ -83,23 +83,23 @@ fn first_line(program: &Path, arguments: &[&str]) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// How many tasks wanted to run, on the average of the last minute.
-fn load() -> f64 {
+/// Returns the load average of the last minute; 0 if it is unknown.
+fn load_average() -> f64 {
     read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
-/// Whether a machine of so many cores does little else.
+/// Returns true if the machine does little else: a load of at most half its cores.
 #[expect(clippy::cast_precision_loss, reason = "few cores")]
-pub(crate) fn is_quiet(load: f64, cores: usize) -> bool {
+pub(crate) fn is_idle(load: f64, cores: usize) -> bool {
     load <= 0.5 * cores as f64
 }
 
-/// Waits until the machine does little else, as after the build of what is to be measured; not for ever.
-pub(crate) async fn rests() {
+/// Waits until the machine is idle, e.g. after the build, at most [`IDLE_WAIT_MAX`].
+pub(crate) async fn wait_until_idle() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let deadline = Instant::now() + REST;
-    while !is_quiet(load(), cores) && Instant::now() < deadline {
-        eprint!("\rthe machine is busy ({:.1}), waiting ...", load());
+    let deadline = Instant::now() + IDLE_WAIT_MAX;
+    while !is_idle(load_average(), cores) && Instant::now() < deadline {
+        eprint!("\rthe machine is busy (load {:.1}), waiting ...", load_average());
         sleep(Duration::from_secs(1)).await;
     }
     eprintln!();

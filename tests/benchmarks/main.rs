@@ -1,94 +1,68 @@
-//! Measures Tidings beside what a user would pick instead, in one go on one machine, and writes BENCHMARKS.md: `make bench`.
+//! Measures Tidings beside its alternatives on one machine, and writes BENCHMARKS.md: `make bench`.
 //!
-//! Everything is called by the load generator of `tidings bench`, in this process; what is called are processes of their own.
-//! `installation` starts Tidings on a Postgres that waits for its disk; `postgres`, `raw_redis`, `etcd`, `nats` and `naive`
-//! are what it is measured beside; `contests` says what is compared with what, `contest` compares in alternating rounds,
-//! `bars` says whether what was stated holds,
-//! `survey` measures every scenario of Tidings, `machine` says where, `report` writes it down.
+//! This process runs the load generator; everything it calls is a process of its own, so no service
+//! is compiled into it. `installation` starts Tidings on a Postgres that waits for its disk.
+//! `postgres`, `raw_redis`, `etcd`, `nats` and `naive` are the alternatives. `comparisons` lists
+//! the comparisons, `comparison` runs one in alternating rounds, and `round` is one of these;
+//! `plan` has their number and durations. `targets` compares figures with the performance targets,
+//! `scenarios` measures every scenario of `tidings bench`, `machine` describes the machine, and
+//! `report` writes the document.
 //!
-//! With `-- --quick` everything is called for a moment only, and what it writes is no benchmark.
+//! `-- --quick` calls everything only briefly, to check that it works; its figures are meaningless.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends if it can not go on")]
-#![expect(clippy::print_stderr, reason = "a benchmark says how far it is")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends if it cannot go on")]
+#![expect(clippy::print_stderr, reason = "a benchmark prints its progress")]
 
-mod bars;
-mod contest;
-mod contests;
+mod comparison;
+mod comparisons;
 mod etcd;
 mod installation;
 mod machine;
 mod naive;
 mod nats;
+mod plan;
 mod postgres;
 mod process;
 mod raw_redis;
 mod report;
-mod survey;
+mod round;
+mod scenarios;
+mod targets;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use mimalloc::MiMalloc;
 
 use self::installation::Installation;
 use self::machine::Machine;
-use self::process::Programs;
+use self::plan::{FULL, QUICK};
+use self::process::{PeerPrograms, root};
 
-/// As in the command, whose load generator this is.
+/// The allocator of the `tidings` command, so that `tidings bench` measures the same.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How long and how often everything is measured.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    quick: bool,
-    rounds: usize,
-    warm_up: Duration,
-    round: Duration,
-    /// How long an open loop is counted.
-    open: Duration,
-}
-
-const WHOLE: Plan = Plan {
-    quick: false,
-    rounds: 5,
-    warm_up: Duration::from_millis(500),
-    round: Duration::from_secs(2),
-    open: Duration::from_secs(4),
-};
-const QUICK: Plan = Plan {
-    quick: true,
-    rounds: 1,
-    warm_up: Duration::from_millis(50),
-    round: Duration::from_millis(200),
-    open: Duration::from_millis(200),
-};
-
 #[tokio::main]
 async fn main() {
-    let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { WHOLE };
+    let plan = if std::env::args().any(|argument| argument == "--quick") { QUICK } else { FULL };
+    let tidings = installation::command();
     if !plan.quick {
-        machine::rests().await;
+        machine::wait_until_idle().await;
     }
-    let machine = Machine::look();
+    let machine = Machine::inspect();
     let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("benchmarks");
-    let programs = Programs::find(&scratch.join("peers"));
-    let installation = Installation::start(&scratch.join("stack")).await;
+    let programs = PeerPrograms::find(&scratch.join("peers"));
+    let installation = Installation::start(tidings, &scratch.join("stack")).await;
 
-    let disk = postgres::flushes(&scratch, plan);
-    let standings = contests::run(plan, &installation, &programs, &scratch).await;
-    let seen = contests::seen(plan, &installation).await;
-    let survey = survey::run(plan, &installation).await;
+    let disk = postgres::flushes_per_second(&scratch, plan);
+    let comparisons = comparisons::run(plan, &installation, &programs, &scratch).await;
+    let update_visible = comparisons::update_visible(plan, &installation).await;
+    let scenarios = scenarios::run(plan, &installation).await;
     installation.stop().await;
 
-    let text = report::markdown(plan, &machine, &programs, disk, &standings, &seen, &survey);
+    let text = report::markdown(plan, &machine, &programs, disk, &comparisons, &update_visible, &scenarios);
     let path = if plan.quick { scratch.join("BENCHMARKS.md") } else { root().join("BENCHMARKS.md") };
     fs::write(&path, text).unwrap();
     eprintln!("written: {}", path.display());
-}
-
-/// The root of the workspace.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }

@@ -1,41 +1,40 @@
-//! The four patterns as they are usually written: `tests/naive`.
+//! The naive Python implementation of the four patterns, `tests/naive`.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tidings_client::Addresses;
 
 use crate::installation::Installation;
-use crate::process::{Process, Programs, free_port};
-use crate::root;
+use crate::process::{ChildProcess, PeerPrograms, free_port, root};
 
-/// The server in Python, which has the contracts of Tidings.
-pub(crate) struct Naive {
+/// The Python server, which implements the contracts of Tidings.
+pub(crate) struct NaiveServer {
     address: Addresses,
-    _process: Process,
+    _process: ChildProcess,
 }
 
-impl Naive {
-    /// Starts it on the servers that Tidings uses; nothing if its packages are not to be had.
-    pub(crate) async fn start(programs: &Programs, ours: &Installation) -> Option<Self> {
+impl NaiveServer {
+    /// Starts the server on the Postgres and Redis of Tidings; returns `None` if its packages are
+    /// not available.
+    pub(crate) async fn start(programs: &PeerPrograms, installation: &Installation) -> Option<Self> {
         let python = programs.python.as_ref()?;
         let port = free_port();
         let mut process = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("naive/server.py"))
+            .arg(root().join("tests/naive/server.py"))
             .arg("--proto")
             .arg(root().join("proto"))
-            .args(["--port", &port.to_string(), "--redis", &ours.redis()])
-            .args(["--postgres", &ours.database("naive").await])
-            .stdin(Stdio::piped()) // it ends with us
+            .args(["--port", &port.to_string(), "--redis", &installation.redis()])
+            .args(["--postgres", &installation.database("naive").await])
+            .stdin(Stdio::piped()) // the server ends with this process
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut ready = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        assert_eq!(ready.trim(), "ready", "tests/naive/server.py has not started");
+        assert_eq!(ready.trim(), "ready", "tests/naive/server.py did not start");
         let address = format!("127.0.0.1:{port}").parse().unwrap();
-        Some(Self { address, _process: Process(process) })
+        Some(Self { address, _process: ChildProcess(process) })
     }
 
     pub(crate) fn address(&self) -> &Addresses {

@@ -1,4 +1,4 @@
-//! Postgres and the disk by themselves, measured by the programs that come with Postgres.
+//! Postgres and the disk alone, measured by the tools of Postgres.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::{env, fs};
 
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
-use crate::Plan;
-use crate::contest::Round;
+use crate::plan::Plan;
+use crate::round::Round;
 
-/// As many connections as a service has.
+/// Connections of pgbench: as many as a service has by default.
 const CONNECTIONS: &str = "16";
 
 const TABLE: &str = "CREATE TABLE message (id bigserial PRIMARY KEY, conversation int NOT NULL, sender text NOT NULL, \
@@ -18,14 +18,14 @@ const TABLE: &str = "CREATE TABLE message (id bigserial PRIMARY KEY, conversatio
 const INSERT: &str = "\\set conversation random(1, 1000)\nINSERT INTO message (conversation, sender, body) \
                       VALUES (:conversation, 'ada', repeat('x', 100));\n";
 
-/// pgbench with one insert a transaction.
+/// pgbench with one insert per transaction.
 pub(crate) struct Pgbench {
     url: String,
     script: PathBuf,
 }
 
 impl Pgbench {
-    /// Makes its table in an empty database.
+    /// Creates the table in an empty database.
     pub(crate) async fn prepare(url: &str) -> Self {
         let mut connection = PgConnection::connect(url).await.unwrap();
         connection.execute(TABLE).await.unwrap();
@@ -34,44 +34,44 @@ impl Pgbench {
         Self { url: url.to_owned(), script }
     }
 
-    /// Runs for this long, at least a second.
+    /// Runs pgbench for this long, at least a second.
     pub(crate) fn round(&self, time: Duration) -> Round {
         let seconds = time.as_secs().max(1).to_string();
-        let output = Command::new(program("pgbench").expect("pgbench comes with Postgres"))
+        let output = Command::new(program("pgbench").expect("pgbench is installed with Postgres"))
             .args(["--no-vacuum", "--jobs", "2", "--client", CONNECTIONS, "--time", &seconds, "--file"])
             .arg(&self.script)
             .arg(&self.url)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-        let failed = said
+        let output_text = String::from_utf8_lossy(&output.stdout);
+        let rate = output_text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        let failed = output_text
             .lines()
             .find_map(|line| line.strip_prefix("number of failed transactions: ")?.split(' ').next()?.parse().ok());
         let failed = failed.filter(|failed| *failed > 0).map(|failed| ("transactions".to_owned(), failed));
-        let complaint = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         Round {
-            rate: rate.unwrap_or_else(|| panic!("pgbench: {complaint}")),
+            rate: rate.unwrap_or_else(|| panic!("pgbench failed: {errors}")),
             latency: None,
-            faults: failed.into_iter().collect(),
+            failures: failed.into_iter().collect(),
         }
     }
 }
 
-/// How often a second the disk under a directory can be made to keep 8 KiB (`fdatasync`), by `pg_test_fsync`: what one
-/// writer alone can commit at most.
-pub(crate) fn flushes(dir: &Path, plan: Plan) -> Option<f64> {
+/// Measures flushes of 8 KiB per second (`fdatasync`) to the disk of a directory, by
+/// `pg_test_fsync`: the upper limit for the commits of a single writer.
+pub(crate) fn flushes_per_second(dir: &Path, plan: Plan) -> Option<f64> {
     if plan.quick {
-        return None; // it takes a quarter of a minute
+        return None; // it takes 15 s
     }
     eprintln!("pg_test_fsync ...");
     let file = dir.join("pg_test_fsync.out");
     let output = Command::new(program("pg_test_fsync")?).args(["-s", "1", "-f"]).arg(file).output().ok()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    said.lines().find_map(|line| line.trim().strip_prefix("fdatasync")?.split_whitespace().next()?.parse().ok())
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    output_text.lines().find_map(|line| line.trim().strip_prefix("fdatasync")?.split_whitespace().next()?.parse().ok())
 }
 
-/// Where a program of Postgres is: in the path, or where Debian hides it.
+/// Returns the path of a program of Postgres, from PATH or from the directory that Debian uses.
 fn program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).map(|dir| dir.join(name));

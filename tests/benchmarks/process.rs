@@ -1,4 +1,4 @@
-//! The programs of others: where they are, and as child processes.
+//! The alternatives as programs and child processes.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -8,56 +8,61 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-/// What Tidings is measured beside, as far as it is to be had.
+/// Paths of the alternatives; `None` for one that is not available.
 #[derive(Debug)]
-pub(crate) struct Programs {
+pub(crate) struct PeerPrograms {
     pub(crate) etcd: Option<PathBuf>,
     pub(crate) nats: Option<PathBuf>,
-    /// A Python that has the packages of `tests/naive`.
+    /// A Python interpreter with the packages of `tests/naive`.
     pub(crate) python: Option<PathBuf>,
 }
 
-impl Programs {
-    /// Brings what is missing into `dir`, if it can be had.
+impl PeerPrograms {
+    /// Finds the programs; downloads missing ones into `dir` if possible.
     pub(crate) fn find(dir: &Path) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/peers.sh");
-        let _ = Command::new(script).arg(dir).status(); // it says itself what can not be had
-        let brought = |name: &str| {
-            let known = [dir.join("bin").join(name), name.into()];
-            known.into_iter().find(|path| runs(path, "--version"))
+        let script = root().join("tests/benchmarks/peers.sh");
+        let _ = Command::new(script).arg(dir).status(); // it reports what is not available
+        let find = |name: &str| {
+            let paths = [dir.join("bin").join(name), name.into()];
+            paths.into_iter().find(|path| prints_version(path))
         };
         let python = dir.join("python/bin/python");
-        let complete = dir.join("python/requirements.txt").exists();
-        Self { etcd: brought("etcd"), nats: brought("nats-server"), python: complete.then_some(python) }
+        let installed = dir.join("python/requirements.txt").exists();
+        Self { etcd: find("etcd"), nats: find("nats-server"), python: installed.then_some(python) }
     }
 }
 
-fn runs(program: &Path, argument: &str) -> bool {
-    Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+fn prints_version(program: &Path) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 /// A child process. Killed when dropped.
 #[derive(Debug)]
-pub(crate) struct Process(pub(crate) Child);
+pub(crate) struct ChildProcess(pub(crate) Child);
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A port of loopback on which nobody listens.
+/// Returns an unused port of the loopback interface.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits until somebody listens.
-pub(crate) async fn listens(port: u16) {
+/// Waits until a server listens on the port; panics after a minute.
+pub(crate) async fn wait_for_port(port: u16) {
     const PATIENCE: Duration = Duration::from_mins(1);
     let begin = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        assert!(begin.elapsed() < PATIENCE, "nobody listens on port {port}");
+        assert!(begin.elapsed() < PATIENCE, "no server listens on port {port}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Returns the root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }

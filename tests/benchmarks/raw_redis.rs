@@ -1,23 +1,24 @@
-//! The same things with nothing but Redis, on connections as Tidings' services have them.
+//! The same operations by Redis alone, over multiplexed connections like those of the services.
 
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands as _, Client, RedisError, Script};
-use tidings::load::{Call, Fanout, Fault, Turn};
+use tidings_load::{BenchCall, CallFailure, CallSlot, Fanout};
 
-use crate::contests::{CALLERS, SUBSCRIBERS};
+use crate::plan::{CALLERS, SUBSCRIBERS};
 
-/// Connections that the callers share, as those of the load generator.
+/// Connections shared by the callers: as many as the load generator has to a service.
 const CONNECTIONS: usize = 4;
-/// As many bytes as a message, and as a user, has in Tidings' Redis.
-const MESSAGE: usize = 150;
-const USER: usize = 180;
+/// Size in bytes of a message in the Redis of Tidings.
+const MESSAGE_SIZE: usize = 150;
+/// Size in bytes of a user in the Redis of Tidings.
+const USER_SIZE: usize = 180;
 
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// Redis alone.
+/// The Redis of the installation.
 pub(crate) struct RawRedis(Client);
 
 impl RawRedis {
@@ -29,8 +30,8 @@ impl RawRedis {
         self.0.get_multiplexed_async_connection().await.unwrap()
     }
 
-    /// A call on one of the connections.
-    fn calls<F>(&self, call: impl Fn(MultiplexedConnection, Turn) -> F + Send + Sync + 'static) -> Call
+    /// Returns a call over one of the shared connections.
+    fn call<F>(&self, call: impl Fn(MultiplexedConnection, CallSlot) -> F + Send + Sync + 'static) -> BenchCall
     where
         F: Future<Output = Result<(), RedisError>> + Send + 'static,
     {
@@ -41,63 +42,63 @@ impl RawRedis {
             tokio::runtime::Handle::current().block_on(connect)
         });
         let connections = connections.unwrap();
-        Arc::new(move |turn| {
-            let call = call(connections[turn.caller % CONNECTIONS].clone(), turn);
-            Box::pin(async move { call.await.map(|()| 1).map_err(fault) })
+        Arc::new(move |slot| {
+            let call = call(connections[slot.caller % CONNECTIONS].clone(), slot);
+            Box::pin(async move { call.await.map(|()| 1).map_err(failure) })
         })
     }
 
-    /// As many values as there are users.
-    async fn users(&self) {
+    /// Stores a value for each of 1,000 users.
+    async fn store_users(&self) {
         let mut connection = self.connection().await;
         for number in 0..1000 {
-            let () = connection.set(format!("raw:user:{number}"), vec![b'x'; USER]).await.unwrap();
+            let () = connection.set(format!("raw:user:{number}"), vec![b'x'; USER_SIZE]).await.unwrap();
         }
     }
 
-    /// Reads a hundred of a thousand values.
-    pub(crate) async fn get_many(&self) -> Call {
-        self.users().await;
-        self.calls(|mut connection, turn| async move {
+    /// Returns a call that reads 100 of 1,000 values.
+    pub(crate) async fn get_many(&self) -> BenchCall {
+        self.store_users().await;
+        self.call(|mut connection, slot| async move {
             let keys: Vec<_> =
-                (0..100).map(|place| format!("raw:user:{}", (turn.number * 100 + place) % 1000)).collect();
+                (0..100).map(|index| format!("raw:user:{}", (slot.number * 100 + index) % 1000)).collect();
             let values: Vec<Vec<u8>> = connection.mget(keys).await?;
             assert_eq!(values.len(), 100);
             Ok(())
         })
     }
 
-    /// Reads one of a thousand values.
-    pub(crate) async fn get(&self) -> Call {
-        self.users().await;
-        self.calls(|mut connection, turn| async move {
-            let value: Vec<u8> = connection.get(format!("raw:user:{}", turn.number % 1000)).await?;
-            assert_eq!(value.len(), USER);
+    /// Returns a call that reads one of 1,000 values.
+    pub(crate) async fn get(&self) -> BenchCall {
+        self.store_users().await;
+        self.call(|mut connection, slot| async move {
+            let value: Vec<u8> = connection.get(format!("raw:user:{}", slot.number % 1000)).await?;
+            assert_eq!(value.len(), USER_SIZE);
             Ok(())
         })
     }
 
-    /// Reads the newest hundred of a list.
-    pub(crate) async fn page(&self) -> Call {
+    /// Returns a call that reads the newest 100 messages of a list.
+    pub(crate) async fn page(&self) -> BenchCall {
         let mut connection = self.connection().await;
         for number in 0..20 {
-            let messages = vec![vec![b'x'; MESSAGE]; 400];
+            let messages = vec![vec![b'x'; MESSAGE_SIZE]; 400];
             let () = connection.rpush(format!("raw:tail:{number}"), messages).await.unwrap();
         }
-        self.calls(|mut connection, turn| async move {
-            let page: Vec<Vec<u8>> = connection.lrange(format!("raw:tail:{}", turn.number % 20), -100, -1).await?;
+        self.call(|mut connection, slot| async move {
+            let page: Vec<Vec<u8>> = connection.lrange(format!("raw:tail:{}", slot.number % 20), -100, -1).await?;
             assert_eq!(page.len(), 100);
             Ok(())
         })
     }
 
-    /// Takes a lock of the caller's own, and releases it.
-    pub(crate) fn lock(&self) -> Call {
+    /// Returns a call that acquires a lock of its caller and releases it.
+    pub(crate) fn lock(&self) -> BenchCall {
         let release = Arc::new(Script::new(RELEASE));
-        self.calls(move |mut connection, turn| {
+        self.call(move |mut connection, slot| {
             let release = Arc::clone(&release);
             async move {
-                let (key, owner) = (format!("raw:lock:{}", turn.caller), turn.number);
+                let (key, owner) = (format!("raw:lock:{}", slot.caller), slot.number);
                 let set = redis::cmd("SET").arg(&key).arg(owner).arg("NX").arg("PX").arg(10_000).to_owned();
                 let () = set.query_async(&mut connection).await?;
                 release.key(&key).arg(owner).invoke_async(&mut connection).await
@@ -105,35 +106,35 @@ impl RawRedis {
         })
     }
 
-    /// Publishes, until the last subscriber has it.
-    pub(crate) async fn fanout(&self) -> Call {
+    /// Returns a call that publishes a message and waits until every subscriber has it.
+    pub(crate) async fn fanout(&self) -> BenchCall {
         let fanout = Arc::new(Fanout::new(CALLERS, SUBSCRIBERS));
         for _ in 0..SUBSCRIBERS {
-            let mut listening = self.0.get_async_pubsub().await.unwrap();
-            listening.subscribe("raw:channel").await.unwrap();
+            let mut pubsub = self.0.get_async_pubsub().await.unwrap();
+            pubsub.subscribe("raw:channel").await.unwrap();
             let fanout = Arc::clone(&fanout);
             tokio::spawn(async move {
-                let mut messages = listening.into_on_message();
+                let mut messages = pubsub.into_on_message();
                 while let Some(message) = messages.next().await {
-                    fanout.got(message.get_payload_bytes());
+                    fanout.received(message.get_payload_bytes());
                 }
             });
         }
         let connection = self.connection().await;
-        Arc::new(move |turn| {
+        Arc::new(move |slot| {
             let (fanout, mut connection) = (Arc::clone(&fanout), connection.clone());
             Box::pin(async move {
                 let publish = |data: Vec<u8>| async move {
                     let published: Result<(), _> = connection.publish("raw:channel", data).await;
-                    published.map_err(fault)
+                    published.map_err(failure)
                 };
-                fanout.deliver(turn, vec![b'x'; 100], publish).await.map(|_| 1)
+                fanout.deliver(slot, vec![b'x'; 100], publish).await.map(|_| 1)
             })
         })
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what map_err gives")]
-fn fault(error: RedisError) -> Fault {
-    Fault::answer(error.to_string())
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
+fn failure(error: RedisError) -> CallFailure {
+    CallFailure::unexpected(error.to_string())
 }

@@ -1,4 +1,4 @@
-//! `docs/configuration.md`: every setting of the services, from the command itself.
+//! `docs/configuration.md`: every setting of the services, from the command-line grammar.
 
 use std::iter;
 
@@ -9,33 +9,35 @@ use crate::{assert_up_to_date, table};
 const INTRODUCTION: &str = "\
 # Configuration
 
-Every setting of a service is a flag of `tidings serve SERVICE` (and of the program `tidings-SERVICE serve`, which is the same) and an
-environment variable; a flag wins over its variable. There is no configuration file. Written from the flags by `make docs`;
-`tidings serve SERVICE --help` says the same.
+Every setting of a service is a flag of `tidings serve SERVICE` (and of the equivalent program
+`tidings-SERVICE serve`) and an environment variable. A flag overrides its variable. There is no
+configuration file. `tidings serve SERVICE --help` prints the same. Generated from the flags by
+`make docs`.
 
-- **Durations** are text: `800ms`, `5s`, `24h`. Where nothing is said of zero, they are more than nothing.
-- **Switches**, without a value here, are variables of the value `true` or `false`.
-- **Secrets**, marked so, are never shown: not in a message, not in a log, not in `--help`. Instead of the variable there may be one of
-  the same name with `_FILE` behind it: the path of a file that holds the value.
-- **What is wrong ends the process** with 2 before it has opened a port. All wrong values are told at once, a line each:
-  `--drain (TIDINGS_DRAIN): '5x': expected a duration like 800ms or 5s`. Files, and what only several settings together can be
-  wrong about, are looked at when these are right.
-- **The log** is set by a variable alone, for all verbs: `TIDINGS_LOG`, by default `info`, takes filters like
-  `debug,tidings_server=trace`. Of one kind, at most a hundred lines of `info` and above are written in a second; the others
-  are counted in `tidings_log_lines_left_out_total`.
+- **Durations** are text: `800ms`, `5s`, `24h`. They are greater than zero unless the table says
+  otherwise.
+- **Switches** have no value in the table; their variables are `true` or `false`.
+- **Secrets** are marked. They never appear in messages, logs or `--help`. A variable with the
+  suffix `_FILE` gives the path of a file that holds the value instead.
+- **Invalid settings** end the process with exit code 2 before it opens a port. All invalid values
+  are reported at once, one per line: `--drain (TIDINGS_DRAIN): '5x': expected a duration like 800ms
+  or 5s`. Files and combinations of settings are checked only if all single values are valid.
+- **The log** has a variable only, for all verbs: `TIDINGS_LOG`, default `info`, takes filters like
+  `debug,tidings_server=trace`. At most one hundred lines per second of one kind are written at
+  `info` and above; `tidings_log_lines_dropped_total` counts the rest.
 ";
 
-/// A setting, and which services have it.
-struct Setting {
+/// A setting and the services that have it, each with its defaults.
+struct DocumentedSetting {
     arg: Arg,
     services: Vec<(String, Vec<String>)>,
 }
 
-/// The settings of all services, in groups as `--help` shows them, in the order in which they come first.
-fn settings() -> (Vec<String>, Vec<(String, Vec<Setting>)>) {
+/// Returns the names of all services, and their settings grouped as in `--help`.
+fn settings() -> (Vec<String>, Vec<(String, Vec<DocumentedSetting>)>) {
     let grammar = tidings::grammar();
     let services: Vec<_> = grammar.find_subcommand("serve").unwrap().get_subcommands().cloned().collect();
-    let mut groups: Vec<(String, Vec<Setting>)> = Vec::new();
+    let mut groups: Vec<(String, Vec<DocumentedSetting>)> = Vec::new();
     for service in &services {
         for arg in service.get_arguments().filter(|arg| arg.get_env().is_some()) {
             let heading = arg.get_help_heading().unwrap_or("Service").to_owned();
@@ -45,7 +47,7 @@ fn settings() -> (Vec<String>, Vec<(String, Vec<Setting>)>) {
             });
             let group = &mut groups[at].1;
             let at = group.iter().position(|setting| setting.arg.get_long() == arg.get_long()).unwrap_or_else(|| {
-                group.push(Setting { arg: arg.clone(), services: Vec::new() });
+                group.push(DocumentedSetting { arg: arg.clone(), services: Vec::new() });
                 group.len() - 1
             });
             let defaults = arg.get_default_values().iter().map(|value| value.to_string_lossy().into_owned()).collect();
@@ -55,8 +57,8 @@ fn settings() -> (Vec<String>, Vec<(String, Vec<Setting>)>) {
     (services.iter().map(|service| service.get_name().to_owned()).collect(), groups)
 }
 
-/// `--drain DURATION`, `TIDINGS_DRAIN`, `20s`, what it means, who has it.
-fn row(setting: &Setting, services: &[String]) -> [String; 5] {
+/// Returns a table row, e.g. `--drain DURATION`, `TIDINGS_DRAIN`, `20s`, meaning, services.
+fn row(setting: &DocumentedSetting, services: &[String]) -> [String; 5] {
     let arg = &setting.arg;
     let takes = arg.get_action().takes_values();
     let value =
@@ -65,12 +67,12 @@ fn row(setting: &Setting, services: &[String]) -> [String; 5] {
     let variable = arg.get_env().unwrap().to_str().unwrap();
     let secret = if arg.is_hide_env_values_set() { ", a secret" } else { "" };
     let names: Vec<_> = setting.services.iter().map(|(name, _)| name.clone()).collect();
-    let who = if names == services { "all".to_owned() } else { names.join(", ") };
-    [flag, format!("`{variable}`{secret}"), default(setting), meaning(arg), who]
+    let having = if names == services { "all".to_owned() } else { names.join(", ") };
+    [flag, format!("`{variable}`{secret}"), default(setting), meaning(arg), having]
 }
 
-/// What holds if nothing is said: the same for all services, or of each.
-fn default(setting: &Setting) -> String {
+/// Returns the default value: one for all services, or one per service.
+fn default(setting: &DocumentedSetting) -> String {
     let code = |values: &[String]| format!("`{}`", values.join(" "));
     let (_, first) = &setting.services[0];
     if !setting.arg.get_action().takes_values() {
@@ -105,7 +107,7 @@ fn docs_configuration_md_is_up_to_date() {
 }
 
 #[test]
-fn every_setting_of_a_service_is_a_flag_and_a_variable_with_a_meaning() {
+fn every_setting_has_a_flag_a_variable_and_a_meaning() {
     let grammar = tidings::grammar();
     for service in grammar.find_subcommand("serve").unwrap().get_subcommands() {
         for arg in service.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version")) {

@@ -1,4 +1,4 @@
-//! `docs/errors.md`: every reason for which a call fails, with its meaning and its cure, from the comments of the contracts.
+//! `docs/errors.md`: every error reason with meaning and cure, from the comments of the contracts.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -14,27 +14,33 @@ use crate::{assert_up_to_date, table};
 const INTRODUCTION: &str = "\
 # Errors
 
-Every answer that is not OK carries, in the details of its status, a `google.rpc.ErrorInfo` and a `google.rpc.RequestInfo`.
+Every status other than OK carries a `google.rpc.ErrorInfo` and a `google.rpc.RequestInfo` in its
+details.
 
-- `ErrorInfo.reason` is one of the names below, `ErrorInfo.domain` says whose list it is of. What means the same has the same name
-  and the same code everywhere. Programs act on the reason; `ErrorInfo.metadata` has the values that they need.
-- `RequestInfo.request_id` is what the log of the service has the call under, and the header `x-request-id`, too. Whoever sends a
-  well-formed `x-request-id` with the call finds it here.
-- What there is besides goes with the code: `BadRequest` names every malformed field, `RetryInfo` says when to try again,
-  `ResourceInfo`, `PreconditionFailure` and `QuotaFailure` say what is absent or taken, in the wrong state, or used up.
-- The message is for people and may change. It never holds what a database or a driver said: that is in the log.
+- `ErrorInfo.reason` is one of the names below; `ErrorInfo.domain` names its list. A reason has the
+  same meaning and the same code in every list. Programs act on the reason; `ErrorInfo.metadata`
+  holds the values that they need.
+- `RequestInfo.request_id` identifies the call in the log of the service. It is also the response
+  header `x-request-id`. A caller that sends a well-formed `x-request-id` gets it back.
+- Other details depend on the code. `BadRequest` lists every malformed field, `RetryInfo` holds the
+  time to wait before a retry. `ResourceInfo`, `PreconditionFailure` and `QuotaFailure` name the
+  resource that is absent or taken, in the wrong state, or exhausted.
+- The message is for people and may change. It never contains the words of a database or driver;
+  those are in the log.
 
-What a method promises of its errors, and what of it is safe to repeat, stands at the method in [the contracts](../proto/tidings) and
-in [methods](methods.md). An item of a batch fails alone, with the same reasons.
+The errors of each method, and the conditions for a safe retry, are in [the
+contracts](../proto/tidings) and in [methods](methods.md). An item of a batch fails on its own, with
+the same reasons.
 
-The domain `server.tidings` is that of calls to health, reflection and services that are not known here: what has the same name as
-below means the same, and `NOT_FOUND` says that there is no such entry or symbol. Written from the contracts by `make docs`.
+The domain `server.tidings` belongs to health, reflection and unknown services. Its reasons have the
+meanings below; `NOT_FOUND` means that there is no such entry or symbol. Generated from the
+contracts by `make docs`.
 ";
 
 /// The services in the order of their ports.
 const SERVICES: [&str; 4] = ["user", "history", "lock", "broadcast"];
 
-/// A reason as its contract describes it.
+/// An error reason as its contract describes it.
 struct Described {
     reason: String,
     code: String,
@@ -42,17 +48,17 @@ struct Described {
     cure: String,
 }
 
-/// What the comments of a service's `ErrorReason` say.
+/// Returns the reasons of a service, from the comments of its `ErrorReason`.
 fn reasons(service: &str) -> Vec<Described> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     let name = format!("tidings/{service}/v1/error_reason.proto");
     let set = protox::compile([&name], [root]).unwrap();
     let file = set.file.into_iter().find(|file| file.name() == name).unwrap();
     let values = file.enum_type[0].value.iter().enumerate().skip(1); // 0 is never sent
-    values.map(|(place, value)| described(value.name(), &comment(&file, place))).collect()
+    values.map(|(index, value)| described(value.name(), &comment(&file, index))).collect()
 }
 
-/// The comment above a value of the only enum of a file, in one line.
+/// Returns the comment above a value of the only enum of a file, in one line.
 fn comment(file: &FileDescriptorProto, value: usize) -> String {
     let path = [5, 0, 2, i32::try_from(value).unwrap()]; // enum_type[0].value[value]
     let mut locations = file.source_code_info.iter().flat_map(|info| &info.location);
@@ -60,11 +66,11 @@ fn comment(file: &FileDescriptorProto, value: usize) -> String {
     comment.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `CODE: meaning. Cure.`
+/// Parses `CODE: meaning. Cure.`.
 fn described(name: &str, comment: &str) -> Described {
     let (code, text) = comment.split_once(": ").unwrap_or_else(|| panic!("{name}: expected `CODE: ...`"));
     let (meaning, cure) =
-        text.split_once(". ").unwrap_or_else(|| panic!("{name}: says what it means or what to do, not both"));
+        text.split_once(". ").unwrap_or_else(|| panic!("{name}: expected a meaning and a cure, two sentences"));
     let meaning = meaning[..1].to_uppercase() + &meaning[1..] + ".";
     let reason = name.strip_prefix("ERROR_REASON_").unwrap().to_owned();
     Described { reason, code: code.to_owned(), meaning, cure: cure.to_owned() }
@@ -95,10 +101,10 @@ fn a_reason_has_the_same_code_in_every_contract() {
 }
 
 #[test]
-fn every_contract_has_the_reasons_that_the_server_itself_gives() {
+fn every_contract_has_the_reasons_of_the_server_crate() {
     for service in SERVICES {
         let described: BTreeMap<_, _> = reasons(service).into_iter().map(|it| (it.reason, it.code)).collect();
-        // Only what waits or streams has to be told that the instance is about to end: all else is waited for.
+        // Only waiting calls and streams end with DRAINING: the server waits for all other calls.
         let lasts = |method: &&Method| method.service() == service && !matches!(method.work, Work::Brief(_));
         let lasting = METHODS.iter().any(|method| lasts(&method));
         for reason in Reason::ALL.into_iter().filter(|reason| lasting || *reason != Reason::Draining) {
@@ -107,7 +113,7 @@ fn every_contract_has_the_reasons_that_the_server_itself_gives() {
     }
 }
 
-/// A code as contracts write it: `NotFound` is NOT_FOUND.
+/// Returns a code as the contracts write it: NOT_FOUND for `NotFound`.
 fn name(code: Code) -> String {
     let words = format!("{code:?}");
     let letters = words.char_indices().flat_map(|(at, letter)| {

@@ -1,7 +1,6 @@
-//! The documents that are written from the code, so that they are never wrong: `make docs` writes them, and each test here
-//! says that one is as it would be written now.
+//! Generated documents: `make docs` writes them, and each test here fails if one is out of date.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
 mod configuration;
@@ -14,22 +13,25 @@ mod service_config;
 use std::path::Path;
 use std::{env, fs};
 
-/// Set to `1`, a test writes its document instead of comparing it.
+/// Name of the variable that makes each test write its document before it compares, if `1`.
 const WRITE: &str = "TIDINGS_WRITE_DOCS";
 
-/// Compares a document, named from the root of the repository, with what it should say.
+/// Compares a document, named relative to the root of the repository, with its expected text.
 fn assert_up_to_date(document: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(document);
     if env::var_os(WRITE).is_some_and(|value| value == "1") {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
+        // Renamed into place: other tests read the document meanwhile.
+        let temporary = path.with_extension("tmp");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(&temporary, &path).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
     let differs = || found.lines().zip(text.lines()).find(|(found, wanted)| found != wanted);
     assert!(found == text, "{document} is not up to date, run `make docs`; first difference: {:?}", differs());
 }
 
-/// A table in Markdown. Text that holds a bar can not stand in a cell as it is.
+/// Renders a Markdown table. Escapes bars in cells.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|{}\n", "---|".repeat(N));
@@ -38,7 +40,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
 }
 
 #[test]
-fn a_bar_in_a_cell_ends_no_cell() {
+fn a_bar_within_a_cell_is_escaped() {
     let text = table(["a", "b"], [["1|2".to_owned(), "3".to_owned()]]);
 
     assert_eq!(text, "| a | b |\n|---|---|\n| 1\\|2 | 3 |\n");

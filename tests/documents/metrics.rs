@@ -1,4 +1,4 @@
-//! `docs/metrics.md`: every metric, from what the four services tell right after their start; and whether Prometheus likes it.
+//! `docs/metrics.md`: every metric, from a scrape of the four services right after their start.
 
 mod services;
 
@@ -12,20 +12,23 @@ use services::{SERVICES, expositions};
 const INTRODUCTION: &str = "\
 # Metrics
 
-Every service tells its numbers at `/metrics` of its admin address (`--admin-listen`), in Prometheus' text format. Names, types and
-labels are promises: who renames one breaks somebody's alert. All of them are there from the start, also those of codes and outcomes
-that never were, so that a rate can be told from the first one on.
+Every service exposes its metrics at `/metrics` of its admin address (`--admin-listen`) in
+Prometheus' text format. Names, types and labels are stable: a renamed metric breaks alerts. Every
+series exists from the start, with value 0 for codes and outcomes that have not occurred, so
+`rate()` sees the first event.
 
-No label has values of callers: ids, names of channels and locks are never among them, and methods that nobody knows are `_other`.
+No label holds data of callers such as ids or names of channels and locks. Unknown methods are
+counted as `_other`.
 
-Times are histograms in seconds; `grpc_code` is written as the gRPC ecosystem does (`OK`, `NotFound`, `DeadlineExceeded`).
-Numbers of the process come from `/proc`, and are there on Linux. Written from the services by `make docs`.
+Durations are histograms in seconds. `grpc_code` uses the spelling of the gRPC ecosystem (`OK`,
+`NotFound`, `DeadlineExceeded`). Process metrics come from `/proc` and exist on Linux only.
+Generated from the services by `make docs`.
 ";
 
-/// Labels whose values are many, or no promise.
+/// Labels whose values are not listed: too many, or not stable.
 const OPEN_LABELS: [&str; 6] = ["grpc_code", "grpc_method", "grpc_service", "service", "version", "le"];
 
-/// One metric, as one service tells it.
+/// One metric of one service.
 #[derive(Debug, Default)]
 struct Metric {
     kind: String,
@@ -33,7 +36,7 @@ struct Metric {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics of an exposition.
+/// Parses a scrape in the text exposition format.
 fn parse(exposition: &str) -> BTreeMap<String, Metric> {
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     for line in exposition.lines() {
@@ -57,7 +60,7 @@ fn parse(exposition: &str) -> BTreeMap<String, Metric> {
     metrics
 }
 
-/// A label with its values, if these are few and promised.
+/// Renders a label, with its values unless it is open.
 fn label((name, values): (&String, &BTreeSet<String>)) -> String {
     if OPEN_LABELS.contains(&name.as_str()) {
         return format!("`{name}`");
@@ -70,9 +73,9 @@ async fn docs_metrics_md_is_up_to_date() {
     let mut all: BTreeMap<String, (Metric, Vec<&str>)> = BTreeMap::new();
     for (service, exposition) in SERVICES.into_iter().zip(expositions().await) {
         for (name, metric) in parse(exposition) {
-            assert!(!metric.help.is_empty() && !metric.kind.is_empty(), "{name}: nobody says what it is");
+            assert!(!metric.help.is_empty() && !metric.kind.is_empty(), "{name} has no help text or type");
             let (known, services) = all.entry(name.clone()).or_default();
-            assert!(services.is_empty() || known.help == metric.help, "{name} means two things");
+            assert!(services.is_empty() || known.help == metric.help, "{name} has two different help texts");
             services.push(service);
             let mut labels = std::mem::take(&mut known.labels);
             for (label, values) in &metric.labels {
@@ -99,7 +102,7 @@ async fn docs_metrics_md_is_up_to_date() {
 }
 
 #[tokio::test]
-async fn every_code_of_every_method_is_there_from_the_start() {
+async fn every_code_of_every_method_has_a_series_from_the_start() {
     for (service, exposition) in SERVICES.into_iter().zip(expositions().await) {
         for method in tidings_proto::METHODS.iter().filter(|method| method.contract().contains(service)) {
             let name = format!(r#"grpc_service="{}",grpc_method="{}""#, method.contract(), method.short_name());
@@ -111,7 +114,7 @@ async fn every_code_of_every_method_is_there_from_the_start() {
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_wrong() {
+async fn promtool_accepts_every_scrape() {
     for (service, exposition) in SERVICES.into_iter().zip(expositions().await) {
         let promtool = Command::new("promtool")
             .args(["check", "metrics"])
@@ -122,15 +125,15 @@ async fn promtool_finds_nothing_wrong() {
         let mut promtool = match promtool {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 eprintln!(
-                    "promtool_finds_nothing_wrong: skipped, promtool is not there (Debian has it in `prometheus`)"
+                    "promtool_accepts_every_scrape: skipped, promtool is not installed (Debian package `prometheus`)"
                 );
                 return;
             }
             promtool => promtool.unwrap(),
         };
         promtool.stdin.take().unwrap().write_all(exposition.as_bytes()).unwrap();
-        let found = promtool.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&[found.stdout, found.stderr].concat()).into_owned();
-        assert!(found.status.success() && said.is_empty(), "{service}: {said}");
+        let ended = promtool.wait_with_output().unwrap();
+        let output = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+        assert!(ended.status.success() && output.is_empty(), "{service}: {output}");
     }
 }

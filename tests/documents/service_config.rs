@@ -1,4 +1,5 @@
-//! `deploy/service_config.json`: the same for gRPC clients of any language.
+//! `deploy/service_config.json`: timeouts and retries of each method for gRPC clients of any
+//! language.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,8 +10,8 @@ use tidings_proto::{METHODS, Method, Retry};
 
 use crate::assert_up_to_date;
 
-/// Four attempts at about 0, 100, 300 and 700 ms: a second in all, in which another instance is found. What takes longer to come
-/// back is for the caller to decide about.
+/// Four attempts at about 0, 100, 300 and 700 ms: enough to find another instance. Longer outages
+/// are the caller's decision.
 fn retry_policy() -> Value {
     json!({
         "maxAttempts": 4,
@@ -21,12 +22,12 @@ fn retry_policy() -> Value {
     })
 }
 
-/// One repeat for five calls that went well, as in the Rust client; fifty failures in a row and there are none.
+/// One retry per five successful calls, as in the Rust client; none after fifty failures in a row.
 fn retry_throttling() -> Value {
     json!({ "maxTokens": 100, "tokenRatio": 0.2 })
 }
 
-/// What the client does about a method; `None` if nothing, as with a stream, which only its reader can resume.
+/// Returns timeout and retry of a method; `None` for a stream, which only its reader can resume.
 fn policy(method: &Method) -> Option<(Duration, bool)> {
     Some((method.cap()?, method.retry == Retry::Safe))
 }
@@ -57,7 +58,7 @@ fn deploy_service_config_json_is_up_to_date() {
     assert_up_to_date("deploy/service_config.json", &service_config());
 }
 
-/// Calls nobody, with the service config from standard input, and prints what went wrong.
+/// A call to a closed port, with the service config from standard input; prints the error.
 const CALL: &str = r#"
 import grpc, sys
 channel = grpc.insecure_channel("ipv4:127.0.0.1:1", options=[("grpc.service_config", sys.stdin.read())])
@@ -67,8 +68,8 @@ except grpc.RpcError as error:
     print(error.details())
 "#;
 
-/// What grpcio says to a call with this service config.
-fn grpcio_says(config: &str) -> String {
+/// Returns the error of a grpcio call with this service config.
+fn grpcio_error(config: &str) -> String {
     let mut python = Command::new("python3");
     let mut python = python.args(["-c", CALL]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     python.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
@@ -76,20 +77,20 @@ fn grpcio_says(config: &str) -> String {
 }
 
 #[test]
-fn grpcio_takes_the_service_config_and_refuses_a_malformed_one() {
+fn grpcio_accepts_the_config_and_refuses_a_malformed_one() {
     if !Command::new("python3")
         .args(["-c", "import grpc"])
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|ended| ended.success())
     {
-        eprintln!("grpcio_takes_the_service_config_and_refuses_a_malformed_one: skipped, python3 has no grpcio");
+        eprintln!("grpcio_accepts_the_config_and_refuses_a_malformed_one: skipped, python3 has no module grpcio");
         return;
     }
     let config = service_config();
     let malformed = config.replace("\"maxAttempts\": 4", "\"maxAttempts\": 1");
 
-    let (taken, refused) = (grpcio_says(&config), grpcio_says(&malformed));
+    let (taken, refused) = (grpcio_error(&config), grpcio_error(&malformed));
 
     assert!(taken.contains("Connection refused") && !taken.contains("service config"), "{taken}");
     assert!(refused.contains("service config") && refused.contains("maxAttempts"), "{refused}");

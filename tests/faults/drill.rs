@@ -1,212 +1,242 @@
-//! How a drill runs: measure what the services can do, offer half of it, let the fault happen in the middle, and account for
+//! The course of a drill: offer a load, inject the fault in the middle, and check the ledger of
 //! every call.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::join;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Call, Load, Numbered};
-use crate::report::{self, Line};
-use crate::stage::Stage;
-use crate::work::channels::{Channels, Ear};
-use crate::work::conversations::Conversations;
-use crate::work::locks::Locks;
-use crate::work::users::Users;
-use crate::work::{self, Work};
+use crate::installation::DrillInstallation;
+use crate::load::{CallOutcome, NumberedCalls, OpenLoop};
+use crate::report::{self, DrillResult};
+use crate::workload::channels::{ChannelWorkload, EventRecorder};
+use crate::workload::conversations::ConversationWorkload;
+use crate::workload::locks::LockWorkload;
+use crate::workload::users::UserWorkload;
+use crate::workload::{self, Workload};
 
-/// One drill at a time: they measure.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Held by the running drill: the promised times hold on a machine that does nothing else.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
-/// Callers of each service while it is measured what it can do.
+/// Calls per second and service in the short form: a small part of the capacity of any machine, so
+/// that the drill needs no measurement.
+const SHORT_LOAD: f64 = 50.0;
+/// Callers per service while the capacity is measured.
 const CALLERS: usize = 8;
-/// Of what the services can do, together, so much is offered.
-const HALF: f64 = 0.5;
-/// Of what is offered before the fault, so much has to be done: else the drill shows nothing.
-const REACHED: f64 = 0.9;
-/// Of the calls of a service that a fault must not reach, less than one in so many may be refused, for other reasons: the time-out for
-/// Redis is short, and the machine has other things to do.
-const UNRELATED: u64 = 100;
-/// What a loaded machine may add to a time within which things have to be as they were.
+/// Time in which the capacity is measured.
+const MEASURE_TIME: Duration = Duration::from_secs(2);
+/// Share of the capacity that is offered in the long form; the capacities of all services are
+/// measured together.
+const OFFERED_SHARE: f64 = 0.5;
+/// Share of the offered calls that must succeed before the fault: otherwise the drill has no
+/// baseline.
+const MIN_SUCCESS: f64 = 0.9;
+/// Of a service that the fault must not affect, at most one in this many calls may fail for other
+/// reasons: the timeout for Redis is short, and the machine is busy.
+const UNRELATED_FAILURES: u64 = 100;
+/// Allowance for a busy machine, added to each promised recovery time.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// How long a drill takes: seconds in `make test`, more in `make faults`.
+/// Durations of the phases of a drill: seconds in `make test`, more in `make faults`.
 #[derive(Clone, Copy)]
-pub(crate) struct Times {
-    /// For measuring what the services can do.
-    measure: Duration,
-    /// Before the fault.
+pub(crate) struct DrillTimes {
+    /// Load before the fault.
     before: Duration,
-    /// After it.
+    /// Load after the fault.
     after: Duration,
-    /// Whether it is the long form.
+    /// True in the long form.
     pub(crate) full: bool,
 }
 
-impl Times {
-    /// As `TIDINGS_FAULTS` says: `full`, or nothing.
+impl DrillTimes {
+    /// Returns the durations of the long form if `TIDINGS_FAULTS` is `full`, else of the short one.
     pub(crate) fn get() -> Self {
         let seconds = Duration::from_secs;
         if std::env::var("TIDINGS_FAULTS").is_ok_and(|form| form == "full") {
-            Self { measure: seconds(2), before: seconds(5), after: seconds(10), full: true }
+            Self { before: seconds(5), after: seconds(10), full: true }
         } else {
-            Self { measure: seconds(1) / 2, before: seconds(1), after: seconds(3), full: false }
+            Self { before: seconds(1), after: seconds(3), full: false }
         }
     }
 
-    /// A time of the long form, and that of the short one.
+    /// Returns `full` in the long form, else `short`.
     pub(crate) fn either<T>(self, full: T, short: T) -> T {
         if self.full { full } else { short }
     }
 }
 
-/// What a drill must show.
+/// A drill and its pass criteria.
 pub(crate) struct Drill {
     pub(crate) name: &'static str,
-    /// How long callers go on repeating a call; with it none may fail.
-    pub(crate) patience: Option<Duration>,
-    /// Within this long after the fault no call of a service is refused any more; nothing for services that the fault must not
-    /// reach at all.
+    /// Time in which callers retry a call; if set, no call may fail.
+    pub(crate) retry_for: Option<Duration>,
+    /// Per service, the longest time after the fault in which its calls may fail; `None` if the
+    /// fault must not affect the service at all.
     pub(crate) recovery: [(&'static str, Option<Duration>); 4],
-    /// What listeners do to what they hear.
-    pub(crate) ear: Ear,
-    /// The service that has a bug on purpose, if one has.
-    pub(crate) bug: Option<&'static str>,
+    /// The function by which subscribers record the events they receive.
+    pub(crate) recorder: EventRecorder,
+    /// The service that has a seeded bug, if one has.
+    pub(crate) seeded_bug: Option<&'static str>,
 }
 
-/// Runs something while no other drill runs.
-pub(crate) fn alone<T>(something: impl Future<Output = T>) -> T {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    Runtime::new().unwrap().block_on(something)
+/// Runs a drill while no other drill runs.
+pub(crate) fn run_exclusively<T>(drill: impl Future<Output = T>) -> T {
+    let _exclusive = EXCLUSIVE.lock();
+    Runtime::new().unwrap().block_on(drill)
 }
 
 impl Drill {
-    /// A drill whose callers hear every refusal.
+    /// Creates a drill whose callers do not retry.
     pub(crate) fn new(name: &'static str, recovery: [(&'static str, Option<Duration>); 4]) -> Self {
-        Self { name, patience: None, recovery, ear: Vec::push, bug: None }
+        Self { name, retry_for: None, recovery, recorder: Vec::push, seeded_bug: None }
     }
 
-    /// Runs it.
+    /// Runs the drill.
     ///
     /// # Panics
-    /// If anything is not as it must be.
-    pub(crate) fn run(self, fault: impl AsyncFnOnce(&mut Stage, Times)) {
-        let wrong = self.lines(fault).iter().flat_map(Line::wrong).collect::<Vec<_>>();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    /// If a promise is violated.
+    pub(crate) fn run(self, fault: impl AsyncFnOnce(&mut DrillInstallation, DrillTimes)) {
+        let violations = self.results(fault).iter().flat_map(DrillResult::violations).collect::<Vec<_>>();
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
 
-    /// Runs it and returns what it showed, a line for each service, or for the one that has a bug. It is in the report, too.
-    pub(crate) fn lines(self, fault: impl AsyncFnOnce(&mut Stage, Times)) -> Vec<Line> {
-        let mut lines = alone(self.play(fault));
-        if let Some(bug) = self.bug {
-            lines.retain(|line| line.service == bug);
+    /// Runs the drill and adds its results to the report. Returns one result per service, or only
+    /// that of the service with the seeded bug.
+    pub(crate) fn results(self, fault: impl AsyncFnOnce(&mut DrillInstallation, DrillTimes)) -> Vec<DrillResult> {
+        let times = DrillTimes::get();
+        let mut results = run_exclusively(self.measure(fault, times));
+        if let Some(service) = self.seeded_bug {
+            results.retain(|result| result.service == service);
         }
-        report::add(&lines);
-        lines
+        report::add(&results);
+        results
     }
 
-    async fn play(&self, fault: impl AsyncFnOnce(&mut Stage, Times)) -> Vec<Line> {
-        let times = Times::get();
-        let mut stage = Stage::open().await;
-        let caller = |instances: &[_]| match self.patience {
-            None => work::once(instances),
-            Some(patience) => work::caller(instances, patience),
+    async fn measure(
+        &self,
+        fault: impl AsyncFnOnce(&mut DrillInstallation, DrillTimes),
+        times: DrillTimes,
+    ) -> Vec<DrillResult> {
+        let mut installation = DrillInstallation::start().await;
+        let caller = |instances: &[_]| match self.retry_for {
+            None => workload::caller_without_retries(instances),
+            Some(retry_for) => workload::caller_with_retries(instances, retry_for),
         };
-        let truth = stage.stack.postgres().url(stage.history[0].database());
-        let users = Numbered::new(Users::new(caller(&stage.user), &stage.user).await);
-        let conversations = Numbered::new(Conversations::new(caller(&stage.history), &stage.history, truth).await);
-        let locks = Numbered::new(Locks::new(caller(&stage.lock)));
-        let channels = Numbered::new(Channels::new(caller(&stage.broadcast), &stage.broadcast, self.ear).await);
-        let (users, conversations, locks, channels) =
-            (Arc::new(users), Arc::new(conversations), Arc::new(locks), Arc::new(channels));
+        let database = installation.stack.postgres().url(installation.history[0].database());
+        let users = UserWorkload::new(caller(&installation.user), &installation.user).await;
+        let conversations =
+            ConversationWorkload::new(caller(&installation.history), &installation.history, database).await;
+        let locks = LockWorkload::new(caller(&installation.lock));
+        let channels =
+            ChannelWorkload::new(caller(&installation.broadcast), &installation.broadcast, self.recorder).await;
+        let (users, conversations) = (Arc::new(NumberedCalls::new(users)), Arc::new(NumberedCalls::new(conversations)));
+        let (locks, channels) = (Arc::new(NumberedCalls::new(locks)), Arc::new(NumberedCalls::new(channels)));
 
-        let measured = join!(
-            users.capacity(CALLERS, times.measure),
-            conversations.capacity(CALLERS, times.measure),
-            locks.capacity(CALLERS, times.measure),
-            channels.capacity(CALLERS, times.measure),
-        );
-        let capacity: [f64; 4] = measured.into();
+        let offered: [f64; 4] = if times.full {
+            let capacities: [f64; 4] = join!(
+                users.capacity(CALLERS, MEASURE_TIME),
+                conversations.capacity(CALLERS, MEASURE_TIME),
+                locks.capacity(CALLERS, MEASURE_TIME),
+                channels.capacity(CALLERS, MEASURE_TIME),
+            )
+            .into();
+            capacities.map(|capacity| capacity * OFFERED_SHARE)
+        } else {
+            [SHORT_LOAD; 4]
+        };
         let loads = (
-            Load::start(&users, capacity[0] * HALF),
-            Load::start(&conversations, capacity[1] * HALF),
-            Load::start(&locks, capacity[2] * HALF),
-            Load::start(&channels, capacity[3] * HALF),
+            OpenLoop::start(&users, offered[0]),
+            OpenLoop::start(&conversations, offered[1]),
+            OpenLoop::start(&locks, offered[2]),
+            OpenLoop::start(&channels, offered[3]),
         );
-        let begun = Instant::now();
+        let begin = Instant::now();
         sleep(times.before).await;
-        let struck = Instant::now();
-        fault(&mut stage, times).await;
-        let healed = Instant::now();
+        let fault_begin = Instant::now();
+        fault(&mut installation, times).await;
+        let fault_end = Instant::now();
         sleep(times.after).await;
-        let phases = Phases { begun, struck, healed, ended: Instant::now() };
-        let calls = join!(loads.0.end(), loads.1.end(), loads.2.end(), loads.3.end());
-        let lines = vec![
-            self.line(&*users, capacity[0], phases, &calls.0).await,
-            self.line(&*conversations, capacity[1], phases, &calls.1).await,
-            self.line(&*locks, capacity[2], phases, &calls.2).await,
-            self.line(&*channels, capacity[3], phases, &calls.3).await,
+        let phases = PhaseTimes { begin, fault_begin, fault_end, end: Instant::now() };
+        let calls = join!(loads.0.stop(), loads.1.stop(), loads.2.stop(), loads.3.stop());
+        let results = vec![
+            self.check(&*users, offered[0], phases, &calls.0).await,
+            self.check(&*conversations, offered[1], phases, &calls.1).await,
+            self.check(&*locks, offered[2], phases, &calls.2).await,
+            self.check(&*channels, offered[3], phases, &calls.3).await,
         ];
-        stage.close().await;
-        lines
+        installation.stop().await;
+        results
     }
 
-    async fn line<W: Work>(&self, work: &Numbered<W>, capacity: f64, phases: Phases, calls: &[Call]) -> Line {
-        let (_, bar) = self.recovery.into_iter().find(|(name, _)| *name == W::NAME).unwrap();
-        let mut line = Line::new(self.name, W::NAME, capacity, capacity * HALF);
-        line.seeded = self.bug.is_some();
-        line.rates = phases.rates(calls);
-        line.slowest = calls.iter().map(Call::took).max().unwrap_or_default();
-        line.recovery = phases.recovery(calls);
-        line.account = work.work.account().await;
-        line.count(calls);
-        if line.rates[0] < line.offered * REACHED {
-            line.complain(format!("before the fault {:.0}/s were done of {:.0}/s", line.rates[0], line.offered));
+    /// Checks the calls of one service, and its ledger, against the pass criteria.
+    async fn check<W: Workload>(
+        &self,
+        calls_of: &NumberedCalls<W>,
+        offered: f64,
+        phases: PhaseTimes,
+        calls: &[CallOutcome],
+    ) -> DrillResult {
+        let (_, recovery) = self.recovery.into_iter().find(|(name, _)| *name == W::NAME).unwrap();
+        let mut result = DrillResult::new(self.name, W::NAME, offered);
+        result.seeded = self.seeded_bug.is_some();
+        result.rates = phases.rates(calls);
+        result.slowest = calls.iter().map(CallOutcome::latency).max().unwrap_or_default();
+        result.recovery = phases.recovery(calls);
+        result.ledger = calls_of.workload.check_ledger().await;
+        result.count_errors(calls);
+        if result.rates[0] < offered * MIN_SUCCESS {
+            let rate = result.rates[0];
+            result.add_violation(format!("before the fault only {rate:.0}/s of {offered:.0}/s calls succeeded"));
         }
-        match bar {
-            _ if self.patience.is_some() && line.refused() > 0 => {
-                line.complain("calls failed although they were repeated".to_owned());
+        match recovery {
+            _ if self.retry_for.is_some() && result.failed() > 0 => {
+                result.add_violation("calls failed in spite of retries".to_owned());
             }
-            None if line.refused() * UNRELATED > calls.len() as u64 => {
-                line.complain("calls were refused that nothing kept from being done".to_owned());
+            None if result.failed() * UNRELATED_FAILURES > calls.len() as u64 => {
+                result.add_violation("calls failed although the fault must not affect the service".to_owned());
             }
-            Some(bar) if line.recovery > bar + SLACK => {
-                line.complain(format!("calls were refused {:.1?} after the fault, not {bar:?}", line.recovery));
+            Some(promised) if result.recovery > promised + SLACK => {
+                let recovery = result.recovery;
+                result
+                    .add_violation(format!("calls failed for {recovery:.1?} after the fault, promised: {promised:?}"));
             }
             _ => {}
         }
-        if !line.wrong().is_empty() && self.bug.is_none() {
-            report::keep(&line, work.work.history(), calls);
+        if !result.violations().is_empty() && self.seeded_bug.is_none() {
+            report::write_ledger(&result, calls_of.workload.ledger_lines(), calls);
         }
-        line
+        result
     }
 }
 
-/// The moments between the phases of a drill.
+/// The boundaries of the phases of a drill.
 #[derive(Clone, Copy)]
-struct Phases {
-    begun: Instant,
-    struck: Instant,
-    healed: Instant,
-    ended: Instant,
+struct PhaseTimes {
+    begin: Instant,
+    fault_begin: Instant,
+    fault_end: Instant,
+    end: Instant,
 }
 
-impl Phases {
-    /// Calls that were done in a second of each phase, of those that were due in it.
-    fn rates(self, calls: &[Call]) -> [f64; 3] {
-        let phases = [(self.begun, self.struck), (self.struck, self.healed), (self.healed, self.ended)];
+impl PhaseTimes {
+    /// Returns for each phase the successful calls per second, of those whose intended start time
+    /// is in the phase.
+    fn rates(self, calls: &[CallOutcome]) -> [f64; 3] {
+        let phases = [(self.begin, self.fault_begin), (self.fault_begin, self.fault_end), (self.fault_end, self.end)];
         phases.map(|(from, to)| {
-            let done = calls.iter().filter(|call| call.refused.is_none() && (from..to).contains(&call.due)).count();
+            let succeeded =
+                calls.iter().filter(|call| call.error.is_none() && (from..to).contains(&call.intended)).count();
             let seconds = (to - from).as_secs_f64();
-            if seconds < 0.01 { 0.0 } else { f64::from(u32::try_from(done).unwrap()) / seconds }
+            if seconds < 0.01 { 0.0 } else { f64::from(u32::try_from(succeeded).unwrap()) / seconds }
         })
     }
 
-    /// How long after the fault the last call ended that was refused.
-    fn recovery(self, calls: &[Call]) -> Duration {
-        let refused = calls.iter().filter(|call| call.refused.is_some());
-        refused.map(|call| call.ended.saturating_duration_since(self.healed)).max().unwrap_or_default()
+    /// Returns the time from the end of the fault to the end of the last failed call.
+    fn recovery(self, calls: &[CallOutcome]) -> Duration {
+        let failed = calls.iter().filter(|call| call.error.is_some());
+        failed.map(|call| call.ended.saturating_duration_since(self.fault_end)).max().unwrap_or_default()
     }
 }

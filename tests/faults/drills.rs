@@ -1,4 +1,4 @@
-//! The drills. What each must show is a line of its own in the report.
+//! The drills. Each adds a row per service to the report.
 
 mod instances;
 mod overload;
@@ -8,5 +8,5 @@ mod seeded;
 
 use std::time::Duration;
 
-/// How long after a fault a service may go on refusing calls; nothing if it must refuse none.
-type Recovery = [(&'static str, Option<Duration>); 4];
+/// Per service, the longest time after a fault in which its calls may fail; `None` if none may.
+type RecoveryTimes = [(&'static str, Option<Duration>); 4];

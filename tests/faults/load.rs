@@ -1,4 +1,5 @@
-//! Load in an open loop: every call has a moment at which it is due, and is sent then, whatever became of those before.
+//! Load generators: a closed loop that measures capacity, and an open loop in which each call
+//! starts at its intended time, independent of earlier calls.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,121 +10,119 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::work::{Refused, Work};
+use crate::workload::{CallError, Workload};
 
-/// The pause of a caller who was refused meanwhile.
-const PAUSE: Duration = Duration::from_millis(10);
-/// How often it is looked which calls are due.
+/// Pause of a closed-loop caller after a failed call.
+const FAILURE_PAUSE: Duration = Duration::from_millis(10);
+/// Interval at which the open loop starts the calls that are due.
 const TICK: Duration = Duration::from_millis(2);
-/// More calls than this under way at once mean that something has no limit.
-const UNDER_WAY_MAX: usize = 20_000;
-/// How long the last calls may take to end.
-const LAST: Duration = Duration::from_secs(90);
+/// Bound of calls in flight: more mean that some limit is missing.
+const IN_FLIGHT_MAX: usize = 20_000;
+/// Longest time until the last calls end.
+const LAST_CALLS_MAX: Duration = Duration::from_secs(90);
 
-/// One call.
+/// A call of the open loop that has ended.
 #[derive(Debug)]
-pub(crate) struct Call {
-    /// When it was due.
-    pub(crate) due: Instant,
-    /// When it ended.
+pub(crate) struct CallOutcome {
+    /// Intended start time.
+    pub(crate) intended: Instant,
     pub(crate) ended: Instant,
-    /// Why it was refused, if it was.
-    pub(crate) refused: Option<Refused>,
+    /// The error, if the call failed.
+    pub(crate) error: Option<CallError>,
 }
 
-impl Call {
-    /// How long it took from the moment at which it was due.
-    pub(crate) fn took(&self) -> Duration {
-        self.ended - self.due
+impl CallOutcome {
+    /// Returns the time from the intended start to the end.
+    pub(crate) fn latency(&self) -> Duration {
+        self.ended - self.intended
     }
 }
 
-/// Work with a number for each of its calls, from the first to the last.
-pub(crate) struct Numbered<W> {
-    pub(crate) work: W,
+/// A workload whose calls are numbered from 0 on.
+pub(crate) struct NumberedCalls<W> {
+    pub(crate) workload: W,
     next: AtomicU64,
 }
 
-impl<W: Work> Numbered<W> {
-    pub(crate) fn new(work: W) -> Self {
-        Self { work, next: AtomicU64::new(0) }
+impl<W: Workload> NumberedCalls<W> {
+    pub(crate) fn new(workload: W) -> Self {
+        Self { workload, next: AtomicU64::new(0) }
     }
 
-    async fn once(&self) -> Result<(), Refused> {
-        self.work.once(self.next.fetch_add(1, Ordering::Relaxed)).await
+    async fn call_next(&self) -> Result<(), CallError> {
+        self.workload.call(self.next.fetch_add(1, Ordering::Relaxed)).await
     }
 
-    /// Measures, in a closed loop with so many callers, how many calls are done in a second.
+    /// Measures the successful calls per second of a closed loop with this many callers.
     pub(crate) async fn capacity(self: &Arc<Self>, callers: usize, time: Duration) -> f64 {
         let end = Instant::now() + time;
         let callers = (0..callers).map(|_| {
             let this = Arc::clone(self);
             tokio::spawn(async move {
-                let mut done = 0_u32;
+                let mut succeeded = 0_u32;
                 while Instant::now() < end {
-                    match this.once().await {
-                        Ok(()) => done += 1,
-                        Err(_) => sleep(PAUSE).await, // the drill complains of it if that goes on
+                    match this.call_next().await {
+                        Ok(()) => succeeded += 1,
+                        // If failures persist, the drill reports them.
+                        Err(_) => sleep(FAILURE_PAUSE).await,
                     }
                 }
-                done
+                succeeded
             })
         });
-        let mut done = 0;
+        let mut succeeded = 0;
         for caller in callers.collect::<Vec<_>>() {
-            done += caller.await.unwrap();
+            succeeded += caller.await.unwrap();
         }
-        f64::from(done) / time.as_secs_f64()
+        f64::from(succeeded) / time.as_secs_f64()
     }
 }
 
-/// Calls that are sent at a rate, until it is ended.
-pub(crate) struct Load {
-    calls: Arc<Mutex<Vec<Call>>>,
-    over: CancellationToken,
-    pacing: JoinHandle<()>,
-    under_way: TaskTracker,
+/// A running open loop.
+pub(crate) struct OpenLoop {
+    outcomes: Arc<Mutex<Vec<CallOutcome>>>,
+    stop: CancellationToken,
+    pacer: JoinHandle<()>,
+    in_flight: TaskTracker,
 }
 
-impl Load {
-    /// Begins, with `rate` calls a second.
-    pub(crate) fn start<W: Work>(work: &Arc<Numbered<W>>, rate: f64) -> Self {
-        let load = Self {
-            calls: Arc::default(),
-            over: CancellationToken::new(),
-            pacing: tokio::spawn(async {}),
-            under_way: TaskTracker::new(),
-        };
-        let (work, calls, over, under_way) =
-            (Arc::clone(work), Arc::clone(&load.calls), load.over.clone(), load.under_way.clone());
-        let pacing = tokio::spawn(async move {
-            let begun = Instant::now();
-            let mut ticks = interval(TICK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-            for number in 0_u32.. {
-                let due = begun + Duration::from_secs_f64(f64::from(number) / rate);
-                while due > Instant::now() {
-                    if over.run_until_cancelled(ticks.tick()).await.is_none() {
-                        return;
+impl OpenLoop {
+    /// Starts `rate` calls per second, evenly spaced.
+    pub(crate) fn start<W: Workload>(calls: &Arc<NumberedCalls<W>>, rate: f64) -> Self {
+        let outcomes: Arc<Mutex<Vec<CallOutcome>>> = Arc::default();
+        let (stop, in_flight) = (CancellationToken::new(), TaskTracker::new());
+        let pacer = {
+            let (calls, outcomes) = (Arc::clone(calls), Arc::clone(&outcomes));
+            let (stop, in_flight) = (stop.clone(), in_flight.clone());
+            tokio::spawn(async move {
+                let begin = Instant::now();
+                let mut ticks = interval(TICK);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                for number in 0_u32.. {
+                    let intended = begin + Duration::from_secs_f64(f64::from(number) / rate);
+                    while intended > Instant::now() {
+                        if stop.run_until_cancelled(ticks.tick()).await.is_none() {
+                            return;
+                        }
                     }
+                    assert!(in_flight.len() < IN_FLIGHT_MAX, "{} calls to {} are in flight", in_flight.len(), W::NAME);
+                    let (calls, outcomes) = (Arc::clone(&calls), Arc::clone(&outcomes));
+                    in_flight.spawn(async move {
+                        let error = calls.call_next().await.err();
+                        outcomes.lock().unwrap().push(CallOutcome { intended, ended: Instant::now(), error });
+                    });
                 }
-                assert!(under_way.len() < UNDER_WAY_MAX, "{} calls of {} are under way", under_way.len(), W::NAME);
-                let (work, calls) = (Arc::clone(&work), Arc::clone(&calls));
-                under_way.spawn(async move {
-                    let refused = work.once().await.err();
-                    calls.lock().unwrap().push(Call { due, ended: Instant::now(), refused });
-                });
-            }
-        });
-        Self { pacing, ..load }
+            })
+        };
+        Self { outcomes, stop, pacer, in_flight }
     }
 
-    /// Ends it, and returns all calls when the last has ended.
-    pub(crate) async fn end(self) -> Vec<Call> {
-        self.over.cancel();
-        self.pacing.await.unwrap();
-        self.under_way.close();
-        timeout(LAST, self.under_way.wait()).await.expect("every call ends");
-        std::mem::take(&mut self.calls.lock().unwrap())
+    /// Stops the loop, waits until the last call has ended, and returns the outcomes of all calls.
+    pub(crate) async fn stop(self) -> Vec<CallOutcome> {
+        self.stop.cancel();
+        self.pacer.await.unwrap();
+        self.in_flight.close();
+        timeout(LAST_CALLS_MAX, self.in_flight.wait()).await.expect("every call ends");
+        std::mem::take(&mut self.outcomes.lock().unwrap())
     }
 }

@@ -1,94 +1,93 @@
-//! What drills showed: one table, on the terminal, as `drills.json` and as `drills.md` beside what was built.
+//! The report of the drills: one table, printed to the terminal and written to `drills.md` and
+//! `drills.json` in the target directory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::load::Call;
-use crate::support::say;
-use crate::work::Account;
+use crate::load::CallOutcome;
+use crate::support::print_figures;
+use crate::workload::LedgerCounts;
 
-/// The lines of all drills of this process.
-static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
+/// The results of all drills of this process.
+static RESULTS: Mutex<Vec<DrillResult>> = Mutex::new(Vec::new());
 
-/// What one drill showed of one service.
+/// The result of one drill for one service.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct DrillResult {
     pub(crate) drill: &'static str,
     pub(crate) service: &'static str,
-    /// Calls a second that it did in a closed loop, beside the other services.
-    pub(crate) capacity: f64,
-    /// Calls a second that it was asked for.
+    /// Calls per second of the open loop.
     pub(crate) offered: f64,
-    /// Calls a second that were done before, during and after the fault.
+    /// Successful calls per second before, during and after the fault.
     pub(crate) rates: [f64; 3],
-    /// How many calls were refused, and why.
-    pub(crate) refusals: Vec<(String, u64)>,
-    /// The longest that a call took from when it was due.
+    /// Failed calls by error.
+    pub(crate) errors: Vec<(String, u64)>,
+    /// The longest latency, from the intended start of a call.
     pub(crate) slowest: Duration,
-    /// How long after the fault calls were refused.
+    /// Time after the fault in which calls failed.
     pub(crate) recovery: Duration,
-    pub(crate) account: Account,
-    /// Whether it has a bug on purpose, which has to be found.
+    pub(crate) ledger: LedgerCounts,
+    /// True if the service has a seeded bug, which the ledger must show.
     pub(crate) seeded: bool,
-    complaints: Vec<String>,
+    violations: Vec<String>,
 }
 
-impl Line {
-    /// A line that shows nothing yet.
-    pub(crate) fn new(drill: &'static str, service: &'static str, capacity: f64, offered: f64) -> Self {
+impl DrillResult {
+    /// Creates a result without calls.
+    pub(crate) fn new(drill: &'static str, service: &'static str, offered: f64) -> Self {
         Self {
             drill,
             service,
-            capacity,
             offered,
             rates: [0.0; 3],
-            refusals: Vec::new(),
+            errors: Vec::new(),
             slowest: Duration::ZERO,
             recovery: Duration::ZERO,
-            account: Account::default(),
+            ledger: LedgerCounts::default(),
             seeded: false,
-            complaints: Vec::new(),
+            violations: Vec::new(),
         }
     }
 
-    /// Counts what was refused.
-    pub(crate) fn count(&mut self, calls: &[Call]) {
+    /// Counts the failed calls by error. An error that no contract allows is a violation.
+    pub(crate) fn count_errors(&mut self, calls: &[CallOutcome]) {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for refused in calls.iter().filter_map(|call| call.refused.as_ref()) {
-            *counts.entry(refused.to_string()).or_default() += 1;
-            if !refused.is_documented() {
-                self.complain(format!("no contract allows {refused}"));
+        for error in calls.iter().filter_map(|call| call.error.as_ref()) {
+            *counts.entry(error.to_string()).or_default() += 1;
+            if !error.is_documented() {
+                self.add_violation(format!("no contract allows {error}"));
             }
         }
-        self.refusals = counts.into_iter().collect();
+        self.errors = counts.into_iter().collect();
     }
 
-    /// How many calls were refused.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refusals.iter().map(|(_, count)| count).sum()
+    /// Returns the number of failed calls.
+    pub(crate) fn failed(&self) -> u64 {
+        self.errors.iter().map(|(_, count)| count).sum()
     }
 
-    pub(crate) fn complain(&mut self, complaint: String) {
-        if !self.complaints.contains(&complaint) {
-            self.complaints.push(complaint);
+    /// Adds a violation, once.
+    pub(crate) fn add_violation(&mut self, violation: String) {
+        if !self.violations.contains(&violation) {
+            self.violations.push(violation);
         }
     }
 
-    /// What is not as it must be, a line each.
-    pub(crate) fn wrong(&self) -> Vec<String> {
-        let account = (self.account.wrong() > 0).then(|| format!("{:?}", self.account));
-        let all = self.complaints.iter().cloned().chain(account);
-        all.map(|what| format!("{}: {}: {what}", self.drill, self.service)).collect()
+    /// Returns all violations, those of the ledger included, one per line.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let ledger = (self.ledger.violations() > 0).then(|| format!("{:?}", self.ledger));
+        let all = self.violations.iter().cloned().chain(ledger);
+        all.map(|violation| format!("{}: {}: {violation}", self.drill, self.service)).collect()
     }
 
     fn verdict(&self) -> &'static str {
-        match (self.seeded, self.account.wrong(), self.wrong().is_empty()) {
+        match (self.seeded, self.ledger.violations(), self.violations().is_empty()) {
             (true, 0, _) => "MISSED",
             (true, ..) => "CAUGHT",
             (false, _, true) => "PASS",
@@ -96,12 +95,12 @@ impl Line {
         }
     }
 
-    /// Its cells, as people read them.
+    /// Returns the cells of the table, in the order of [`HEAD`].
     fn cells(&self) -> [String; 15] {
         let rate = |rate: f64| format!("{rate:.0}");
         let seconds = |time: Duration| format!("{:.2}", time.as_secs_f64());
-        let refused: Vec<_> = self.refusals.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        let account = self.account;
+        let errors: Vec<_> = self.errors.iter().map(|(error, count)| format!("{count} {error}")).collect();
+        let ledger = self.ledger;
         [
             self.drill.to_owned(),
             self.service.to_owned(),
@@ -111,35 +110,34 @@ impl Line {
             rate(self.rates[2]),
             seconds(self.slowest),
             seconds(self.recovery),
-            if refused.is_empty() { "0".to_owned() } else { refused.join(", ") },
-            account.acknowledged.to_string(),
-            account.told.to_string(),
-            account.lost.to_string(),
-            format!("{} / {}", account.duplicated, account.reordered),
-            account.gone_back.to_string(),
+            if errors.is_empty() { "0".to_owned() } else { errors.join(", ") },
+            ledger.acknowledged.to_string(),
+            ledger.reported_missing.to_string(),
+            ledger.lost.to_string(),
+            format!("{} / {}", ledger.duplicated, ledger.reordered),
+            ledger.reverted.to_string(),
             self.verdict().to_owned(),
         ]
     }
 
     fn json(&self) -> serde_json::Value {
-        let Account { acknowledged, lost, duplicated, reordered, gone_back, told } = self.account;
+        let LedgerCounts { acknowledged, lost, duplicated, reordered, reverted, reported_missing } = self.ledger;
         json!({
             "drill": self.drill,
             "service": self.service,
-            "capacity_per_second": self.capacity,
             "offered_per_second": self.offered,
-            "done_per_second": { "before": self.rates[0], "during": self.rates[1], "after": self.rates[2] },
+            "succeeded_per_second": { "before": self.rates[0], "during": self.rates[1], "after": self.rates[2] },
             "slowest_seconds": self.slowest.as_secs_f64(),
             "recovery_seconds": self.recovery.as_secs_f64(),
-            "refused": self.refusals.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "failed": self.errors.iter().cloned().collect::<BTreeMap<_, _>>(),
             "acknowledged": acknowledged,
-            "told": told,
+            "reported_missing": reported_missing,
             "lost": lost,
             "duplicated": duplicated,
             "reordered": reordered,
-            "gone_back": gone_back,
+            "reverted": reverted,
             "verdict": self.verdict(),
-            "wrong": self.wrong(),
+            "violations": self.violations(),
         })
     }
 }
@@ -148,49 +146,49 @@ const HEAD: [&str; 15] = [
     "drill",
     "service",
     "offered/s",
-    "before",
-    "during",
-    "after",
+    "before/s",
+    "during/s",
+    "after/s",
     "slowest s",
     "recovery s",
-    "refused",
+    "failed",
     "acknowledged",
-    "told",
+    "reported missing",
     "lost",
-    "doubled / reordered",
-    "gone back",
-    "",
+    "duplicated / reordered",
+    "reverted",
+    "verdict",
 ];
 
-/// Adds what a drill showed to the report, and prints it.
-pub(crate) fn add(lines: &[Line]) {
-    let mut all = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    all.extend_from_slice(lines);
-    say(&format!("\n{}", table(lines)));
-    let json: Vec<_> = all.iter().map(Line::json).collect();
-    fs::write(place("drills.json"), serde_json::to_string_pretty(&json).unwrap()).unwrap();
-    fs::write(place("drills.md"), table(&all)).unwrap();
+/// Adds results to the report, and prints them.
+pub(crate) fn add(results: &[DrillResult]) {
+    let mut all = RESULTS.lock();
+    all.extend_from_slice(results);
+    print_figures(&format!("\n{}", table(results)));
+    let json: Vec<_> = all.iter().map(DrillResult::json).collect();
+    fs::write(target_file("drills.json"), serde_json::to_string_pretty(&json).unwrap()).unwrap();
+    fs::write(target_file("drills.md"), table(&all)).unwrap();
 }
 
-/// Keeps what was acknowledged and what became of each call, for whoever has to find out what went wrong.
-pub(crate) fn keep(line: &Line, acknowledged: Vec<String>, calls: &[Call]) {
-    let path =
-        place(&format!("drills-{}-{}.txt", line.drill.replace(|c: char| !c.is_alphanumeric(), "-"), line.service));
+/// Writes violations, acknowledgements and the outcome of each call to a file, for analysis.
+pub(crate) fn write_ledger(result: &DrillResult, acknowledged: Vec<String>, calls: &[CallOutcome]) {
+    let drill = result.drill.replace(|c: char| !c.is_alphanumeric(), "-");
+    let path = target_file(&format!("drills-{drill}-{}.txt", result.service));
     let calls = calls.iter().map(|call| format!("{call:?}"));
-    let all = line.wrong().into_iter().chain(acknowledged).chain(calls).collect::<Vec<_>>();
-    fs::write(&path, all.join("\n")).unwrap();
-    say(&format!("what it did is in {}\n", path.display()));
+    let lines = result.violations().into_iter().chain(acknowledged).chain(calls).collect::<Vec<_>>();
+    fs::write(&path, lines.join("\n")).unwrap();
+    print_figures(&format!("ledger of the failed drill: {}\n", path.display()));
 }
 
-/// A file in the target directory.
-fn place(name: &str) -> PathBuf {
+/// Returns the path of a file in the target directory.
+fn target_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name)
 }
 
-/// A table in Markdown, that can be read as text, too.
-fn table(lines: &[Line]) -> String {
+/// Returns a Markdown table with aligned columns.
+fn table(results: &[DrillResult]) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
-    rows.extend(lines.iter().map(Line::cells));
+    rows.extend(results.iter().map(DrillResult::cells));
     let widths: Vec<_> =
         (0..HEAD.len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap()).collect();
     let mut text = String::new();

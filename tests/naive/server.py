@@ -1,6 +1,6 @@
-"""The four ways in which chat systems use Redis, as they are usually written, behind the contracts of Tidings.
+"""The four Redis patterns of chat systems, written plainly, behind the contracts of Tidings.
 
-Only what `make bench` calls is here. What is wrong with it is in README.md.
+Implements only the methods that `make bench` calls. README.md lists its defects.
 """
 
 import argparse
@@ -18,7 +18,7 @@ for name in ("--proto", "--port", "--redis", "--postgres"):
     arguments.add_argument(name, required=True)
 arguments = arguments.parse_args()
 
-# grpcio-tools turns contracts into modules while they are imported.
+# grpcio-tools compiles the contracts on import.
 sys.path.append(arguments.proto)
 user_pb, user_grpc = grpc.protos_and_services("tidings/user/v1/user_service.proto")
 history_pb, history_grpc = grpc.protos_and_services("tidings/history/v1/history_service.proto")
@@ -30,12 +30,12 @@ lock_pb, lock_grpc = grpc.protos_and_services("tidings/lock/v1/lock_service.prot
 broadcast_pb, broadcast_grpc = grpc.protos_and_services("tidings/broadcast/v1/broadcast_service.proto")
 pushed_pb = grpc.protos("tidings/broadcast/v1/message.proto")
 
-r = redis.Redis.from_url(arguments.redis, max_connections=1000)  # every subscriber has one
+r = redis.Redis.from_url(arguments.redis, max_connections=1000)  # one per subscriber
 local = threading.local()
 
 
 def db():
-    """The connection of this thread; every statement is a transaction."""
+    """Returns the connection of this thread; every statement is a transaction."""
     if not hasattr(local, "connection"):
         local.connection = psycopg.connect(arguments.postgres, autocommit=True)
     return local.connection
@@ -55,7 +55,6 @@ class Users(user_grpc.UserServiceServicer):
             name, age = db().execute("SELECT name, age FROM users WHERE id = %s", (request.id,)).fetchone()
             r.set(f"user_info_{request.id}", json.dumps([name, age]))
         return user_pb.GetUserResponse(user=profile_pb.User(id=request.id, display_name=name, age=age))
-
 
     def BatchGetUsers(self, request, context):
         results = []
@@ -125,18 +124,18 @@ class Broadcast(broadcast_grpc.BroadcastServiceServicer):
         channel = request.channels[0].channel
         subscription = r.pubsub()
         subscription.subscribe(channel)
-        for heard in subscription.listen():
-            if heard["type"] == "subscribe":
+        for event in subscription.listen():
+            if event["type"] == "subscribe":
                 yield broadcast_pb.SubscribeResponse(caught_up=broadcast_pb.CaughtUp(channel=channel))
-            elif heard["type"] == "message":
-                message = pushed_pb.Message(channel=channel, data=heard["data"])
+            elif event["type"] == "message":
+                message = pushed_pb.Message(channel=channel, data=event["data"])
                 yield broadcast_pb.SubscribeResponse(messages=broadcast_pb.Messages(messages=[message]))
 
 
 db().execute("CREATE TABLE IF NOT EXISTS users (id text PRIMARY KEY, name text, age int)")
 db().execute("CREATE TABLE IF NOT EXISTS messages (id bigserial PRIMARY KEY, conversation text, sender text, text text)")
 db().execute("CREATE INDEX IF NOT EXISTS messages_of ON messages (conversation, id)")
-# A thread for each call and each stream under way: a hundred subscribers and 64 callers have to fit.
+# Every call and stream in flight needs a thread: 100 subscribers and 64 callers.
 server = grpc.server(futures.ThreadPoolExecutor(max_workers=200))
 user_grpc.add_UserServiceServicer_to_server(Users(), server)
 conversation_grpc.add_ConversationServiceServicer_to_server(Conversations(), server)
@@ -146,5 +145,5 @@ broadcast_grpc.add_BroadcastServiceServicer_to_server(Broadcast(), server)
 server.add_insecure_port(f"127.0.0.1:{arguments.port}")
 server.start()
 print("ready", flush=True)
-sys.stdin.read()  # whoever started it holds the other end
+sys.stdin.read()  # ends when the parent process closes the pipe
 server.stop(0)

@@ -1,10 +1,11 @@
-//! The `tidings` command, built with the suite that runs it.
+//! The `tidings` command, built together with the tests that run it.
 
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Each call is a task with memory of its own, aligned to cache lines, for which the system's allocator takes long.
+/// Every call allocates a task that is aligned to cache lines; the system allocator is slow at
+/// that.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

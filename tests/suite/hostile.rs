@@ -1,21 +1,22 @@
-//! Clients of ill will against real services: what they do to themselves they may, to others never.
+//! Abusive clients against real services: an abusive client may harm itself, never other clients.
 //!
-//! `frames` and `raw` speak HTTP/2 by hand, for no library would send what is sent here. Beside every attack `victims` call
-//! on connections of their own, and each of their calls must succeed. `ledger` prints what an attack cost.
+//! `frames` and `raw_connection` build HTTP/2 by hand, since no library sends such input. During
+//! all abuse, `background_load` calls the service on other connections, and every call must
+//! succeed. `cost_report` prints the CPU time and memory that the abuse costs the service.
 
-mod age;
+mod background_load;
 mod calls;
 mod cancels;
-mod ends;
-mod files;
+mod connection_age;
+mod cost_report;
+mod file_descriptors;
 mod floods;
+mod flow_control;
 mod frames;
+pub(crate) mod grpc_client;
 mod handshakes;
-mod ledger;
 mod malformed;
-pub(crate) mod plain;
-mod raw;
+mod raw_connection;
 mod refusals;
-mod slow;
-mod victims;
-mod windows;
+mod shutdown;
+mod slow_clients;

@@ -1,21 +1,21 @@
-//! Clients that nobody here wrote.
+//! Calls with a third-party client that uses reflection v1, `buf curl`.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::support::{Up, finish, stderr};
+use crate::support::{TidingsUp, output_of, stderr};
 
 #[test]
-fn buf_curl_learns_the_contract_by_reflection_and_calls() {
+fn buf_curl_reads_the_contract_by_reflection_and_calls() {
     if Command::new("buf").arg("--version").output().is_err() {
-        eprintln!("buf_curl_learns_the_contract_by_reflection_and_calls: skipped, buf is not installed");
+        eprintln!("buf_curl_reads_the_contract_by_reflection_and_calls: skipped, buf is not installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let up = Up::start(dir.path());
+    let tidings = TidingsUp::start(dir.path());
     let call = |service: &str, method: &str, request: &str| {
-        let url = format!("http://{}/{method}", up.address(service));
-        let output = finish(Command::new("buf").args([
+        let url = format!("http://{}/{method}", tidings.address(service));
+        let output = output_of(Command::new("buf").args([
             "curl",
             "--protocol",
             "grpc",
@@ -27,48 +27,49 @@ fn buf_curl_learns_the_contract_by_reflection_and_calls() {
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output))
     };
 
-    let (created, said) = call("user", "tidings.user.v1.UserService/CreateUser", r#"{"user": {"id": "ada"}}"#);
-    assert!(created, "{said}");
-    let (read, said) = call("user", "tidings.user.v1.UserService/GetUser", r#"{"id": "ada"}"#);
-    assert!(read && said.contains(r#""id": "ada""#), "{said}");
-    let (refused, said) = call("user", "tidings.user.v1.UserService/GetUser", r#"{"id": "no spaces"}"#);
-    assert!(!refused && said.contains("invalid_argument"), "{said}");
+    let (created, printed) = call("user", "tidings.user.v1.UserService/CreateUser", r#"{"user": {"id": "ada"}}"#);
+    assert!(created, "{printed}");
+    let (read, printed) = call("user", "tidings.user.v1.UserService/GetUser", r#"{"id": "ada"}"#);
+    assert!(read && printed.contains(r#""id": "ada""#), "{printed}");
+    let (refused, printed) = call("user", "tidings.user.v1.UserService/GetUser", r#"{"id": "no spaces"}"#);
+    assert!(!refused && printed.contains("invalid_argument"), "{printed}");
+    assert!(printed.contains("google.rpc.BadRequest") && printed.contains("google.rpc.ErrorInfo"), "{printed}");
     let open = r#"{"conversation": {"id": "lobby", "kind": "KIND_OPEN"}}"#;
-    let (created, said) = call("history", "tidings.history.v1.ConversationService/CreateConversation", open);
-    assert!(created, "{said}");
-    let (health, said) = call("history", "grpc.health.v1.Health/Check", "{}");
-    assert!(health && said.contains("SERVING"), "{said}");
+    let (created, printed) = call("history", "tidings.history.v1.ConversationService/CreateConversation", open);
+    assert!(created, "{printed}");
+    let (health, printed) = call("history", "grpc.health.v1.Health/Check", "{}");
+    assert!(health && printed.contains("SERVING"), "{printed}");
 
     let request = r#"{"name": "orders/42", "owner": "buf"}"#;
-    let (granted, said) = call("lock", "tidings.lock.v1.LockService/AcquireLock", request);
-    assert!(granted && said.contains("leaseId"), "{said}");
+    let (granted, printed) = call("lock", "tidings.lock.v1.LockService/AcquireLock", request);
+    assert!(granted && printed.contains("leaseId"), "{printed}");
     let request = r#"{"channel": "orders/eu", "data": "aGVsbG8="}"#;
-    let (published, said) = call("broadcast", "tidings.broadcast.v1.BroadcastService/Publish", request);
-    assert!(published && said.contains(r#""offset": "1""#), "{said}");
-    assert_streams(&up);
-    assert_lists_what_is_served(&up);
+    let (published, printed) = call("broadcast", "tidings.broadcast.v1.BroadcastService/Publish", request);
+    assert!(published && printed.contains(r#""offset": "1""#), "{printed}");
+    assert_streams(&tidings);
+    assert_reflection_lists_only_served(&tidings);
 }
 
-/// A stream is read as long as one likes.
-fn assert_streams(up: &Up) {
-    let url = format!("http://{}/tidings.broadcast.v1.BroadcastService/Subscribe", up.address("broadcast"));
+/// Asserts that the client receives the frames of a stream until it disconnects.
+fn assert_streams(tidings: &TidingsUp) {
+    let url = format!("http://{}/tidings.broadcast.v1.BroadcastService/Subscribe", tidings.address("broadcast"));
     let request = r#"{"channels": [{"channel": "orders/eu", "last": 10}]}"#;
-    let mut listening = Command::new("buf")
+    let mut subscriber = Command::new("buf")
         .args(["curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", request, &url])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(listening.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let heard: Vec<_> = lines.take_while(|line| !line.contains("caughtUp")).collect();
-    assert!(heard.iter().any(|line| line.contains(r#""data": "aGVsbG8=""#)), "{heard:?}");
-    listening.kill().unwrap();
-    listening.wait().unwrap();
+    let lines = BufReader::new(subscriber.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let received: Vec<_> = lines.take_while(|line| !line.contains("caughtUp")).collect();
+    assert!(received.iter().any(|line| line.contains(r#""data": "aGVsbG8=""#)), "{received:?}");
+    subscriber.kill().unwrap();
+    subscriber.wait().unwrap();
 }
 
-/// Reflection lists what is served here, whatever else the contracts describe.
-fn assert_lists_what_is_served(up: &Up) {
-    let url = format!("http://{}", up.address("history"));
-    let listed = finish(Command::new("buf").args([
+/// Asserts that reflection lists only the services of this process, not all of the contracts.
+fn assert_reflection_lists_only_served(tidings: &TidingsUp) {
+    let url = format!("http://{}", tidings.address("history"));
+    let listed = output_of(Command::new("buf").args([
         "curl",
         "--protocol",
         "grpc",
@@ -78,5 +79,5 @@ fn assert_lists_what_is_served(up: &Up) {
     ]));
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("tidings.history.v1.HistoryService"), "{listed}");
-    assert!(!listed.contains("tidings.user"), "what is not served here is not listed: {listed}");
+    assert!(!listed.contains("tidings.user"), "the user service is not served here: {listed}");
 }

@@ -1,24 +1,26 @@
-//! The suite together: the command as a user runs it, with its services, Postgres and Redis as real processes.
+//! End-to-end tests: commands, services, Postgres and Redis run as real processes.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that can not go on has failed")]
-#![expect(clippy::print_stderr, reason = "a test that skips says so")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
+#![expect(clippy::print_stderr, reason = "tests report that they are skipped")]
 
-mod away;
 mod bench;
 mod cancelled;
+mod client_examples;
 mod doctor;
 mod health;
 mod hostile;
 mod interop;
-mod lost_answers;
-mod main_job;
+mod lost_responses;
+mod migrate;
+mod outages;
 mod readme;
 mod reasons;
+mod replay;
 mod rolling;
 mod secured;
 mod service;
 mod settings;
-mod starting;
+mod startup;
 mod support;
 mod telemetry;
 mod up;

@@ -1,4 +1,4 @@
-//! An installation in which nobody is believed: certificates both ways, allowed names, tokens with scopes.
+//! An installation with mutual TLS, allowed client names, and tokens with scopes.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -11,27 +11,27 @@ use tempfile::TempDir;
 use tidings_devstack::{Devstack, Options};
 use tokio::runtime::Runtime;
 
-use crate::support::{TIDINGS, eventually, finish, root, stderr};
+use crate::support::{TIDINGS, eventually, output_of, root, stderr};
 
 const SERVICES: [&str; 4] = ["user", "history", "lock", "broadcast"];
 const ADA: &str = r#"{"id": "ada"}"#;
 
-/// The four services with TLS, client certificates and tokens, on a Postgres and a Redis of their own.
-struct Secured {
+/// The four services with TLS, client certificates and tokens, on their own Postgres and Redis.
+struct SecuredInstallation {
     services: Vec<(&'static str, String, Child)>,
-    files: Files,
+    files: SecuredFiles,
     runtime: Runtime,
     stack: Option<Devstack>,
 }
 
-/// Certificates that one CA has signed, and tokens.
-struct Files {
+/// Certificates signed by one CA, and token files.
+pub(crate) struct SecuredFiles {
     dir: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl Files {
-    fn new() -> Self {
+impl SecuredFiles {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -40,12 +40,12 @@ impl Files {
         files
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Makes `name.pem` and `name.key`, for hosts and addresses or a URI.
-    fn certify(&self, name: &str, hosts: &[&str], uri: Option<&str>) {
+    /// Creates `name.pem` and `name.key`, for host names, IP addresses or a URI.
+    pub(crate) fn certify(&self, name: &str, hosts: &[&str], uri: Option<&str>) {
         let mut params =
             CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>()).unwrap();
         params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
@@ -54,21 +54,21 @@ impl Files {
         fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
-    /// Makes `name.token`, with these scopes, and adds it to the list.
-    fn token(&self, name: &str, scopes: &str) {
-        let made = Command::new(TIDINGS)
+    /// Creates `name.token` with these scopes and adds it to the list `tokens`.
+    pub(crate) fn token(&self, name: &str, scopes: &str) {
+        let created = Command::new(TIDINGS)
             .args(["token", "new", "--name", name, "--scope", scopes, "--out"])
             .arg(self.path(&format!("{name}.token")))
             .arg("--append")
             .arg(self.path("tokens"))
             .status();
-        assert!(made.unwrap().success());
+        assert!(created.unwrap().success());
     }
 }
 
-impl Secured {
+impl SecuredInstallation {
     fn start() -> Self {
-        let files = Files::new();
+        let files = SecuredFiles::new();
         files.certify("server", &["localhost", "127.0.0.1"], None);
         files.certify("gateway", &[], Some("spiffe://chat/gateway"));
         files.certify("history", &["history.chat"], None);
@@ -86,9 +86,9 @@ impl Secured {
             stack
         });
         let mut secured = Self { services: Vec::new(), files, runtime, stack: None };
-        let places: Vec<_> = free_addresses();
-        for (name, address) in SERVICES.into_iter().zip(&places) {
-            let child = secured.serve(name, address, &places[3], &stack);
+        let addresses: Vec<_> = free_addresses();
+        for (name, address) in SERVICES.into_iter().zip(&addresses) {
+            let child = secured.serve(name, address, &addresses[3], &stack);
             secured.services.push((name, address.clone(), child));
         }
         secured.stack = Some(stack);
@@ -122,7 +122,7 @@ impl Secured {
         command.stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// A command of somebody with this certificate and this token, if any.
+    /// Returns a command that calls with this certificate and token, if any.
     fn command(&self, certificate: Option<&str>, token: Option<&str>, arguments: &[&str]) -> Command {
         let mut command = Command::new(TIDINGS);
         command.args(arguments).current_dir(root()).env("TIDINGS_CALLER_CA", self.files.path("ca.pem"));
@@ -139,15 +139,15 @@ impl Secured {
         command
     }
 
-    /// What a stranger who calls `method` is told.
+    /// Calls a method, which must fail with exit code 3; returns the error output.
     fn refusal(&self, certificate: Option<&str>, token: Option<&str>, method: &str, request: &str) -> String {
-        let output = finish(&mut self.command(certificate, token, &["call", method, request]));
+        let output = output_of(&mut self.command(certificate, token, &["call", method, request]));
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         stderr(&output)
     }
 }
 
-impl Drop for Secured {
+impl Drop for SecuredInstallation {
     fn drop(&mut self) {
         for (_, _, child) in &mut self.services {
             let _ = kill_process(Pid::from_child(child), Signal::TERM);
@@ -159,28 +159,30 @@ impl Drop for Secured {
     }
 }
 
-/// An address for each service; all are held until all are known, so that they differ.
+/// Returns a free address for each service. All ports stay bound until the last is chosen, so that
+/// they differ.
 fn free_addresses() -> Vec<String> {
-    let held: Vec<_> = SERVICES.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    let listeners: Vec<_> = SERVICES.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
+/// Replay and bench work with a certificate and a token; callers without either are refused.
 #[test]
-fn with_certificates_and_tokens_the_main_job_is_done_and_nobody_else_gets_in() {
-    let secured = Secured::start();
+fn only_authenticated_callers_with_the_scope_are_served() {
+    let secured = SecuredInstallation::start();
 
-    // Calls, locks, subscriptions, and the relay from history to broadcast, without which the readers would miss messages.
-    let replayed = finish(&mut secured.command(Some("gateway"), Some("gateway"), &["replay", "demo", "--quiet"]));
+    // Uses calls, locks, subscriptions, and the relay from history to broadcast.
+    let replayed = output_of(&mut secured.command(Some("gateway"), Some("gateway"), &["replay", "demo", "--quiet"]));
     assert!(replayed.status.success(), "{}", stderr(&replayed));
 
     let quick = ["bench", "empty", "get-user", "subscribe", "--time", "500ms", "--warm-up", "0s", "--quiet"];
-    let benched = finish(&mut secured.command(Some("gateway"), Some("gateway"), &quick));
+    let benched = output_of(&mut secured.command(Some("gateway"), Some("gateway"), &quick));
     assert!(benched.status.success(), "{}", stderr(&benched));
 
     for certificate in [Some("stranger"), None] {
         let refusal = secured.refusal(certificate, Some("gateway"), "GetUser", ADA);
-        let told = ["AccessDenied", "CertificateRequired", "does the service accept your certificate?"];
-        assert!(told.iter().any(|told| refusal.contains(told)), "{refusal}");
+        let expected = ["AccessDenied", "CertificateRequired", "does the service accept your certificate?"];
+        assert!(expected.iter().any(|part| refusal.contains(part)), "{refusal}");
     }
     let create = r#"{"user": {"id": "ada"}}"#;
     for (token, method, request, expected) in [
@@ -196,8 +198,8 @@ fn with_certificates_and_tokens_the_main_job_is_done_and_nobody_else_gets_in() {
 }
 
 #[test]
-fn a_service_that_asks_nobody_who_they_are_does_not_listen_to_strangers() {
-    let output = finish(
+fn a_service_without_authentication_listens_only_locally() {
+    let output = output_of(
         Command::new(TIDINGS)
             .args(["serve", "user", "--listen", "0.0.0.0:0"])
             .env("TIDINGS_POSTGRES_URL", "postgres://127.0.0.1:1/nothing")
@@ -205,8 +207,8 @@ fn a_service_that_asks_nobody_who_they_are_does_not_listen_to_strangers() {
     );
 
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    let told = stderr(&output);
+    let message = stderr(&output);
     for part in ["--listen (TIDINGS_LISTEN): '0.0.0.0:0': expected", "--tls-cert", "--token-file", "--insecure"] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }

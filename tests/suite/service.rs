@@ -1,4 +1,4 @@
-//! One service as a process of its own, with flags of the test's choice, on the servers that these tests share.
+//! Runs one service as a process, by default on the Postgres and Redis that all tests share.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,200 +16,208 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{TIDINGS, port_offset};
 
-/// Where services listen, and serve their numbers, before the ports are moved out of each other's way.
+/// gRPC port, before the offset that keeps concurrent tests apart is added.
 const PORT: u16 = 7401;
+/// Port of metrics and probes, before the same offset.
 const ADMIN_PORT: u16 = 9401;
-/// Longest wait for anything that a service does at once.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+/// Longest wait for an event that normally takes milliseconds.
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(15);
 
-/// A running service. Killed when dropped, and it ends with this process, however that ends.
-pub(crate) struct Service {
-    /// Where it serves gRPC.
+/// A running service process. Killed on drop; it also ends if the test process dies.
+pub(crate) struct TestService {
+    /// gRPC listener.
     pub(crate) address: SocketAddr,
-    /// Where it serves its numbers.
+    /// HTTP listener of metrics and probes.
     pub(crate) admin: SocketAddr,
-    settings: Settings,
+    options: LaunchOptions,
     process: Child,
     log: NamedTempFile,
 }
 
-/// What a service is started with.
+/// Service name, flags and environment of a launch; a restart reuses them.
 #[derive(Clone)]
-struct Settings {
+struct LaunchOptions {
     name: &'static str,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
-    /// The servers that it uses.
+    /// Postgres and Redis of the service.
     stack: &'static Devstack,
-    /// Its database, and what its keys in Redis begin with.
-    place: String,
+    /// Name of the database, and prefix of the Redis keys.
+    namespace: String,
 }
 
-impl Settings {
-    /// With an empty database.
+impl LaunchOptions {
+    /// Creates an empty database for the service.
     async fn new(stack: &'static Devstack, name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let place = format!("{name}_{}", testing::key_prefix());
-        stack.postgres().create_database(&place).await.unwrap();
+        let namespace = format!("{name}_{}", testing::key_prefix());
+        stack.postgres().create_database(&namespace).await.unwrap();
         let arguments = flags.iter().map(ToString::to_string).collect();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { name, arguments, variables, stack, place }
+        Self { name, arguments, variables, stack, namespace }
     }
 }
 
-impl Service {
-    /// Starts a service with an empty database, and waits until it listens.
+impl TestService {
+    /// Starts a service with an empty database and waits until it listens.
     pub(crate) async fn start(name: &'static str, flags: &[&str]) -> Self {
-        Self::with(name, flags, &[]).await
+        Self::start_with_env(name, flags, &[]).await
     }
 
-    /// The same with variables of the environment.
-    pub(crate) async fn with(name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::on(testing::shared().await, name, flags, variables).await
+    /// Starts a service with environment variables; otherwise like [`start`](Self::start).
+    pub(crate) async fn start_with_env(name: &'static str, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_on(testing::shared().await, name, flags, variables).await
     }
 
-    /// The same on servers of the test's own, which it may hurt.
-    pub(crate) async fn on(
+    /// Starts a service on the given Postgres and Redis, which the test may own and stop.
+    pub(crate) async fn start_on(
         stack: &'static Devstack,
         name: &'static str,
         flags: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        Self::launch(Settings::new(stack, name, flags, variables).await, port_offset()).await
+        Self::launch(LaunchOptions::new(stack, name, flags, variables).await, port_offset()).await
     }
 
-    /// Starts a service that is expected to refuse, and waits until it has.
+    /// Starts a service whose startup must fail, and waits until it has exited.
     ///
     /// # Panics
-    /// If it does not.
-    pub(crate) async fn refused(
+    /// If it does not exit with code 1 within [`MAX_WAIT`].
+    pub(crate) async fn start_and_fail(
         stack: &'static Devstack,
         name: &'static str,
         flags: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let mut service = Self::spawn(Settings::new(stack, name, flags, variables).await, port_offset());
-        service.refuses().await;
+        let mut service = Self::spawn(LaunchOptions::new(stack, name, flags, variables).await, port_offset());
+        service.wait_for_failure().await;
         service
     }
 
-    /// Waits until it has ended because something is not as it should be.
+    /// Waits until the process has exited with an error.
     ///
     /// # Panics
-    /// If it does not.
-    pub(crate) async fn refuses(&mut self) {
-        let status = self.ended(SOON).await;
+    /// If it does not exit with code 1 within [`MAX_WAIT`].
+    pub(crate) async fn wait_for_failure(&mut self) {
+        let status = self.wait_for_exit(MAX_WAIT).await;
         assert_eq!(status.and_then(|status| status.code()), Some(1), "{}", self.log());
     }
 
-    /// Starts another instance of the service, at another port.
-    pub(crate) async fn another(&self) -> Self {
-        Self::launch(self.settings.clone(), port_offset()).await
+    /// Starts another instance of the service with the same options, on another port.
+    pub(crate) async fn start_another(&self) -> Self {
+        Self::launch(self.options.clone(), port_offset()).await
     }
 
-    /// Ends it by a signal, waits until it has ended, and starts it again at the same port.
+    /// Sends a signal, waits for the exit, and starts the service again on the same port.
     ///
     /// # Panics
-    /// If it does not end, or not in order though it was asked to.
+    /// If the process does not exit, or exits with an error after a signal other than SIGKILL.
     pub(crate) async fn restart(&mut self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
-        let status = self.ended(2 * SOON).await;
-        let in_order = |status: ExitStatus| status.success() || signal == Signal::KILL;
-        assert!(status.is_some_and(in_order), "{status:?}: {}", self.log());
+        let status = self.wait_for_exit(2 * MAX_WAIT).await;
+        let clean = |status: ExitStatus| status.success() || signal == Signal::KILL;
+        assert!(status.is_some_and(clean), "{status:?}: {}", self.log());
         self.assert_did_not_panic();
-        *self = Self::launch(self.settings.clone(), self.address.port() - PORT).await;
+        *self = Self::launch(self.options.clone(), self.address.port() - PORT).await;
     }
 
-    async fn launch(settings: Settings, offset: u16) -> Self {
-        let mut service = Self::spawn(settings, offset);
-        service.listens().await;
+    async fn launch(options: LaunchOptions, offset: u16) -> Self {
+        let mut service = Self::spawn(options, offset);
+        service.wait_until_listening().await;
         service
     }
 
-    fn spawn(settings: Settings, offset: u16) -> Self {
-        let stack = settings.stack;
+    fn spawn(options: LaunchOptions, offset: u16) -> Self {
+        let stack = options.stack;
         let [address, admin] = [PORT, ADMIN_PORT].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
         let log = NamedTempFile::new().unwrap();
         let mut command = Command::new(TIDINGS);
-        command.args(["serve", settings.name, "--stop-with-stdin"]).args(&settings.arguments);
-        if settings.name != "broadcast" {
+        command.args(["serve", options.name, "--stop-with-stdin"]).args(&options.arguments);
+        if options.name != "broadcast" {
             command.env("TIDINGS_MIGRATE", "true");
         }
         let process = command
-            .envs(settings.variables.iter().cloned())
+            .envs(options.variables.iter().cloned())
             .env("TIDINGS_LISTEN", address.to_string())
             .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
-            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&settings.place))
+            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&options.namespace))
             .env("TIDINGS_REDIS_URL", stack.redis().url())
-            .env("TIDINGS_REDIS_PREFIX", &settings.place)
+            .env("TIDINGS_REDIS_PREFIX", &options.namespace)
             .stdin(Stdio::piped())
             .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        Self { address, admin, settings, process, log }
+        Self { address, admin, options, process, log }
     }
 
-    /// Waits until it listens for calls, and for those who ask how it is.
-    async fn listens(&mut self) {
-        let deadline = Instant::now() + SOON;
+    /// Waits until the gRPC and the admin port accept connections.
+    async fn wait_until_listening(&mut self) {
+        let deadline = Instant::now() + MAX_WAIT;
         while TcpStream::connect(self.address).await.and(TcpStream::connect(self.admin).await).is_err() {
             let ended = self.process.try_wait().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
                 "{} does not listen: {}",
-                self.settings.name,
+                self.options.name,
                 self.log()
             );
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// The servers that it uses.
+    /// Returns the Postgres and Redis of the service.
     pub(crate) fn stack(&self) -> &'static Devstack {
-        self.settings.stack
+        self.options.stack
     }
 
-    /// Its database, and what its keys in Redis begin with.
-    pub(crate) fn place(&self) -> &str {
-        &self.settings.place
+    /// Returns the prefix of the service's Redis keys, without the colon that follows it.
+    pub(crate) fn redis_prefix(&self) -> &str {
+        &self.options.namespace
     }
 
-    /// What it has logged.
+    /// Returns the name of the service's database.
+    pub(crate) fn database(&self) -> &str {
+        &self.options.namespace
+    }
+
+    /// Returns everything the service has logged since its last start.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log.path()).unwrap()
     }
 
-    /// A connection of a client that behaves, whose calls fail rather than wait for ever.
+    /// Opens a connection with a call timeout of [`MAX_WAIT`].
     pub(crate) async fn channel(&self) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().timeout(SOON);
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().timeout(MAX_WAIT);
         endpoint.connect().await.unwrap()
     }
 
-    /// The CPU time that all its threads have used.
-    pub(crate) fn cpu(&self) -> Duration {
+    /// Returns the CPU time of all threads of the process since its start.
+    pub(crate) fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(self.proc("stat")).unwrap();
-        // After the name, which may hold anything, the third field of the file; utime and stime are 14 and 15.
+        // The name may contain spaces and parentheses: skip it. The rest starts with field 3; utime
+        // and stime are fields 14 and 15.
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
         let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        // Linux tells it in hundredths of a second, whatever its own clock is.
+        // Linux reports these fields in hundredths of a second (USER_HZ), independent of its clock.
         Duration::from_millis(10 * ticks)
     }
 
-    /// The CPU time that it has used since it had used so much.
-    pub(crate) fn cpu_since(&self, before: Duration) -> Duration {
-        self.cpu().saturating_sub(before)
+    /// Returns the CPU time used since an earlier [`cpu_time`](Self::cpu_time).
+    pub(crate) fn cpu_time_since(&self, before: Duration) -> Duration {
+        self.cpu_time().saturating_sub(before)
     }
 
-    /// The memory that it has, in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most memory that it had since [`forget_peak`](Self::forget_peak), in bytes.
-    pub(crate) fn peak(&self) -> u64 {
+    /// Returns the peak of resident memory since [`reset_peak_memory`](Self::reset_peak_memory),
+    /// in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")
     }
 
-    pub(crate) fn forget_peak(&self) {
+    pub(crate) fn reset_peak_memory(&self) {
         fs::write(self.proc("clear_refs"), "5").unwrap(); // proc(5)
     }
 
@@ -219,89 +227,89 @@ impl Service {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// How many files it has open.
-    pub(crate) fn files(&self) -> usize {
+    /// Returns the number of open file descriptors.
+    pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
-    /// Waits until it has no more memory than this.
-    pub(crate) async fn memory_falls_to(&self, memory: u64, patience: Duration) {
-        let deadline = Instant::now() + patience;
+    /// Waits until resident memory is at most `memory` bytes.
+    pub(crate) async fn wait_for_memory(&self, memory: u64, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         while self.memory() > memory {
-            assert!(Instant::now() < deadline, "it has {} bytes instead of {memory}", self.memory());
+            assert!(Instant::now() < deadline, "{} bytes of memory, at most {memory} expected", self.memory());
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Waits until it has no more files open than these: every connection of an attacker is gone.
-    pub(crate) async fn files_fall_to(&self, files: usize, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while self.files() > files {
-            assert!(Instant::now() < deadline, "{} files are open instead of {files}", self.files());
+    /// Waits until at most `files` descriptors are open, i.e. all abusive connections are closed.
+    pub(crate) async fn wait_for_open_files(&self, files: usize, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.open_files() > files {
+            assert!(Instant::now() < deadline, "{} open files, at most {files} expected", self.open_files());
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Lets it open no file any more; what is open stays open.
-    pub(crate) fn forbid_files(&self) {
-        // What is limited is the number that a file gets, which is the lowest that is free.
+    /// Makes every further open fail with EMFILE; open descriptors stay open.
+    pub(crate) fn exhaust_file_descriptors(&self) {
+        // The limit applies to the number of a new descriptor, which is the lowest free one.
         let lowest_free = (0..i32::MAX).find(|fd| !self.proc("fd").join(fd.to_string()).is_symlink()).unwrap();
-        self.limit_files(lowest_free.try_into().unwrap());
+        self.limit_file_descriptors(lowest_free.try_into().unwrap());
     }
 
-    /// Lets it open as many files as anybody.
-    pub(crate) fn allow_files(&self) {
-        self.limit_files(getrlimit(Resource::Nofile).current.unwrap());
+    /// Restores the descriptor limit that the service started with.
+    pub(crate) fn restore_file_descriptors(&self) {
+        self.limit_file_descriptors(getrlimit(Resource::Nofile).current.unwrap());
     }
 
-    fn limit_files(&self, current: u64) {
-        // The hard limit is that of this process, from whom it has it.
+    fn limit_file_descriptors(&self, current: u64) {
+        // The service inherited its hard limit from this process.
         let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
         prlimit(Some(self.pid()), Resource::Nofile, limit).unwrap();
     }
 
-    /// What it answers over plain HTTP, head and all.
-    pub(crate) async fn http(&self, path: &str) -> String {
+    /// Returns the whole HTTP response of the admin listener, head included.
+    pub(crate) async fn http_response(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: tidings\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
-    /// The code and the text of such an answer.
-    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let answer = self.http(path).await;
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    /// Returns status code and body of an HTTP response of the admin listener.
+    pub(crate) async fn http_get(&self, path: &str) -> (u16, String) {
+        let response = self.http_response(path).await;
+        let (head, text) = response.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), text.to_owned())
     }
 
-    /// The value of one of its numbers; the name with all labels.
+    /// Returns the value of a metric; `name` includes all labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let (_, numbers) = self.get("/metrics").await;
-        let value = numbers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in: {numbers}"))
+        let (_, metrics) = self.http_get("/metrics").await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in: {metrics}"))
     }
 
-    /// Waits until its health says this of one of its entries, e.g. `postgres SERVING`; returns how long that took.
-    pub(crate) async fn until(&self, line: &str) -> Duration {
-        let begun = Instant::now();
-        while !self.get("/readyz").await.1.lines().any(|entry| entry == line) {
-            assert!(begun.elapsed() < 2 * SOON, "not {line}: {}", self.get("/readyz").await.1);
+    /// Waits until `/readyz` contains a line, e.g. `postgres SERVING`; returns the time it took.
+    pub(crate) async fn wait_for_health(&self, line: &str) -> Duration {
+        let started = Instant::now();
+        while !self.http_get("/readyz").await.1.lines().any(|entry| entry == line) {
+            assert!(started.elapsed() < 2 * MAX_WAIT, "/readyz lacks '{line}': {}", self.http_get("/readyz").await.1);
             sleep(Duration::from_millis(20)).await;
         }
-        begun.elapsed()
+        started.elapsed()
     }
 
-    /// Asks it to stop, as an orchestrator does.
+    /// Sends SIGTERM, as an orchestrator does.
     pub(crate) fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
     }
 
-    /// How it ended, and when; waits up to `patience`.
-    pub(crate) async fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + patience;
+    /// Waits up to `timeout` for the exit of the process; `None` if it still runs.
+    pub(crate) async fn wait_for_exit(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + timeout;
         loop {
             match self.process.try_wait().unwrap() {
                 None if Instant::now() < deadline => sleep(Duration::from_millis(5)).await,
@@ -310,26 +318,17 @@ impl Service {
         }
     }
 
-    /// Whether it still runs.
-    ///
-    /// # Panics
-    /// If not, or if something in it has panicked.
-    pub(crate) fn assert_is_well(&mut self) {
-        assert_eq!(self.process.try_wait().unwrap(), None, "{} has ended: {}", self.settings.name, self.log());
+    /// Asserts that the process runs and has logged no panic.
+    pub(crate) fn assert_running(&mut self) {
+        assert_eq!(self.process.try_wait().unwrap(), None, "{} has exited: {}", self.options.name, self.log());
         self.assert_did_not_panic();
     }
 
-    /// # Panics
-    /// If something in it has.
+    /// Asserts that the process has logged no panic.
     pub(crate) fn assert_did_not_panic(&self) {
         let log = self.log();
         let panic = log.lines().find(|line| line.contains("panic"));
         assert_eq!(panic, None);
-    }
-
-    /// The name of its database.
-    pub(crate) fn database(&self) -> &str {
-        &self.settings.place
     }
 
     fn pid(&self) -> Pid {
@@ -341,7 +340,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Drop for TestService {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

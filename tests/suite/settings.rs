@@ -1,5 +1,5 @@
-//! Each setting of each service set wrong, once as a variable and once as a flag: the program ends at once and says what is
-//! expected, before it has done anything.
+//! Sets each setting of each service to an invalid value, as a variable and as a flag. The process
+//! exits at once, before any other action, and reports the expected value.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,27 +12,27 @@ use std::time::{Duration, Instant};
 
 use clap::Arg;
 
-use crate::support::{TIDINGS, finish, port_offset, stderr};
+use crate::support::{TIDINGS, output_of, port_offset, stderr};
 
-/// A value that each flag refuses, and what it says that it expects. Who adds a flag adds a line.
-const WRONG: &[(&str, &str, &str)] = &[
+/// An invalid value for each flag, and the expectation in its message. Every new flag needs a row.
+const INVALID: &[(&str, &str, &str)] = &[
     ("admin-listen", "localhost", "expected ADDR:PORT"),
     ("allow-eviction", "maybe", "expected true or false"),
     ("broadcast-addr", "nowhere", "expected HOST:PORT or https://HOST:PORT, e.g. 127.0.0.1:7401"),
-    ("broadcast-ca", MISSING, NO_FILE),
-    ("broadcast-cert", MISSING, NO_FILE),
+    ("broadcast-ca", MISSING, UNREADABLE),
+    ("broadcast-cert", MISSING, UNREADABLE),
     ("broadcast-compare-interval", "0s", DURATION),
     ("broadcast-heartbeat", "often", DURATION),
     ("broadcast-history-age", "61m", "expected at most 1h"),
     ("broadcast-history-count", "1001", "expected 1 to 1000"),
-    ("broadcast-key", MISSING, NO_FILE),
+    ("broadcast-key", MISSING, UNREADABLE),
     ("broadcast-linger", "0s", DURATION),
     ("broadcast-max-streams", "0", "expected 1 to 4294967295"),
     ("broadcast-patience", "5x", DURATION),
     ("broadcast-ring-bytes", "-1", "expected a number of bytes"),
     ("broadcast-ring-messages", "0", "expected 1 to 100000"),
     ("broadcast-rings-bytes", "256M", "expected a number of bytes"),
-    ("broadcast-token-file", MISSING, NO_FILE),
+    ("broadcast-token-file", MISSING, UNREADABLE),
     ("connection-age", "30", DURATION_OR_ZERO),
     ("connection-grace", "0s", DURATION),
     ("drain", "0s", DURATION),
@@ -68,20 +68,20 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("redis-timeout", "0s", DURATION),
     ("redis-url", "memcached://hunter2@cache", "expected redis://[USER:PASSWORD@]HOST[:PORT][/DB]"),
     ("send-timeout", "0s", DURATION),
-    ("tls-cert", MISSING, NO_FILE),
-    ("tls-client-ca", MISSING, NO_FILE),
+    ("tls-cert", MISSING, UNREADABLE),
+    ("tls-client-ca", MISSING, UNREADABLE),
     ("tls-client-san", "two words", "expected a DNS name, a URI like spiffe://chat/gateway, or an IP address"),
-    ("tls-key", MISSING, NO_FILE),
+    ("tls-key", MISSING, UNREADABLE),
     ("tls-timeout", "0s", DURATION),
-    ("token-file", MISSING, NO_FILE),
+    ("token-file", MISSING, UNREADABLE),
     ("user-absent-ttl", "0s", DURATION),
     ("user-cache-ttl", "0s", DURATION),
     ("user-compare-interval", "0s", DURATION),
     ("user-fill-wait", "0s", DURATION),
     ("user-heartbeat", "0s", DURATION),
     ("user-lease-ttl", "0s", DURATION),
-    ("user-near-bytes", "64MiB", "expected a number of bytes"),
-    ("user-near-ttl", "0s", DURATION),
+    ("user-local-cache-bytes", "64MiB", "expected a number of bytes"),
+    ("user-local-cache-ttl", "0s", DURATION),
     ("user-relay-gather", "10", DURATION_OR_ZERO),
     ("user-relay-tick", "0s", DURATION),
     ("user-soft-ttl", "0s", DURATION),
@@ -91,12 +91,12 @@ const WRONG: &[(&str, &str, &str)] = &[
 const DURATION: &str = "expected a duration like 800ms or 5s";
 const DURATION_OR_ZERO: &str = "expected a duration like 0s, 800ms or 5s";
 
-/// A file that is not there.
+/// Path of a missing file.
 const MISSING: &str = "/missing";
-const NO_FILE: &str = "expected a file that can be read: No such file or directory (os error 2)";
+const UNREADABLE: &str = "expected a file that can be read: No such file or directory (os error 2)";
 
-/// What some flags need beside them, to be looked at.
-fn beside(flag: &str, dir: &Path) -> Vec<(&'static str, OsString)> {
+/// Returns the variables without which a flag is not validated.
+fn required_with(flag: &str, dir: &Path) -> Vec<(&'static str, OsString)> {
     let (cert, key) = (dir.join("cert.pem").into_os_string(), dir.join("key.pem").into_os_string());
     let broadcast = ("TIDINGS_BROADCAST_ADDR", OsString::from("https://127.0.0.1:1"));
     let ca = ("TIDINGS_BROADCAST_CA", cert.clone());
@@ -112,14 +112,16 @@ fn beside(flag: &str, dir: &Path) -> Vec<(&'static str, OsString)> {
     }
 }
 
-/// A wrong setting ends the process within a second; this machine may be busy with other tests.
-const AT_ONCE: Duration = Duration::from_secs(5);
+/// Time until the process exits (promised: 1 s); the rest is for a machine busy with other tests.
+const EXIT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Servers that nobody answers for: a service that went on would be heard of much later, and otherwise.
+/// Postgres URL that refuses connections: a service that started anyway would fail later and
+/// differently.
 const POSTGRES: &str = "postgres://nobody@127.0.0.1:1/nothing";
+/// Redis URL that refuses connections.
 const REDIS: &str = "redis://127.0.0.1:1";
 
-/// The services and their settings.
+/// Returns the services with their settings.
 fn settings() -> Vec<(String, Vec<Arg>)> {
     let grammar = tidings::grammar();
     let services = grammar.find_subcommand("serve").unwrap().get_subcommands();
@@ -128,7 +130,7 @@ fn settings() -> Vec<(String, Vec<Arg>)> {
     services.map(|service| (service.get_name().to_owned(), settings(service))).collect()
 }
 
-/// `tidings serve`, right but for what a test adds, without anything from this process' environment.
+/// Returns a valid `tidings serve` without `TIDINGS_*` variables of this process.
 fn serve(service: &str, postgres: bool) -> Command {
     let mut command = Command::new(TIDINGS);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
@@ -141,14 +143,15 @@ fn serve(service: &str, postgres: bool) -> Command {
     command
 }
 
-/// What a service says to wrong settings: lines without its name.
-fn refused(command: &mut Command) -> Vec<String> {
-    let begun = Instant::now();
-    let output = finish(command);
-    let said = stderr(&output);
-    assert!(begun.elapsed() < AT_ONCE, "{command:?} took {:?}", begun.elapsed());
+/// Runs a command with invalid settings; returns the lines of its message without the program's
+/// name.
+fn error_lines_of(command: &mut Command) -> Vec<String> {
+    let started = Instant::now();
+    let output = output_of(command);
+    let message = stderr(&output);
+    assert!(started.elapsed() < EXIT_WITHIN, "{command:?} took {:?}", started.elapsed());
     assert_refused(&output, &format!("{command:?}"));
-    said.lines().map(|line| line.split_once(": ").map_or(line, |(_, said)| said).to_owned()).collect()
+    message.lines().map(|line| line.split_once(": ").map_or(line, |(_, message)| message).to_owned()).collect()
 }
 
 fn assert_refused(output: &Output, what: &str) {
@@ -158,8 +161,8 @@ fn assert_refused(output: &Output, what: &str) {
 }
 
 #[test]
-fn each_setting_that_is_wrong_is_told_with_flag_variable_value_and_expectation() {
-    // Taken: who opened a port before it looked at its settings would say that it can not.
+fn each_invalid_setting_is_reported_with_flag_and_expectation() {
+    // A taken port: a service that opened it before it validated its settings would report that.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -170,28 +173,27 @@ fn each_setting_that_is_wrong_is_told_with_flag_variable_value_and_expectation()
         let needs_postgres = settings.iter().any(|arg| arg.get_long() == Some("postgres-url"));
         for arg in settings {
             let (flag, variable) = (arg.get_long().unwrap(), arg.get_env().unwrap().to_str().unwrap());
-            let wrong = WRONG.iter().find(|(name, ..)| *name == flag);
-            let (_, value, expected) =
-                wrong.unwrap_or_else(|| panic!("a wrong value for --{flag} is missing in WRONG"));
+            let invalid = INVALID.iter().find(|(name, ..)| *name == flag);
+            let (_, value, expected) = invalid.unwrap_or_else(|| panic!("--{flag} has no row in INVALID"));
             let shown = if arg.is_hide_env_values_set() { "(not shown)".to_owned() } else { format!("'{value}'") };
             let command = || {
                 let mut command = serve(&service, needs_postgres);
-                command.env("TIDINGS_LISTEN", &listen).envs(beside(flag, dir.path()));
+                command.env("TIDINGS_LISTEN", &listen).envs(required_with(flag, dir.path()));
                 command
             };
 
-            let by_variable = refused(command().env(variable, value));
-            assert_eq!(by_variable, [format!("--{flag} ({variable}): {shown}: {expected}")], "{service}");
+            let from_variable = error_lines_of(command().env(variable, value));
+            assert_eq!(from_variable, [format!("--{flag} ({variable}): {shown}: {expected}")], "{service}");
 
             let expected = if arg.get_action().takes_values() { expected } else { "expected no value" };
-            let by_flag = refused(command().arg(format!("--{flag}={value}")));
-            assert_eq!(by_flag, [format!("--{flag} ({variable}): {shown}: {expected}")], "{service}");
+            let from_flag = error_lines_of(command().arg(format!("--{flag}={value}")));
+            assert_eq!(from_flag, [format!("--{flag} ({variable}): {shown}: {expected}")], "{service}");
         }
     }
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_invalid_settings_are_reported_at_once() {
     let mut command = serve("user", false);
     command.env("TIDINGS_DRAIN", "0s").env("TIDINGS_REDIS_URL", "hunter2").args([
         "--max-streams",
@@ -199,7 +201,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "--redis-lanes=x",
     ]);
 
-    let mut lines = refused(&mut command);
+    let mut lines = error_lines_of(&mut command);
 
     lines.sort();
     assert_eq!(
@@ -215,9 +217,10 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_told() {
-    let line =
-        |service: &str, arguments: &[&str]| refused(serve(service, service != "broadcast").args(arguments)).join("\n");
+fn contradictory_settings_are_reported() {
+    let line = |service: &str, arguments: &[&str]| {
+        error_lines_of(serve(service, service != "broadcast").args(arguments)).join("\n")
+    };
 
     let fill = line("user", &["--user-fill-wait=4s", "--user-lease-ttl=3s"]);
     let soft = line("user", &["--user-soft-ttl=2h", "--user-cache-ttl=1h"]);
@@ -239,8 +242,8 @@ fn settings_that_contradict_each_other_are_told() {
 }
 
 #[test]
-fn a_flag_that_is_unknown_without_value_or_given_twice_is_told() {
-    let line = |arguments: &[&str]| refused(serve("lock", true).args(arguments)).join("\n");
+fn unknown_repeated_and_valueless_flags_are_reported() {
+    let line = |arguments: &[&str]| error_lines_of(serve("lock", true).args(arguments)).join("\n");
 
     assert_eq!(line(&["--drains=5s"]), "--drains: no such flag: expected --drain, or see tidings serve lock --help");
     assert_eq!(line(&["--drain"]), format!("--drain (TIDINGS_DRAIN): no value: {DURATION}"));
@@ -249,14 +252,14 @@ fn a_flag_that_is_unknown_without_value_or_given_twice_is_told() {
 }
 
 #[test]
-fn a_log_filter_that_is_none_is_told() {
-    let lines = refused(serve("user", true).env("TIDINGS_LOG", "tidings_server=loud"));
+fn an_invalid_log_filter_is_reported() {
+    let lines = error_lines_of(serve("user", true).env("TIDINGS_LOG", "tidings_server=loud"));
 
     let expected = "TIDINGS_LOG: 'tidings_server=loud': expected a filter like info or debug,tidings_server=trace";
     assert!(lines.iter().any(|line| line.contains(expected)), "{lines:?}");
 }
 
-/// `tidings serve user` with its secrets in files.
+/// Returns `tidings serve user` with its secrets in files.
 fn with_files(postgres: &Path, redis: &Path) -> Command {
     let mut command = serve("user", false);
     command.env_remove("TIDINGS_REDIS_URL");
@@ -265,7 +268,7 @@ fn with_files(postgres: &Path, redis: &Path) -> Command {
 }
 
 #[test]
-fn a_secret_can_be_in_a_file() {
+fn a_secret_can_be_read_from_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -274,7 +277,7 @@ fn a_secret_can_be_in_a_file() {
     };
     let (postgres, redis) = (file("postgres", &format!("{POSTGRES}\n")), file("redis", &format!("  {REDIS}  \n")));
 
-    // It goes on with what the files say, and waits where nobody answers.
+    // The service accepts both files and waits for the unreachable Postgres.
     let mut command = with_files(&postgres, &redis);
     let listen = format!("127.0.0.1:{}", 7401 + port_offset());
     let mut service = command
@@ -285,29 +288,29 @@ fn a_secret_can_be_in_a_file() {
         .spawn()
         .unwrap();
     let log = BufReader::new(service.stderr.take().unwrap());
-    let waits = log.lines().map(Result::unwrap).find(|line| line.contains("waiting for postgres"));
-    assert!(waits.is_some_and(|line| line.contains("postgres://127.0.0.1:1/nothing")));
+    let waiting = log.lines().map(Result::unwrap).find(|line| line.contains("waiting for postgres"));
+    assert!(waiting.is_some_and(|line| line.contains("postgres://127.0.0.1:1/nothing")));
     drop(service.stdin.take());
     assert!(service.wait().unwrap().success());
 
-    let lines = refused(&mut with_files(&file("wrong", "mysql://hunter2"), &dir.path().join("missing")));
+    let lines = error_lines_of(&mut with_files(&file("wrong", "mysql://hunter2"), &dir.path().join("missing")));
     let missing = dir.path().join("missing");
     assert_eq!(lines, [
-        format!("--redis-url (TIDINGS_REDIS_URL_FILE): '{}': can not be read: No such file or directory (os error 2)", missing.display()),
+        format!("--redis-url (TIDINGS_REDIS_URL_FILE): '{}': cannot be read: No such file or directory (os error 2)", missing.display()),
         "--postgres-url (TIDINGS_POSTGRES_URL_FILE): (not shown): expected postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE".to_owned(),
     ]);
 
-    let lines = refused(with_files(&postgres, &redis).env("TIDINGS_REDIS_URL", REDIS));
+    let lines = error_lines_of(with_files(&postgres, &redis).env("TIDINGS_REDIS_URL", REDIS));
     assert_eq!(lines, ["--redis-url (TIDINGS_REDIS_URL): given with TIDINGS_REDIS_URL_FILE: expected one of them"]);
-    let lines = refused(with_files(&postgres, &redis).args(["--redis-url", REDIS]));
+    let lines = error_lines_of(with_files(&postgres, &redis).args(["--redis-url", REDIS]));
     assert_eq!(lines, ["--redis-url (TIDINGS_REDIS_URL): given with TIDINGS_REDIS_URL_FILE: expected one of them"]);
 }
 
 #[test]
-fn a_variable_that_is_not_text_is_told() {
+fn a_variable_that_is_not_utf8_is_reported() {
     let bytes = OsStr::from_bytes(b"\xff");
 
-    let lines = refused(serve("user", true).env("TIDINGS_DRAIN", bytes));
+    let lines = error_lines_of(serve("user", true).env("TIDINGS_DRAIN", bytes));
 
     assert_eq!(lines, [format!("--drain (TIDINGS_DRAIN): not UTF-8: {DURATION}")]);
 }

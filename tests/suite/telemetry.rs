@@ -1,7 +1,7 @@
-//! What a service tells of its calls: spans to a collector, lines to the log.
+//! Telemetry of real processes: spans, log lines, metrics.
 
 mod collector;
-mod numbers;
+mod metrics;
 
 use std::time::Duration;
 
@@ -16,30 +16,31 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
-use crate::service::{SOON, Service};
+use crate::service::{MAX_WAIT, TestService};
 use collector::{Collector, Span};
 
-/// The trace of a caller.
+/// Trace id of the caller.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Span id of the caller.
 const CALLER: &str = "b7ad6b7169203331";
 
-/// What a caller says of its trace.
+/// Returns the caller's `traceparent` header.
 fn header() -> String {
     format!("00-{TRACE}-{CALLER}-01")
 }
 
-/// History and broadcast, with these variables.
-struct Pair {
-    history: Service,
-    broadcast: Service,
+/// A history service that relays to a broadcast service.
+struct TracedServices {
+    history: TestService,
+    broadcast: TestService,
 }
 
-impl Pair {
+impl TracedServices {
     async fn start(variables: &[(&str, &str)]) -> Self {
-        let broadcast = Service::with("broadcast", &[], variables).await;
+        let broadcast = TestService::start_with_env("broadcast", &[], variables).await;
         let address = broadcast.address.to_string();
         let variables = [variables, &[("TIDINGS_BROADCAST_ADDR", &address)]].concat();
-        let history = Service::with("history", &[], &variables).await;
+        let history = TestService::start_with_env("history", &[], &variables).await;
         Self { history, broadcast }
     }
 
@@ -73,8 +74,8 @@ fn append(conversation: &str, text: &str) -> Request<AppendMessageRequest> {
     request
 }
 
-/// The first message of a subscription.
-async fn first(frames: &mut Streaming<SubscribeResponse>) -> broadcast::Message {
+/// Waits for the first message of a subscription.
+async fn first_message(frames: &mut Streaming<SubscribeResponse>) -> broadcast::Message {
     let message = async {
         loop {
             if let Some(Frame::Messages(messages)) = frames.message().await.unwrap().unwrap().frame {
@@ -82,17 +83,17 @@ async fn first(frames: &mut Streaming<SubscribeResponse>) -> broadcast::Message 
             }
         }
     };
-    timeout(SOON, message).await.unwrap()
+    timeout(MAX_WAIT, message).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trace_goes_from_the_append_over_the_relay_to_the_frames_of_subscribers() {
+async fn a_trace_goes_from_append_through_the_relay_to_subscribers() {
     let collector = Collector::start();
-    let pair = Pair::start(&[("TIDINGS_OTLP_ENDPOINT", &collector.url)]).await;
-    let mut frames = pair.open("lobby").await;
+    let services = TracedServices::start(&[("TIDINGS_OTLP_ENDPOINT", &collector.url)]).await;
+    let mut frames = services.open("lobby").await;
 
-    pair.histories().await.append_message(append("lobby", "hello")).await.unwrap();
-    let message = first(&mut frames).await;
+    services.histories().await.append_message(append("lobby", "hello")).await.unwrap();
+    let message = first_message(&mut frames).await;
 
     let find = async |name: &str, parent: &str| -> Span { collector.find(TRACE, name, parent).await };
     let appended = find("tidings.history.v1.HistoryService/AppendMessage", CALLER).await;
@@ -101,37 +102,42 @@ async fn a_trace_goes_from_the_append_over_the_relay_to_the_frames_of_subscriber
     let delivered = find("deliver", &published.id).await;
     assert_eq!([&appended.service, &published.service], ["tidings-history"; 2]);
     assert_eq!([&received.service, &delivered.service], ["tidings-broadcast"; 2]);
-    assert_eq!(message.trace_parent, format!("00-{TRACE}-{}-01", published.id), "the subscriber goes on from there");
+    assert_eq!(
+        message.trace_parent,
+        format!("00-{TRACE}-{}-01", published.id),
+        "subscribers continue the trace of the relay"
+    );
 }
 
+/// The log has trace and request ids, but neither tokens nor message bodies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_collector_traces_pass_through_and_the_log_names_them_and_no_secrets() {
-    let pair = Pair::start(&[("TIDINGS_LOG", "info,tidings_server=debug")]).await;
-    let mut frames = pair.open("lobby").await;
+async fn traces_pass_through_services_without_a_collector() {
+    let services = TracedServices::start(&[("TIDINGS_LOG", "info,tidings_server=debug")]).await;
+    let mut frames = services.open("lobby").await;
 
-    let mut request = append("lobby", "a payload that nobody logs");
+    let mut request = append("lobby", "a-payload-that-is-not-logged");
     request.metadata_mut().insert("x-request-id", "call-of-the-test".parse().unwrap());
-    request.metadata_mut().insert("authorization", "Bearer a-token-that-nobody-logs".parse().unwrap());
-    pair.histories().await.append_message(request).await.unwrap();
-    let message = first(&mut frames).await;
+    request.metadata_mut().insert("authorization", "Bearer a-token-that-is-not-logged".parse().unwrap());
+    services.histories().await.append_message(request).await.unwrap();
+    let message = first_message(&mut frames).await;
 
     assert_eq!(message.trace_parent, header());
-    let appended = ended(&pair.history, "tidings.history.v1.HistoryService/AppendMessage").await;
+    let appended = find_call_ended(&services.history, "tidings.history.v1.HistoryService/AppendMessage").await;
     assert_eq!(appended["code"], "OK", "{appended}");
     assert_eq!(appended["span"]["request_id"], "call-of-the-test", "{appended}");
     assert_eq!(appended["span"]["trace_id"], TRACE, "{appended}");
     assert!(appended["duration"].as_str().is_some_and(|duration| duration.ends_with('s')), "{appended}");
-    let published = ended(&pair.broadcast, "tidings.broadcast.v1.BroadcastService/BatchPublish").await;
+    let published = find_call_ended(&services.broadcast, "tidings.broadcast.v1.BroadcastService/BatchPublish").await;
     assert_eq!(published["span"]["trace_id"], TRACE, "{published}");
-    for log in [pair.history.log(), pair.broadcast.log()] {
-        assert!(!log.contains("nobody-logs") && !log.contains("nobody logs"), "{log}");
+    for log in [services.history.log(), services.broadcast.log()] {
+        assert!(!log.contains("that-is-not-logged"), "{log}");
         assert!(log.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{log}");
     }
 }
 
-/// The line that a service has logged of the end of a call.
-async fn ended(service: &Service, method: &str) -> serde_json::Value {
-    let deadline = Instant::now() + SOON;
+/// Waits for the log line `call ended` of a method.
+async fn find_call_ended(service: &TestService, method: &str) -> serde_json::Value {
+    let deadline = Instant::now() + MAX_WAIT;
     loop {
         let log = service.log();
         let mut lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -144,17 +150,17 @@ async fn ended(service: &Service, method: &str) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_away_holds_up_neither_calls_nor_the_end() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // accepts, and never answers
-    let url = format!("http://{}", nobody.local_addr().unwrap());
-    let mut pair = Pair::start(&[("TIDINGS_OTLP_ENDPOINT", &url), ("TIDINGS_LAME_DUCK", "0s")]).await;
-    let mut frames = pair.open("lobby").await;
+async fn a_silent_collector_delays_neither_calls_nor_shutdown() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); // accepts and never replies
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut services = TracedServices::start(&[("TIDINGS_OTLP_ENDPOINT", &url), ("TIDINGS_LAME_DUCK", "0s")]).await;
+    let mut frames = services.open("lobby").await;
 
-    pair.histories().await.append_message(append("lobby", "hello")).await.unwrap();
-    first(&mut frames).await;
+    services.histories().await.append_message(append("lobby", "hello")).await.unwrap();
+    first_message(&mut frames).await;
     drop(frames);
-    pair.history.terminate();
+    services.history.terminate();
 
-    let status = pair.history.ended(SOON).await;
-    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", pair.history.log());
+    let status = services.history.wait_for_exit(MAX_WAIT).await;
+    assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", services.history.log());
 }

@@ -1,168 +1,193 @@
-//! Redis: the channels, each with its numbering and the newest of its messages.
+//! The channels in Redis: the numbering of each channel, and its newest messages.
 //!
-//! `m:{channel}` is a hash: the epoch, the reign of the server that wrote it, the offset and the time of the newest
-//! message. `s:{channel}` is a stream of the newest messages, `k:{channel}:<request id>` remembers who published what.
-//! All three are believed only in the reign that they were written in: every script compares it, also those that only
-//! read.
+//! - `m:{channel}` is a hash: epoch, incarnation of the Redis server that wrote it, offset and time
+//!   of the newest message.
+//! - `s:{channel}` is a stream of the newest messages.
+//! - `k:{channel}:<request id>` is the result of a publish, for deduplication.
+//!
+//! All three are valid only in the incarnation that wrote them. Every script compares it, including
+//! those that only read.
 
-mod answer;
-mod turns;
+mod limiter;
+mod reply;
 
 use std::fmt;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
+use tidings_redis::{Call, Lane, Redis, Script, Value, WriteOutcome, millis};
 
+pub use limiter::PublishPermit;
 pub use tidings_redis::Error;
-pub use turns::Turn;
 
-use self::turns::Turns;
-use crate::model::{ChannelName, Epoch, NewMessage, Page, Position, Published, Stand};
+use self::limiter::PublishLimiter;
+use crate::model::{
+    ChannelEpoch, ChannelName, ChannelPage, ChannelState, Position, PublishOutcome, UnpublishedMessage,
+};
 use crate::wire;
 
-/// How long the numbering of a channel outlives its last message: who has been away longer begins anew anyway.
-const META_LIFE: Duration = Duration::from_hours(30 * 24);
-/// How long a request id is remembered, as the contract says.
-const REQUEST_LIFE: Duration = Duration::from_mins(10);
-/// The most messages of one page, as many as one frame may have.
+/// TTL of a channel's numbering after its last message. A subscriber that returns later gets a
+/// `Reset`.
+const META_TTL: Duration = Duration::from_hours(30 * 24);
+/// TTL of a request id, as promised by the contract.
+const REQUEST_ID_TTL: Duration = Duration::from_mins(10);
+/// Most messages in a page, which is sent as one frame.
 pub const PAGE_MESSAGES: usize = 256;
-/// The most bytes of one page, as many as one frame may have.
+/// Most bytes of messages in a page, unless a single message is larger.
 pub const PAGE_BYTES: usize = 256 * 1024;
-/// The most channels that are asked about in one round trip: few enough to be answered within one answer time-out.
+/// Most channels named in one pipeline: few enough for the replies to arrive within the timeout.
 pub const CHANNELS_MAX: usize = 500;
 
-/// How much of a channel is kept.
+/// Limits of the messages kept per channel.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
-    /// The most messages.
+pub struct Retention {
+    /// Most messages kept per channel, 1 to 1,000.
     pub count: u16,
-    /// How long.
+    /// Age at which a message is dropped.
     pub age: Duration,
 }
 
-/// The channels.
-pub struct Channels {
+/// The channels in one Redis.
+pub struct ChannelStore {
     redis: Redis,
-    kept: Kept,
-    turns: Turns,
+    retention: Retention,
+    limiter: PublishLimiter,
     publish: Script,
     read: Script,
     head: Script,
 }
 
-impl Channels {
-    /// The channels in one Redis.
-    pub fn new(redis: Redis, kept: Kept) -> Self {
+impl ChannelStore {
+    /// Creates the store over `redis`.
+    pub fn new(redis: Redis, retention: Retention) -> Self {
         Self {
             redis,
-            kept,
-            turns: Turns::new(),
+            retention,
+            limiter: PublishLimiter::new(),
             publish: Script::new(include_str!("channels/publish.lua")),
             read: Script::new(include_str!("channels/read.lua")),
             head: Script::new(include_str!("channels/head.lua")),
         }
     }
 
-    /// Waits until these messages may be published; `None` if too many others are on their way for too long.
-    pub async fn turn(&self, messages: &[NewMessage]) -> Option<Turn<'_>> {
-        self.turns.wait(messages).await
+    /// Waits until these messages may be published; returns `None` if too many others are in
+    /// flight for 500 ms.
+    pub async fn admit(&self, messages: &[UnpublishedMessage]) -> Option<PublishPermit<'_>> {
+        self.limiter.acquire(messages).await
     }
 
-    /// Publishes messages, those of one channel in the order given, and returns what became of each. One round trip.
+    /// Publishes a message. One round trip.
     ///
-    /// None is published twice: nothing on the way to Redis sends a publish again. Therefore no key is remembered for a
-    /// message without a request id; one of our making would only cost memory.
-    ///
-    /// Where it is doubtful, some may have been published.
-    pub async fn publish(&self, messages: &[NewMessage]) -> Written<Vec<Published>> {
-        let Some(first) = messages.first() else {
-            return Written::Done(Vec::new());
+    /// It is not published twice, because nothing between here and Redis resends a publish. So a
+    /// message without a request id needs no deduplication key.
+    pub async fn publish(&self, message: &UnpublishedMessage) -> WriteOutcome<PublishOutcome> {
+        let mut lane = match self.redis.writer(message.channel.as_str()).await {
+            Ok(lane) => lane,
+            Err(error) => return WriteOutcome::NotDone(error),
         };
-        // One lane for all: what is sent over it is done in order. Calls that overlap promise no order among them.
+        let call = self.publish_call(&lane, message);
+        lane.write(&call).await.and_then(reply::publish_outcome)
+    }
+
+    /// Publishes messages like [`publish`](Self::publish), those of one channel in the order given.
+    /// Returns their outcomes in the same order. One round trip.
+    ///
+    /// With [`WriteOutcome::Unknown`], some of the messages may have been published.
+    pub async fn publish_all(&self, messages: &[UnpublishedMessage]) -> WriteOutcome<Vec<PublishOutcome>> {
+        let first = match messages {
+            [] => return WriteOutcome::Done(Vec::new()),
+            [one] => return self.publish(one).await.map(|outcome| vec![outcome]),
+            [first, ..] => first,
+        };
+        // Redis executes the commands of one lane in order. Concurrent calls have no order.
         let mut lane = match self.redis.writer(first.channel.as_str()).await {
             Ok(lane) => lane,
-            Err(error) => return Written::NotDone(error),
+            Err(error) => return WriteOutcome::NotDone(error),
         };
-        let calls: Vec<Call<'_>> = messages.iter().map(|message| self.publication(&lane, message)).collect();
-        let written = match &calls[..] {
-            [one] => lane.write(one).await.map(|answer| vec![answer]),
-            many => lane.write_all_once(many).await,
-        };
-        written.and_then(|answers: Vec<Value>| answers.into_iter().map(answer::published).collect())
+        let calls: Vec<Call<'_>> = messages.iter().map(|message| self.publish_call(&lane, message)).collect();
+        let written = lane.write_all_once(&calls).await;
+        written.and_then(|replies: Vec<Value>| replies.into_iter().map(reply::publish_outcome).collect())
     }
 
-    fn publication(&self, lane: &Lane, message: &NewMessage) -> Call<'_> {
+    fn publish_call(&self, lane: &Lane, message: &UnpublishedMessage) -> Call<'_> {
         let channel = &message.channel;
-        let body = wire::body(message);
+        let body = wire::encode_body(message);
         let mut call = self.publish.key(meta_key(lane, channel));
-        call.key(stream_key(lane, channel)).arg(Epoch::random().to_string());
-        let keyed = message.request_id.as_ref().map(|id| {
+        call.key(stream_key(lane, channel)).arg(ChannelEpoch::random().to_string());
+        let request = message.request_id.as_ref().map(|id| {
             let key = lane.key(format_args!("k:{{{channel}}}:{id}"));
             (key, wire::fingerprint(&body))
         });
-        call.arg(wire::caused(body, &message.trace_parent));
-        match &keyed {
+        call.arg(wire::with_trace_parent(body, &message.trace_parent));
+        match &request {
             Some((key, fingerprint)) => call.key(key).arg(&fingerprint[..]),
             None => call.arg(""),
         };
-        call.arg(self.kept.count).arg(millis(self.kept.age)).arg(millis(META_LIFE)).arg(millis(REQUEST_LIFE));
-        call.arg(lane.channel(format_args!("{}", ear(channel))));
+        call.arg(self.retention.count).arg(millis(self.retention.age));
+        call.arg(millis(META_TTL)).arg(millis(REQUEST_ID_TTL));
+        call.arg(lane.channel(format_args!("{}", pubsub_channel(channel))));
         call
     }
 
-    /// Reads what follows a position, at most a page; from the oldest message on if the channel is in another epoch, or
-    /// not that far. One round trip.
-    pub async fn read(&self, channel: &ChannelName, after: Position) -> Result<Page, Error> {
+    /// Reads the page behind a position. If the position is in another epoch, or ahead of the head,
+    /// the page starts at the oldest message kept. One round trip.
+    pub async fn read(&self, channel: &ChannelName, after: Position) -> Result<ChannelPage, Error> {
         let mut lane = self.redis.reader().await?;
-        let answer: Vec<Value> = lane.read(&self.reading(&lane, channel, after, PAGE_MESSAGES)).await?;
-        answer::page(answer, after)
+        let reply: Vec<Value> = lane.read(&self.read_call(&lane, channel, after, PAGE_MESSAGES)).await?;
+        reply::page(reply, after)
     }
 
-    /// Says where each channel stands. One round trip.
-    pub async fn stands<'a>(&self, channels: impl Iterator<Item = &'a ChannelName>) -> Result<Vec<Stand>, Error> {
+    /// Reads the states of channels. One round trip.
+    pub async fn states<'a>(
+        &self,
+        channels: impl Iterator<Item = &'a ChannelName>,
+    ) -> Result<Vec<ChannelState>, Error> {
         let mut lane = self.redis.reader().await?;
         let beginning = Position::default();
-        let calls: Vec<_> = channels.map(|channel| self.reading(&lane, channel, beginning, 0)).collect();
-        let answers: Vec<Vec<Value>> = lane.read_all(&calls).await?;
-        answers.into_iter().map(|answer| Ok(answer::page(answer, beginning)?.stand)).collect()
+        let calls: Vec<_> = channels.map(|channel| self.read_call(&lane, channel, beginning, 0)).collect();
+        let replies: Vec<Vec<Value>> = lane.read_all(&calls).await?;
+        replies.into_iter().map(|reply| Ok(reply::page(reply, beginning)?.state)).collect()
     }
 
-    fn reading(&self, lane: &Lane, channel: &ChannelName, after: Position, messages: usize) -> Call<'_> {
+    fn read_call(&self, lane: &Lane, channel: &ChannelName, after: Position, messages: usize) -> Call<'_> {
         let mut call = self.read.key(meta_key(lane, channel));
         call.key(stream_key(lane, channel));
         call.arg(after.epoch.map(|epoch| epoch.to_string()).unwrap_or_default()).arg(after.offset);
-        call.arg(messages).arg(PAGE_BYTES).arg(millis(self.kept.age));
+        call.arg(messages).arg(PAGE_BYTES).arg(millis(self.retention.age));
         call
     }
 
-    /// The heads of channels. One round trip.
+    /// Reads the heads of channels. One round trip.
     pub async fn heads(&self, channels: &[ChannelName]) -> Result<Vec<Position>, Error> {
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = channels.iter().map(|channel| self.head.key(meta_key(&lane, channel))).collect();
-        let answers: Vec<(String, i64)> = lane.read_all(&calls).await?;
-        answers.into_iter().map(|(epoch, head)| answer::position(epoch.as_bytes(), head)).collect()
+        let replies: Vec<(String, i64)> = lane.read_all(&calls).await?;
+        replies.into_iter().map(|(epoch, head)| reply::position(epoch.as_bytes(), head)).collect()
     }
 
-    /// Whether Redis answers. One round trip.
-    pub async fn answers(&self) -> bool {
+    /// Returns true if Redis replies. One round trip.
+    pub async fn is_reachable(&self) -> bool {
         self.redis.ping().await
     }
 }
 
-impl fmt::Debug for Channels {
+impl fmt::Debug for ChannelStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channels").field("redis", &self.redis).field("kept", &self.kept).finish_non_exhaustive()
+        f.debug_struct("ChannelStore")
+            .field("redis", &self.redis)
+            .field("retention", &self.retention)
+            .finish_non_exhaustive()
     }
 }
 
-/// The pub/sub channel of a channel, as a [`Subscriber`](tidings_redis::Subscriber) knows it.
-pub fn ear(channel: &ChannelName) -> String {
+/// Returns the pub/sub channel of a channel, without the prefix that a
+/// [`Subscriber`](tidings_redis::Subscriber) adds.
+pub fn pubsub_channel(channel: &ChannelName) -> String {
     format!("p:{{{channel}}}")
 }
 
-/// The name of the channel whose pub/sub channel this is.
-pub fn heard_on(ear: &str) -> Option<&str> {
-    ear.strip_prefix("p:{")?.strip_suffix('}')
+/// Returns the channel that a pub/sub channel belongs to; `None` for any other name.
+pub fn parse_pubsub_channel(pubsub_channel: &str) -> Option<&str> {
+    pubsub_channel.strip_prefix("p:{")?.strip_suffix('}')
 }
 
 fn meta_key(lane: &Lane, channel: &ChannelName) -> String {
@@ -171,8 +196,4 @@ fn meta_key(lane: &Lane, channel: &ChannelName) -> String {
 
 fn stream_key(lane: &Lane, channel: &ChannelName) -> String {
     lane.key(format_args!("s:{{{channel}}}"))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

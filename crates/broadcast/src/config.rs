@@ -1,15 +1,14 @@
-//! The settings: what all services share, and a few of our own.
+//! Settings of the broadcast service.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidings_server::security::Wrong;
-use tidings_server::{bytes, duration};
+use tidings_server::{InvalidSetting, bytes, duration};
 
-use crate::channels::Kept;
-use crate::hub::{Limits, RingLimits};
+use crate::channels::Retention;
+use crate::domain::{HubLimits, RingLimits};
 
-/// What a broadcast service needs to run.
+/// Settings of the broadcast service.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Config {
@@ -17,73 +16,76 @@ pub struct Config {
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:7404", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
 
-    /// Where Redis is.
+    /// Connection to Redis.
     #[command(flatten)]
     pub redis: tidings_redis::Args,
 
-    /// Limits of the server.
+    /// Settings of the gRPC server.
     #[command(flatten, next_help_heading = "Server")]
     pub server: tidings_server::Args,
 
-    /// How channels behave.
+    /// Retention of messages in Redis.
     #[command(flatten, next_help_heading = "Channels")]
     pub channels: ChannelArgs,
 
-    /// How streams are served.
+    /// Limits of streams, and of the rings that serve them.
     #[command(flatten, next_help_heading = "Streams")]
     pub streams: StreamArgs,
 }
 
-/// How channels behave.
+/// Retention of messages in Redis.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct ChannelArgs {
-    /// Messages of a channel that are kept in Redis, 1 to 1000.
+    /// Messages kept in Redis per channel, 1 to 1000.
     #[arg(long, env = "TIDINGS_BROADCAST_HISTORY_COUNT", default_value_t = Self::default().broadcast_history_count,
           value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub broadcast_history_count: u16,
 
-    /// How long a message is kept in Redis, at most `1h`.
+    /// Time that a message is kept in Redis, at most `1h`.
     #[arg(long, env = "TIDINGS_BROADCAST_HISTORY_AGE", default_value_t = Self::default().broadcast_history_age,
           value_name = "DURATION", value_parser = age)]
     pub broadcast_history_age: humantime::Duration,
 }
 
-/// How streams are served.
+/// Limits of streams, and of the rings that serve them.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct StreamArgs {
-    /// Silence after which a stream hears a heartbeat, e.g. `25s`.
+    /// Time without a frame after which a stream sends a heartbeat, e.g. `25s`.
     #[arg(long, env = "TIDINGS_BROADCAST_HEARTBEAT", default_value_t = Self::default().broadcast_heartbeat,
           value_name = "DURATION", value_parser = duration)]
     pub broadcast_heartbeat: humantime::Duration,
 
-    /// How long a channel is heard after its last subscriber, e.g. `30s`.
+    /// Time that a channel without subscribers stays subscribed in Redis, e.g. `30s`.
     #[arg(long, env = "TIDINGS_BROADCAST_LINGER", default_value_t = Self::default().broadcast_linger,
           value_name = "DURATION", value_parser = duration)]
     pub broadcast_linger: humantime::Duration,
 
-    /// Longest wait of a stream for Redis where it needs it, e.g. `30s`; then the stream ends.
+    /// Longest wait of a stream for data it needs from Redis, e.g. `30s`; then the stream ends.
     #[arg(long, env = "TIDINGS_BROADCAST_PATIENCE", default_value_t = Self::default().broadcast_patience,
           value_name = "DURATION", value_parser = duration)]
     pub broadcast_patience: humantime::Duration,
 
-    /// How often what was heard is compared with Redis, e.g. `5s`: a message that got lost on its way is found so late.
+    /// Interval of the comparison with Redis, which finds messages lost on pub/sub, e.g. `5s`.
     #[arg(long, env = "TIDINGS_BROADCAST_COMPARE_INTERVAL", default_value_t = Self::default().broadcast_compare_interval,
           value_name = "DURATION", value_parser = duration)]
     pub broadcast_compare_interval: humantime::Duration,
 
-    /// Messages of a channel that are held in memory, 1 to 100000; who is further behind is served from Redis.
+    /// Messages held in memory per channel, 1 to 100000; subscribers further behind are served
+    /// from Redis.
     #[arg(long, env = "TIDINGS_BROADCAST_RING_MESSAGES", default_value_t = Self::default().broadcast_ring_messages,
           value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub broadcast_ring_messages: u32,
 
-    /// Bytes of a channel that are held in memory; the newest message is, however long.
+    /// Bytes of messages held in memory per channel; the newest message is held even if it is
+    /// larger.
     #[arg(long, env = "TIDINGS_BROADCAST_RING_BYTES", default_value_t = Self::default().broadcast_ring_bytes,
           value_name = "BYTES", value_parser = bytes)]
     pub broadcast_ring_bytes: usize,
 
-    /// Bytes of all channels that are held in memory; the channel that was published to least recently gives way.
+    /// Bytes of messages held in memory for all channels; the channel published to least recently
+    /// is evicted first.
     #[arg(long, env = "TIDINGS_BROADCAST_RINGS_BYTES", default_value_t = Self::default().broadcast_rings_bytes,
           value_name = "BYTES", value_parser = bytes)]
     pub broadcast_rings_bytes: usize,
@@ -110,31 +112,31 @@ impl Default for StreamArgs {
 }
 
 impl ChannelArgs {
-    /// How much of a channel is kept.
-    pub fn kept(&self) -> Kept {
-        Kept { count: self.broadcast_history_count, age: *self.broadcast_history_age }
+    /// Returns the limits of the messages kept per channel.
+    pub fn retention(&self) -> Retention {
+        Retention { count: self.broadcast_history_count, age: *self.broadcast_history_age }
     }
 }
 
 impl StreamArgs {
-    /// Says what these settings together are wrong about.
+    /// Validates the settings against each other.
     ///
     /// # Errors
-    /// A channel that may hold more than all of them together.
-    pub fn validate(&self) -> Result<(), Wrong> {
+    /// [`InvalidSetting`] if one channel may hold more bytes than all channels together.
+    pub fn validate(&self) -> Result<(), InvalidSetting> {
         if self.broadcast_ring_bytes <= self.broadcast_rings_bytes {
             return Ok(());
         }
         let problem = format!(
-            "'{}': expected at most the {} of --broadcast-rings-bytes (TIDINGS_BROADCAST_RINGS_BYTES), which is for all channels",
+            "'{}': expected at most the {} of --broadcast-rings-bytes (TIDINGS_BROADCAST_RINGS_BYTES), the limit of all channels together",
             self.broadcast_ring_bytes, self.broadcast_rings_bytes
         );
-        Err(Wrong::new("--broadcast-ring-bytes", "TIDINGS_BROADCAST_RING_BYTES", problem))
+        Err(InvalidSetting::new("--broadcast-ring-bytes", "TIDINGS_BROADCAST_RING_BYTES", problem))
     }
 
-    /// What bounds the hub.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    /// Returns the limits of the hub.
+    pub fn limits(&self) -> HubLimits {
+        HubLimits {
             ring: RingLimits { messages: size(self.broadcast_ring_messages), bytes: self.broadcast_ring_bytes },
             rings_bytes: self.broadcast_rings_bytes,
             linger: *self.broadcast_linger,
@@ -144,7 +146,7 @@ impl StreamArgs {
     }
 }
 
-/// The longest that a message may be kept, as the contract says.
+/// Longest retention of a message that the contract allows.
 const AGE_MAX: Duration = Duration::from_hours(1);
 
 fn age(text: &str) -> Result<humantime::Duration, &'static str> {

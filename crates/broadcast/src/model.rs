@@ -1,4 +1,4 @@
-//! The nouns of the service.
+//! The types of the service: channels, positions, messages and frames.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -8,17 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-/// The name of a channel, checked: 1 to 200 of `[A-Za-z0-9._~/-]`, no empty segment. Cheap to clone.
+/// A valid channel name: 1 to 200 of `[A-Za-z0-9._~/-]`, no empty segment. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
 
 impl ChannelName {
-    /// Takes a text that was checked before.
+    /// Wraps a name that the caller has validated.
     pub fn new(checked: impl Into<Arc<str>>) -> Self {
         Self(checked.into())
     }
 
-    /// As text.
+    /// Returns the name without copying it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,185 +36,202 @@ impl fmt::Display for ChannelName {
     }
 }
 
-/// Names one numbering of a channel: random, so that no two are alike. As text, 16 hex digits.
+/// Identifies one numbering of a channel's messages. Offsets start at 1 in each epoch.
+///
+/// The value is random and therefore unique. Its text form is 16 lower-case hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Epoch(u64);
+pub struct ChannelEpoch(u64);
 
-impl Epoch {
-    /// How long it is as text.
-    pub const TEXT: usize = 16;
+impl ChannelEpoch {
+    /// Length of the text form in bytes.
+    pub const TEXT_LEN: usize = 16;
 
-    /// A new one.
+    /// Makes a new random epoch.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
-    /// Reads what [`Display`](fmt::Display) wrote; `None` for anything else.
+    /// Parses the output of [`Display`](fmt::Display); returns `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-        if text.len() != Self::TEXT || !text.iter().all(digit) {
+        if text.len() != Self::TEXT_LEN || !text.iter().all(digit) {
             return None;
         }
         u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok().map(Self)
     }
 }
 
-impl fmt::Display for Epoch {
+impl fmt::Display for ChannelEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
 }
 
-/// A place in a channel: right behind the message of this offset, or before the first.
+/// A position in a channel: directly behind the message with this offset, or before the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The numbering it belongs to; `None` for a channel that has none.
-    pub epoch: Option<Epoch>,
-    /// The offset of the last message before it, 0 or more.
+    /// Epoch that `offset` belongs to; `None` if the channel has no epoch.
+    pub epoch: Option<ChannelEpoch>,
+    /// Offset of the last message before the position, 0 or more.
     pub offset: i64,
 }
 
 impl Position {
-    /// The beginning of a numbering.
-    pub fn beginning(epoch: Option<Epoch>) -> Self {
+    /// The position before the first message of an epoch.
+    pub fn beginning(epoch: Option<ChannelEpoch>) -> Self {
         Self { epoch, offset: 0 }
     }
 }
 
-/// A message to be published.
+/// A message to publish. Redis assigns its epoch, offset and publish time.
 #[derive(Clone, Debug)]
-pub struct NewMessage {
-    /// Where to.
+pub struct UnpublishedMessage {
+    /// Channel to publish to.
     pub channel: ChannelName,
-    /// What it says.
+    /// Payload, at most 64 KiB.
     pub data: Bytes,
-    /// What the data are; may be empty.
+    /// Media type of `data`; may be empty.
     pub content_type: String,
-    /// Whatever else.
+    /// Names and values chosen by the publisher.
     pub attributes: BTreeMap<String, String>,
-    /// The publisher's own name for it on this channel, if it has one.
+    /// The publisher's id of the message on this channel, for deduplication.
     pub request_id: Option<String>,
-    /// What caused it, as W3C trace context writes it; may be empty. No part of the content.
+    /// W3C `traceparent` of the cause; may be empty. Not part of the deduplicated content.
     pub trace_parent: String,
 }
 
-/// What became of one publish.
+/// The position of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// It has a place.
-    Done {
-        /// The numbering.
-        epoch: Epoch,
-        /// Its number.
-        offset: i64,
-        /// Whether an earlier publish of the same request id had done it.
-        deduplicated: bool,
-    },
-    /// The request id belongs to a message of another content.
-    Reused {
-        /// The numbering of that message.
-        epoch: Epoch,
-        /// Its number.
+pub struct Published {
+    /// Epoch that `offset` belongs to.
+    pub epoch: ChannelEpoch,
+    /// Offset of the message, 1 or more.
+    pub offset: i64,
+    /// True if an earlier publish with the same request id and content stored the message.
+    pub deduplicated: bool,
+}
+
+/// The outcome of one publish that Redis has processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// The channel has the message.
+    Published(Published),
+    /// Refused: the request id belongs to a message with other content.
+    RequestIdReused {
+        /// Epoch of that message.
+        epoch: ChannelEpoch,
+        /// Offset of that message.
         offset: i64,
     },
 }
 
-/// Where a channel stands.
+/// The state of a channel in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stand {
-    /// Its numbering and its newest message.
+pub struct ChannelState {
+    /// Position of the newest message.
     pub head: Position,
-    /// The oldest message that is kept; one above the head if none is.
+    /// Offset of the oldest message kept; one above the head if none is.
     pub oldest: i64,
-    /// When the newest was published.
-    pub time: Option<SystemTime>,
+    /// Publish time of the newest message; `None` if the channel has no epoch.
+    pub publish_time: Option<SystemTime>,
 }
 
-/// A part of what a channel keeps, read together with where the channel stands.
+/// Messages read from Redis, with the state of their channel at the same moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Where the channel stands.
-    pub stand: Stand,
-    /// The offset of the first message.
+pub struct ChannelPage {
+    /// State of the channel at the moment of the read.
+    pub state: ChannelState,
+    /// Offset of the first message.
     pub first: i64,
-    /// Whole encoded messages, whose offsets follow each other.
+    /// Whole encoded messages with consecutive offsets.
     pub messages: Vec<Bytes>,
 }
 
-impl Page {
-    /// The last offset of the page, or the one before its first if it is empty.
+impl ChannelPage {
+    /// Returns the offset of the last message; `first - 1` if the page is empty.
     pub fn last(&self) -> i64 {
         self.first + count(self.messages.len()) - 1
     }
 }
 
-/// A number of messages as a difference of offsets.
+/// Converts a number of messages to a difference of offsets.
 pub fn count(messages: usize) -> i64 {
     i64::try_from(messages).unwrap_or(i64::MAX)
 }
 
-/// From where on a channel is wanted.
+/// The start position of a subscription to one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// What is published from now on.
+pub enum StartPosition {
+    /// The head of the channel when the call arrives: only newer messages are delivered.
     Latest,
-    /// What follows this position.
+    /// Directly behind this position.
     After(Position),
-    /// What follows a position in a numbering that no channel ever had.
-    Elsewhere,
-    /// The last so many that are kept, and what follows.
+    /// A position in an epoch that this service never issued.
+    UnknownEpoch,
+    /// Before the given number of newest messages, as far as they are kept.
     Last(i64),
 }
 
-/// A channel, and from where on it is wanted.
+/// A channel to subscribe to, and its start position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
-    /// Which.
+pub struct ChannelStart {
+    /// Channel to subscribe to.
     pub channel: ChannelName,
-    /// From where on.
-    pub start: Start,
+    /// Position behind which delivery starts.
+    pub start: StartPosition,
 }
 
-/// What a subscriber is told.
+/// One frame of a subscriber's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// Whole encoded messages of one channel, whose offsets follow each other.
+pub enum SubscriptionFrame {
+    /// Whole encoded messages of one channel with consecutive offsets.
     Messages(Vec<Bytes>),
-    /// The channel has been read up to its head as it was when the subscription began.
+    /// The stream has reached the head that the channel had when the subscription began.
     CaughtUp {
-        /// Which.
+        /// Channel that has been read.
         channel: ChannelName,
-        /// Up to where everything was delivered or told.
+        /// Position up to which messages were delivered or reported missing.
         position: Position,
     },
-    /// Messages are not kept any more.
+    /// Messages of the channel are missing because they are no longer kept.
     Gap {
-        /// Where.
+        /// Channel with the gap.
         channel: ChannelName,
-        /// In which numbering.
-        epoch: Option<Epoch>,
-        /// The first that is missing.
+        /// Epoch that the offsets belong to.
+        epoch: Option<ChannelEpoch>,
+        /// Offset of the first missing message.
         first: i64,
-        /// The last.
+        /// Offset of the last missing message.
         last: i64,
     },
-    /// The channel begins anew.
+    /// The channel has a new epoch; an unknown number of messages may be missing.
     Reset {
-        /// Which.
+        /// Channel with the new epoch.
         channel: ChannelName,
-        /// The new numbering and its newest message.
+        /// Position of the newest message in the new epoch.
         head: Position,
     },
-    /// There is nothing else to say.
+    /// The stream is alive but had nothing to send for the heartbeat interval.
     Heartbeat {
-        /// Whether the instance hears nothing at the moment.
+        /// True while the instance has no pub/sub session, so that messages are late.
         degraded: bool,
     },
-    /// The stream ends.
+    /// The last frame of a stream that the instance ends.
     Goodbye {
-        /// When to come back.
+        /// Delay after which the client may reconnect to this address.
         retry_after: Duration,
     },
+}
+
+/// The present size of an instance, for the gauges.
+#[derive(Clone, Copy, Debug)]
+pub struct HubSize {
+    /// Number of open Subscribe streams.
+    pub streams: usize,
+    /// Channels that are subscribed in Redis, or about to be.
+    pub channels: usize,
+    /// Bytes of messages in all rings.
+    pub rings_bytes: usize,
 }
 
 #[cfg(test)]
@@ -225,13 +242,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_epoch_is_read_as_it_was_written(number in any::<u64>()) {
-            prop_assert_eq!(Epoch::parse(Epoch(number).to_string().as_bytes()), Some(Epoch(number)));
+        fn an_epoch_is_parsed_from_its_text(number in any::<u64>()) {
+            let epoch = ChannelEpoch(number);
+            prop_assert_eq!(ChannelEpoch::parse(epoch.to_string().as_bytes()), Some(epoch));
         }
 
         #[test]
-        fn what_is_no_epoch_of_ours_is_none(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
-            if let Some(epoch) = Epoch::parse(&bytes) {
+        fn only_the_text_of_an_epoch_is_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+            if let Some(epoch) = ChannelEpoch::parse(&bytes) {
                 prop_assert_eq!(epoch.to_string().into_bytes(), bytes);
             }
         }
@@ -240,7 +258,7 @@ mod tests {
     #[test]
     fn an_epoch_has_one_spelling() {
         for text in ["", "0123456789abcde", "0123456789ABCDEF", "+123456789abcdef", "0123456789abcdef0"] {
-            assert_eq!(Epoch::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(ChannelEpoch::parse(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -1,29 +1,31 @@
-//! The handlers: check, call, answer.
+//! The RPC handlers: each validates the request, calls the domain, and converts the result.
 
 mod deliveries;
 mod status;
+
+use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tidings_proto::broadcast::encoded as pb;
 use tidings_proto::broadcast::encoded::broadcast_service_server::BroadcastService;
-use tidings_server::Ending;
-use tidings_trace::TraceParent;
+use tidings_server::{DrainSignal, StreamEnd, trace_parent};
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Broadcasts, Error};
-use crate::{hub, wire};
+use crate::domain::{Error, Hub};
+use crate::model::Published;
+use crate::wire;
 
-/// The contract over the use cases.
+/// Implements the contract's `BroadcastService` over the domain.
 #[derive(Clone, Debug)]
 pub struct Rpc {
-    broadcasts: Broadcasts,
+    hub: Arc<Hub>,
 }
 
 impl Rpc {
-    /// The contract over these channels.
-    pub fn new(broadcasts: Broadcasts) -> Self {
-        Self { broadcasts }
+    /// Serves the channels of `hub`.
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
     }
 }
 
@@ -32,20 +34,20 @@ impl BroadcastService for Rpc {
     type SubscribeStream = BoxStream<'static, Result<pb::SubscribeResponse, Status>>;
 
     async fn publish(&self, request: Request<pb::PublishRequest>) -> Result<Response<pb::PublishResponse>, Status> {
-        let cause = cause(&request);
+        let cause = trace_parent(&request);
         let message = wire::publish(request.into_inner(), cause)?;
-        let (epoch, offset, deduplicated) = self.broadcasts.publish_one(message).await?;
-        Ok(Response::new(wire::published(epoch, offset, deduplicated)))
+        let published = self.hub.publish(&message).await?;
+        Ok(Response::new(wire::published(published)))
     }
 
     async fn batch_publish(
         &self,
         request: Request<pb::BatchPublishRequest>,
     ) -> Result<Response<pb::BatchPublishResponse>, Status> {
-        let cause = cause(&request);
+        let cause = trace_parent(&request);
         let messages = wire::batch_publish(request.into_inner(), cause)?;
-        let outcomes = self.broadcasts.publish(&messages).await?;
-        let results = outcomes.into_iter().map(batch_result).collect::<Result<_, Error>>()?;
+        let results = self.hub.publish_all(&messages).await?;
+        let results = results.into_iter().map(batch_result).collect::<Result<_, Error>>()?;
         Ok(Response::new(pb::BatchPublishResponse { results }))
     }
 
@@ -53,16 +55,16 @@ impl BroadcastService for Rpc {
         &self,
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let ending = request.extensions().get().cloned().unwrap_or_else(Ending::never);
-        let wishes = wire::subscribe(request.into_inner())?;
-        let ending = hub::Ending::at(ending.reached());
-        let frames = self.broadcasts.subscribe(&wishes, ending).await?;
-        let answers = frames.map(|frame| {
+        let drain_signal = request.extensions().get().cloned().unwrap_or_else(DrainSignal::never);
+        let starts = wire::subscribe(request.into_inner())?;
+        let stream_end = StreamEnd::at(drain_signal.reached());
+        let frames = self.hub.subscribe(&starts, stream_end).await?;
+        let responses = frames.map(|frame| {
             let frame = frame?;
             deliveries::trace(&frame);
             Ok(wire::frame(frame))
         });
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn get_channel(
@@ -70,21 +72,18 @@ impl BroadcastService for Rpc {
         request: Request<pb::GetChannelRequest>,
     ) -> Result<Response<pb::GetChannelResponse>, Status> {
         let name = wire::get_channel(request.into_inner())?;
-        let (stand, subscribers) = self.broadcasts.get(&name).await?;
-        Ok(Response::new(pb::GetChannelResponse { channel: Some(wire::channel(&name, &stand, subscribers)) }))
+        let (state, subscribers) = self.hub.get(&name).await?;
+        Ok(Response::new(pb::GetChannelResponse { channel: Some(wire::channel(&name, &state, subscribers)) }))
     }
 }
 
-/// The trace that a call is part of, if it is part of one.
-fn cause<T>(request: &Request<T>) -> Option<TraceParent> {
-    request.extensions().get().copied()
-}
-
-/// The result of one item of a batch; an error that is not the item's own is that of the call.
-fn batch_result(outcome: Result<crate::domain::Place, Error>) -> Result<pb::BatchPublishResult, Error> {
-    match outcome {
-        Ok((epoch, offset, deduplicated)) => Ok(wire::batch_published(epoch, offset, deduplicated)),
-        Err(error @ Error::Reused { epoch, offset }) => Ok(wire::batch_refused(error.to_string(), epoch, offset)),
+/// Converts the result of one batch item. An error that is not the item's own fails the whole call.
+fn batch_result(result: Result<Published, Error>) -> Result<pb::BatchPublishResult, Error> {
+    match result {
+        Ok(published) => Ok(wire::batch_published(published)),
+        Err(error @ Error::RequestIdReused { epoch, offset }) => {
+            Ok(wire::batch_refused(error.to_string(), epoch, offset))
+        }
         Err(error) => Err(error),
     }
 }

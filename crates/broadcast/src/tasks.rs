@@ -1,52 +1,57 @@
-//! What runs without being called; started with the service and ended with it.
+//! Background tasks: they start with the service and end with it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidings_redis::{Args, OpenError, Role, Subscriber};
-use tidings_server::health::{Health, State};
-use tidings_server::repeat;
+use tidings_server::health::{Health, HealthState};
+use tidings_service::repeat;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Broadcasts;
+use crate::domain::Hub;
 
-/// How often it is looked whether what is published is heard.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long a repair may take before this instance is said to be broken: a new connection takes less than a second.
-const LATE: Duration = Duration::from_secs(5);
+/// Interval of the pub/sub health check.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time without a pub/sub session after which the instance is not ready. Reconnecting takes less
+/// than a second.
+const DISCONNECTED_MAX: Duration = Duration::from_secs(5);
 
-/// Begins to hear what others publish.
-pub fn listen(args: &Args, broadcasts: Broadcasts) -> Result<Subscriber, OpenError> {
-    Subscriber::open(args, "broadcast", Role::State, move |ear, told| broadcasts.hear(ear, told))
+/// Opens the pub/sub connection and passes its notifications to `hub`.
+pub fn subscribe(args: &Args, hub: Arc<Hub>) -> Result<Subscriber, OpenError> {
+    Subscriber::open(args, "broadcast", Role::State, move |pubsub_channel, payload| {
+        hub.receive(pubsub_channel, payload);
+    })
 }
 
-/// Joins and leaves channels until told to stop.
-pub async fn attend(broadcasts: Broadcasts, subscriber: Subscriber, stop: CancellationToken) {
-    stop.run_until_cancelled(broadcasts.attend(subscriber)).await;
+/// Subscribes to and unsubscribes from pub/sub channels until `stop`.
+pub async fn run_pubsub(hub: Arc<Hub>, subscriber: Subscriber, stop: CancellationToken) {
+    stop.run_until_cancelled(hub.run_pubsub(subscriber)).await;
 }
 
-/// Fills rings that have missed something until told to stop.
-pub async fn repair(broadcasts: Broadcasts, stop: CancellationToken) {
-    stop.run_until_cancelled(broadcasts.repair()).await;
+/// Fills rings that miss messages until `stop`.
+pub async fn repair_rings(hub: Arc<Hub>, stop: CancellationToken) {
+    stop.run_until_cancelled(hub.repair_rings()).await;
 }
 
-/// Compares the rings with Redis every `tick`, until told to stop.
-pub async fn compare(broadcasts: Broadcasts, tick: Duration, stop: CancellationToken) {
-    repeat("the comparison with redis", tick, stop, async || broadcasts.compare().await.map(|()| false)).await;
+/// Compares the rings with Redis every `tick` until `stop`.
+pub async fn compare_with_redis(hub: Arc<Hub>, tick: Duration, stop: CancellationToken) {
+    repeat("comparison with redis", tick, stop, async || hub.compare_with_redis().await.map(|()| false)).await;
 }
 
-/// Says in the health of the service whether what is published is heard, and measures it, until told to stop.
+/// Updates readiness and the gauges until `stop`.
 ///
-/// While Redis is away the instance stays ready: it can not be better elsewhere. If Redis answers and nothing is heard,
-/// it is.
-pub async fn watch(broadcasts: Broadcasts, health: Health, stop: CancellationToken) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut deaf_since = None;
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        broadcasts.measure();
-        deaf_since = if broadcasts.is_deaf().await { deaf_since.or_else(|| Some(Instant::now())) } else { None };
-        let late = deaf_since.is_some_and(|since| since.elapsed() > LATE);
-        health.set(Health::READINESS, if late { State::NotServing } else { State::Serving });
+/// The instance is not ready if Redis has replied for 5 s while there was no pub/sub session. While
+/// Redis is unavailable the instance stays ready, since other instances are no better.
+pub async fn watch_pubsub(hub: Arc<Hub>, health: Health, stop: CancellationToken) {
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut disconnected_since = None;
+    while stop.run_until_cancelled(checks.tick()).await.is_some() {
+        hub.record_size();
+        disconnected_since =
+            if hub.is_disconnected().await { disconnected_since.or_else(|| Some(Instant::now())) } else { None };
+        let broken = disconnected_since.is_some_and(|since| since.elapsed() > DISCONNECTED_MAX);
+        health.set(Health::READINESS, if broken { HealthState::NotServing } else { HealthState::Serving });
     }
 }

@@ -1,4 +1,4 @@
-//! Model <-> contract messages, both ways; and the bytes of a message, which are made once.
+//! Conversion between model and contract messages, and the encoding of published messages.
 
 mod frame;
 mod message;
@@ -9,16 +9,18 @@ use tidings_proto::broadcast::encoded as pb;
 use tidings_status::{Fields, Invalid};
 
 pub use frame::frame;
-pub use message::{Told, body, caused, complete, fingerprint, time, trace_parent};
+pub use message::{
+    MessageNotification, complete_message, encode_body, fingerprint, time_from_micros, trace_parent, with_trace_parent,
+};
 pub use publish::{batch_publish, batch_published, batch_refused, publish, published};
 pub use subscribe::subscribe;
 
-use crate::model::{ChannelName, Epoch, Position, Stand};
+use crate::model::{ChannelEpoch, ChannelName, ChannelState};
 
-/// Whose reasons our errors give.
+/// ErrorInfo domain of this service.
 pub const DOMAIN: &str = "broadcast.tidings";
 
-/// Checks GetChannel.
+/// Validates a GetChannel request.
 pub fn get_channel(request: pb::GetChannelRequest) -> Result<ChannelName, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.name("name", &request.name);
@@ -26,23 +28,19 @@ pub fn get_channel(request: pb::GetChannelRequest) -> Result<ChannelName, Invali
     Ok(ChannelName::new(request.name))
 }
 
-/// A channel as the contract has it.
-pub fn channel(name: &ChannelName, stand: &Stand, subscribers: usize) -> pb::Channel {
+/// Converts the state of a channel to the contract's `Channel`.
+pub fn channel(name: &ChannelName, state: &ChannelState, subscribers: usize) -> pb::Channel {
     pb::Channel {
         name: name.to_string(),
-        epoch: epoch(stand.head),
-        head: stand.head.offset,
-        oldest: stand.oldest,
-        publish_time: stand.time.map(Into::into),
+        epoch: epoch_text(state.head.epoch),
+        head: state.head.offset,
+        oldest: state.oldest,
+        publish_time: state.publish_time.map(Into::into),
         instance_subscribers: i32::try_from(subscribers).unwrap_or(i32::MAX),
     }
 }
 
-/// The epoch of a position as the contract has it.
-fn epoch(position: Position) -> String {
-    text(position.epoch)
-}
-
-fn text(epoch: Option<Epoch>) -> String {
+/// Converts an epoch to the contract's text, which is empty without one.
+fn epoch_text(epoch: Option<ChannelEpoch>) -> String {
     epoch.map(|epoch| epoch.to_string()).unwrap_or_default()
 }

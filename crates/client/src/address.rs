@@ -1,4 +1,4 @@
-//! Where the instances of a service are.
+//! Addresses of service instances.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,9 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::{Authority, Scheme};
 
-/// The address of one instance: `HOST:PORT`, also written `http://HOST:PORT`, or `https://HOST:PORT` for TLS. Cheap to clone:
-/// every error names one.
+/// The address of one instance: `HOST:PORT` or `http://HOST:PORT`, or `https://HOST:PORT` for TLS.
+///
+/// Cheap to clone, because every error carries one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     uri: Arc<Uri>,
@@ -18,27 +19,27 @@ pub struct Address {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses(Vec<Address>);
 
-/// What was given is no address.
+/// Error returned for a text that is not an address; holds the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}': expected HOST:PORT or https://HOST:PORT, e.g. 127.0.0.1:7401")]
-pub struct Malformed(String);
+pub struct InvalidAddress(String);
 
 impl Address {
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Whether it is called over TLS.
+    /// Returns true if the instance is called over TLS.
     pub fn is_secure(&self) -> bool {
         self.uri.scheme() == Some(&Scheme::HTTPS)
     }
 }
 
 impl FromStr for Address {
-    type Err = Malformed;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let malformed = || InvalidAddress(text.to_owned());
         let (scheme, authority) = match text.strip_prefix("https://") {
             Some(authority) => ("https", authority),
             None => ("http", text.strip_prefix("http://").unwrap_or(text)),
@@ -58,7 +59,7 @@ impl fmt::Display for Address {
 }
 
 impl Addresses {
-    /// Each of them, in the order in which they were given.
+    /// Iterates over the addresses in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &Address> {
         self.0.iter()
     }
@@ -71,17 +72,17 @@ impl From<Address> for Addresses {
 }
 
 impl FromStr for Addresses {
-    type Err = Malformed;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>().map(Self)
     }
 }
 
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, address) in self.0.iter().enumerate() {
-            write!(f, "{}{address}", if place == 0 { "" } else { "," })?;
+        for (index, address) in self.0.iter().enumerate() {
+            write!(f, "{}{address}", if index == 0 { "" } else { "," })?;
         }
         Ok(())
     }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn https_stays_to_be_seen() {
+    fn https_is_kept_in_the_displayed_address() {
         for text in ["https://localhost:7401", "https://localhost:7401/"] {
             let address: Address = text.parse().unwrap();
             assert!(address.is_secure());
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_malformed_address_spoils_the_list_and_is_named() {
+    fn one_malformed_address_rejects_the_list_and_is_named() {
         for (text, culprit) in [("", "''"), ("one:1,", "''"), ("one:1,two", "'two'")] {
             let error = text.parse::<Addresses>().unwrap_err().to_string();
             assert!(error.starts_with(culprit), "{error}");

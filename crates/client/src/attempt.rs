@@ -1,42 +1,49 @@
-//! One attempt of a call: how long it may take, and what its failure means.
+//! One attempt of a call: its timeout, and the classification of its failure.
 
 use std::time::Duration;
 
+use tidings_proto::lock::ErrorReason; // every contract has the reasons that matter here
 use tidings_status::Failure;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Status};
 
-/// Waits at most `limit` for an answer. The request says the same by `set_timeout`, so that the service knows.
+/// Waits at most `limit` for a response.
+///
+/// The caller also sets `limit` as the timeout of the request, so that the service can stop in
+/// time.
 ///
 /// # Errors
-/// That of the service; DEADLINE_EXCEEDED if the time is up, whichever side found out first.
-pub async fn within<R>(limit: Duration, answer: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
-    let late = || Status::deadline_exceeded(format!("no answer within {}", humantime::format_duration(limit)));
+/// The status of the service. DEADLINE_EXCEEDED after `limit`, also if the transport noticed first.
+pub async fn with_timeout<R>(limit: Duration, response: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
+    let late = || Status::deadline_exceeded(format!("no response within {}", humantime::format_duration(limit)));
     let begin = Instant::now();
-    match timeout(limit, answer).await {
+    match timeout(limit, response).await {
         Err(_) => Err(late()),
-        // tonic reads the timeout of its own request too, and calls its end CANCELLED.
+        // tonic enforces the timeout of its request as well, and reports CANCELLED.
         Ok(Err(status)) if status.code() == Code::Cancelled && begin.elapsed() >= limit => Err(late()),
-        Ok(answer) => answer,
+        Ok(response) => response,
     }
 }
 
-/// Says whether the same call may fare better later: the service is busy or away, or it was not the service that spoke.
-pub(crate) fn worth_repeating(failure: &Failure) -> bool {
+/// Returns true if a retry may succeed.
+///
+/// It may if the service is busy or unavailable, or if the failure comes from the transport.
+pub(crate) fn is_retryable(failure: &Failure) -> bool {
     match failure.code {
         Code::Unavailable | Code::DeadlineExceeded => true,
-        // What is too large once is always too large.
-        Code::ResourceExhausted => failure.reason != "MESSAGE_TOO_LARGE",
-        // Without a reason of ours it is the transport that speaks: a connection that was cut, a stream that was reset.
+        // A message that is too large stays too large.
+        Code::ResourceExhausted => failure.reason != ErrorReason::MessageTooLarge.text(),
+        // Our services always set a reason; without one the transport failed (cut, reset).
         Code::Unknown | Code::Internal | Code::Cancelled => failure.reason.is_empty(),
         _ => false,
     }
 }
 
-/// Says whether it is this instance that is out, and not what all of them need: it did not speak at all, or said that it
-/// shuts down.
-pub(crate) fn instance_is_out(failure: &Failure) -> bool {
-    worth_repeating(failure) && (failure.reason.is_empty() || failure.reason == "DRAINING")
+/// Returns true if this instance failed, and not a store that all instances share.
+///
+/// An instance failed if it did not respond, or responded that it is draining.
+pub(crate) fn is_instance_failure(failure: &Failure) -> bool {
+    is_retryable(failure) && (failure.reason.is_empty() || failure.reason == ErrorReason::Draining.text())
 }
 
 #[cfg(test)]
@@ -52,44 +59,47 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_worth_a_repeat_and_what_was_decided_is_not() {
+    fn transient_failures_are_retryable_and_refusals_are_not() {
         for code in [Code::Unavailable, Code::ResourceExhausted, Code::DeadlineExceeded] {
-            assert!(worth_repeating(&failure(code, "STORE_AWAY")), "{code}");
+            assert!(is_retryable(&failure(code, "STORE_AWAY")), "{code}");
         }
         for code in [Code::InvalidArgument, Code::NotFound, Code::Aborted, Code::Internal, Code::Unknown] {
-            assert!(!worth_repeating(&failure(code, "SOME_REASON")), "{code}");
+            assert!(!is_retryable(&failure(code, "SOME_REASON")), "{code}");
         }
-        assert!(!worth_repeating(&failure(Code::ResourceExhausted, "MESSAGE_TOO_LARGE")));
+        assert!(!is_retryable(&failure(Code::ResourceExhausted, "MESSAGE_TOO_LARGE")));
     }
 
     #[test]
-    fn what_only_the_transport_said_is_worth_a_repeat() {
+    fn failures_of_the_transport_are_retryable() {
         for status in [Status::unknown("transport error"), Status::internal("reset"), Status::cancelled("reset")] {
-            assert!(worth_repeating(&Failure::from(&status)), "{status}");
+            assert!(is_retryable(&Failure::from(&status)), "{status}");
         }
     }
 
+    /// A failed store or an overload is no reason to avoid the instance.
     #[test]
-    fn an_instance_is_out_if_it_is_silent_or_leaves_but_not_if_its_store_is_away() {
-        assert!(instance_is_out(&Failure::from(&Status::unavailable("connection refused"))));
-        assert!(instance_is_out(&failure(Code::Unavailable, "DRAINING")));
-        assert!(!instance_is_out(&failure(Code::Unavailable, "STORE_AWAY")));
-        assert!(!instance_is_out(&failure(Code::ResourceExhausted, "OVERLOADED")));
-        assert!(!instance_is_out(&Failure::from(&Status::not_found("no such method here"))));
+    fn an_instance_fails_if_it_is_unreachable_or_drains() {
+        assert!(is_instance_failure(&Failure::from(&Status::unavailable("connection refused"))));
+        assert!(is_instance_failure(&failure(Code::Unavailable, "DRAINING")));
+        assert!(!is_instance_failure(&failure(Code::Unavailable, "STORE_AWAY")));
+        assert!(!is_instance_failure(&failure(Code::ResourceExhausted, "OVERLOADED")));
+        assert!(!is_instance_failure(&Failure::from(&Status::not_found("no such method here"))));
     }
 
+    /// The client's timer and tonic's may fire in either order; the error is the same.
     #[tokio::test(start_paused = true)]
-    async fn the_time_is_up_whichever_side_finds_out_first() {
+    async fn either_side_may_notice_the_timeout_first() {
         let limit = Duration::from_secs(1);
         let cancelled = async {
             tokio::time::sleep(limit).await;
             Err::<(), _>(Status::cancelled("Timeout expired"))
         };
 
-        for status in
-            [within(limit, pending::<Result<(), _>>()).await.unwrap_err(), within(limit, cancelled).await.unwrap_err()]
-        {
-            assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "no answer within 1s"));
+        for status in [
+            with_timeout(limit, pending::<Result<(), _>>()).await.unwrap_err(),
+            with_timeout(limit, cancelled).await.unwrap_err(),
+        ] {
+            assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "no response within 1s"));
         }
     }
 }

@@ -1,32 +1,34 @@
-//! The pauses between failures.
+//! Exponential backoff with jitter between attempts.
 
 use std::time::Duration;
 
-/// The pause after the first failure; each further one doubles it, ...
-const FIRST: Duration = Duration::from_millis(50);
-/// ... up to this: a service that comes back is found within three seconds.
-const LONGEST: Duration = Duration::from_secs(2);
+/// Pause after the first failure; each further failure doubles it.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause without RetryInfo. With jitter, a service that is back is called within 3 s.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The longest pause that a service can ask for: whoever wants callers to stay away for longer refuses them again.
-const LONGEST_ASKED: Duration = Duration::from_mins(1);
+/// Longest pause that a service can demand by RetryInfo. It may demand another one afterwards.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Pauses that double, with jitter: callers that failed together must not come back together.
+/// Pauses that double, with jitter.
+///
+/// Without jitter, callers that failed at the same time would retry at the same time.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    /// The next pause is a short one.
+    /// Starts at the shortest pause.
     pub(crate) fn new() -> Self {
-        Self { next: FIRST }
+        Self { next: PAUSE_MIN }
     }
 
-    /// The pause after one more failure: twice the last one, or longer if the service `asked` for it; and up to half of that
-    /// on top.
-    pub(crate) fn pause(&mut self, asked: Option<Duration>) -> Duration {
-        let pause = self.next.max(asked.unwrap_or_default().min(LONGEST_ASKED));
-        self.next = (self.next * 2).min(LONGEST);
+    /// Returns the pause before the next attempt: the next of the doubling pauses, or `retry_after`
+    /// (at most a minute) if that is longer; plus up to 50 % jitter.
+    pub(crate) fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
+        let pause = self.next.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX));
+        self.next = (self.next * 2).min(PAUSE_MAX);
         pause.mul_f64(rand::random_range(1.0..1.5))
     }
 }
@@ -46,11 +48,11 @@ mod tests {
     }
 
     #[test]
-    fn the_service_says_how_much_longer_to_wait() {
-        let pause = |asked| Backoff::new().pause(Some(asked)).as_millis();
+    fn retry_after_extends_the_pause_within_limits() {
+        let pause = |retry_after| Backoff::new().pause(Some(retry_after)).as_millis();
 
         assert!((10_000..15_001).contains(&pause(Duration::from_secs(10))));
-        assert!(pause(Duration::from_hours(1)) <= 90_000, "it can not keep callers away for an hour");
-        assert!(pause(Duration::ZERO) >= 50, "nor make them hurry");
+        assert!(pause(Duration::from_hours(1)) <= 90_000, "RetryInfo is capped at a minute");
+        assert!(pause(Duration::ZERO) >= 50, "RetryInfo cannot shorten the pause");
     }
 }

@@ -1,4 +1,4 @@
-//! Repeats calls until they are answered.
+//! Calls with timeouts, retries and a retry budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,124 +8,87 @@ use tidings_status::Failure;
 use tidings_trace::TraceParent;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
-use crate::address::Address;
-use crate::attempt::{within, worth_repeating};
+use crate::attempt::{is_retryable, with_timeout};
+use crate::attempt_failure::AttemptFailure;
 use crate::backoff::Backoff;
-use crate::budget::Budget;
 use crate::endpoints::{Endpoint, Endpoints};
-use crate::refusal::Refusal;
+use crate::error::Error;
+use crate::retry_budget::RetryBudget;
 use crate::trace::in_trace;
 
-/// How long an attempt, and all attempts of one call, may take.
+/// Timeout, total time and retry budget of calls.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// How long one attempt waits for its answer; the service is told.
+    /// Timeout of one attempt, also sent to the service as `grpc-timeout`.
     pub timeout: Duration,
-    /// How long a call may go on failing before it is given up.
+    /// Longest time from the start of a call to the start of its last retry.
     pub patience: Duration,
-    /// What bounds the repeats of all calls together; nothing if they have to be answered whatever it takes.
-    pub budget: Option<Budget>,
+    /// Budget of retries shared by all calls; `None` leaves only `patience` as a bound.
+    pub budget: Option<RetryBudget>,
 }
 
 impl Default for Policy {
-    /// For a service that calls another: 2 s for an answer, which is more than any healthy call takes; 10 s in all, in which
-    /// an instance is restarted; a budget of its own.
+    /// The policy of a service that calls another.
+    ///
+    /// An attempt has 2 s, more than any healthy call takes. A call has 10 s, enough to restart an
+    /// instance. The budget is new.
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(2), patience: Duration::from_secs(10), budget: Some(Budget::default()) }
+        Self {
+            timeout: Duration::from_secs(2),
+            patience: Duration::from_secs(10),
+            budget: Some(RetryBudget::default()),
+        }
     }
 }
 
-/// Sends calls that are safe to repeat to the instances of one service. Cheap to clone; clones share the connections, the
-/// budget and the count.
+/// Sends calls that are safe to retry to the instances of one service.
+///
+/// Cheap to clone; clones share the connections, the retry budget and the retry count.
 #[derive(Clone, Debug)]
 pub struct Caller {
     endpoints: Endpoints,
     policy: Policy,
-    repeats: Arc<AtomicU64>,
+    retries: Arc<AtomicU64>,
     parent: Option<TraceParent>,
 }
 
-/// Why a call has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The service refused it; a repeat would be refused too.
-    #[error("{method} at {address}: {failure}")]
-    Refused {
-        /// The method.
-        method: &'static str,
-        /// Where the instance is.
-        address: Address,
-        /// What the service said.
-        failure: Box<Failure>,
-    },
-    /// It failed for too long, or too much fails: the patience or the budget is at its end. It may have been done.
-    #[error("{method}: {last}\n  gave up after {attempts} attempt{} in {}", plural(*.attempts), humantime::format_duration(*.elapsed))]
-    GaveUp {
-        /// The method.
-        method: &'static str,
-        /// How the last attempt failed.
-        last: Box<Refusal>,
-        /// How often it was sent.
-        attempts: u32,
-        /// How long it was tried, in whole milliseconds.
-        elapsed: Duration,
-    },
-}
-
-fn plural(count: u32) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
-impl Error {
-    /// What the service said, if it refused.
-    pub fn refused(&self) -> Option<&Failure> {
-        match self {
-            Self::Refused { failure, .. } => Some(failure),
-            Self::GaveUp { .. } => None,
-        }
-    }
-
-    /// What the service said, if it speaks of what it stores and not of how it is.
-    pub fn contradiction(&self) -> Option<&Failure> {
-        let about_the_data = [Code::NotFound, Code::AlreadyExists, Code::FailedPrecondition];
-        self.refused().filter(|failure| about_the_data.contains(&failure.code))
-    }
-}
-
 impl Caller {
-    /// Sends to `endpoints` as `policy` says.
+    /// Sends calls to `endpoints` under `policy`.
     pub fn new(endpoints: Endpoints, policy: Policy) -> Self {
-        Self { endpoints, policy, repeats: Arc::default(), parent: None }
+        Self { endpoints, policy, retries: Arc::default(), parent: None }
     }
 
-    /// The same for calls that are part of another trace than that of whoever makes them: of this span's, if there is one.
+    /// Returns a clone whose calls are children of the span `parent`.
+    ///
+    /// With `None`, calls belong to the current trace of their task, if it has one.
     #[must_use]
     pub fn in_trace(&self, parent: Option<TraceParent>) -> Self {
         Self { parent, ..self.clone() }
     }
 
-    /// What it sends by.
+    /// Returns the policy of the calls.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// How many attempts were repeats, over all calls.
-    pub fn repeats(&self) -> u64 {
-        self.repeats.load(Ordering::Relaxed)
+    /// Returns the number of retries of all calls so far.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
-    /// Sends `request` until it is answered, each time to another instance if there is one.
+    /// Sends `request` until an instance responds; each retry goes to another instance, if any.
     ///
-    /// Only for calls that are safe to repeat: an attempt whose answer was lost may have been done. `send` makes one attempt
-    /// over a channel with a request whose time is set; `method` is what errors call it.
+    /// Use it only for calls that are safe to retry: an attempt whose response was lost may have
+    /// taken effect. `send` makes one attempt with a request whose timeout is set. `method` is the
+    /// name in errors.
     ///
-    /// UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED and what only the transport said are repeated, after pauses that
-    /// double, or longer ones if the service asks for them.
+    /// UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED and failures of the transport are
+    /// retried. Pauses double; RetryInfo makes them longer. MESSAGE_TOO_LARGE is not retried.
     ///
     /// # Errors
-    /// The call may have been done nevertheless.
+    /// The call may still have taken effect.
     pub async fn call<T: Clone, R>(
         &self,
         method: &'static str,
@@ -133,91 +96,91 @@ impl Caller {
         send: impl AsyncFn(Channel, Request<T>) -> Result<Response<R>, Status>,
     ) -> Result<R, Error> {
         let limit = self.policy.timeout;
-        let mut tries = self.tries(method, self.policy.patience, self.policy.budget.as_ref());
+        let mut call = self.start_call(method, self.policy.patience, self.policy.budget.as_ref());
         loop {
             let mut request = Request::new(request.clone());
             request.set_timeout(limit);
-            tries.endpoint.authorize(&mut request);
+            call.endpoint.authorize(&mut request);
             if let Some(parent) = self.parent {
                 in_trace(&mut request, parent);
             }
-            // Boxed, because it is large, and part of every future that calls.
-            let answer = Box::pin(send(tries.endpoint.channel(), request));
-            match within(limit, answer).await {
-                Ok(answer) => {
-                    tries.answered();
-                    return Ok(answer.into_inner());
+            // Boxed because it is large and would be part of the future of every caller.
+            let response = Box::pin(send(call.endpoint.channel(), request));
+            match with_timeout(limit, response).await {
+                Ok(response) => {
+                    call.succeeded();
+                    return Ok(response.into_inner());
                 }
-                Err(status) => tries.failed(&status).await?,
+                Err(status) => call.retry_if_transient(&status).await?,
             }
         }
     }
 
-    /// Begins a call.
-    pub(crate) fn tries<'a>(
+    /// Picks the first instance and credits the budget.
+    pub(crate) fn start_call<'a>(
         &'a self,
         method: &'static str,
         patience: Duration,
-        budget: Option<&'a Budget>,
-    ) -> Tries<'a> {
+        budget: Option<&'a RetryBudget>,
+    ) -> PendingCall<'a> {
         if let Some(budget) = budget {
-            budget.earn();
+            budget.deposit();
         }
         let endpoint = self.endpoints.pick();
         let begin = Instant::now();
-        Tries { caller: self, method, patience, budget, endpoint, begin, attempts: 1, backoff: Backoff::new() }
+        PendingCall { caller: self, method, patience, budget, endpoint, begin, attempts: 1, backoff: Backoff::new() }
     }
 }
 
-/// A call under way, between one attempt and the next.
+/// A call in flight: its current instance, and the state of its retries.
 #[derive(Debug)]
-pub(crate) struct Tries<'a> {
+pub(crate) struct PendingCall<'a> {
     caller: &'a Caller,
     method: &'static str,
     patience: Duration,
-    budget: Option<&'a Budget>,
-    /// Where the present attempt goes.
+    budget: Option<&'a RetryBudget>,
+    /// Instance of the current attempt.
     pub(crate) endpoint: Arc<Endpoint>,
     begin: Instant,
     attempts: u32,
     backoff: Backoff,
 }
 
-impl Tries<'_> {
-    /// The call is answered.
-    pub(crate) fn answered(&self) {
-        self.endpoint.is_back();
+impl PendingCall<'_> {
+    /// Records that the instance responded.
+    pub(crate) fn succeeded(&self) {
+        self.endpoint.record_success();
     }
 
-    /// The attempt failed. Returns when it is time for another, at another instance.
+    /// Waits for the next attempt and picks another instance, if `status` is transient.
     ///
     /// # Errors
-    /// There is to be no other: a repeat would be refused too, or the patience or the budget is at its end.
-    pub(crate) async fn failed(&mut self, status: &Status) -> Result<(), Error> {
+    /// A retry would be refused too, or the patience or the budget is exhausted.
+    pub(crate) async fn retry_if_transient(&mut self, status: &Status) -> Result<(), Error> {
         let failure = Failure::from(status);
-        if worth_repeating(&failure) {
-            return self.again(status).await;
+        if is_retryable(&failure) {
+            return self.retry(status).await;
         }
-        self.endpoint.judge(&failure);
+        self.endpoint.record_failure(&failure);
         let address = self.endpoint.address().clone();
         Err(Error::Refused { method: self.method, address, failure: Box::new(failure) })
     }
 
-    /// The attempt failed in a way that is worth another. Returns when it is time for it.
+    /// Waits for the next attempt and picks another instance, without a check of `status`.
     ///
     /// # Errors
-    /// The patience or the budget is at its end.
-    pub(crate) async fn again(&mut self, status: &Status) -> Result<(), Error> {
+    /// The patience or the budget is exhausted.
+    pub(crate) async fn retry(&mut self, status: &Status) -> Result<(), Error> {
         let failure = Failure::from(status);
-        self.endpoint.judge(&failure);
+        self.endpoint.record_failure(&failure);
         let pause = self.backoff.pause(failure.retry_after);
         let too_long = self.begin.elapsed() + pause > self.patience;
-        if too_long || self.budget.is_some_and(|budget| !budget.spend()) {
-            let last = Box::new(Refusal::new(status, self.endpoint.address()));
+        if too_long || self.budget.is_some_and(|budget| !budget.try_withdraw()) {
+            let last = Box::new(AttemptFailure::new(status, self.endpoint.address()));
             let elapsed = whole_millis(self.begin.elapsed());
             return Err(Error::GaveUp { method: self.method, last, attempts: self.attempts, elapsed });
         }
-        self.caller.repeats.fetch_add(1, Ordering::Relaxed);
+        self.caller.retries.fetch_add(1, Ordering::Relaxed);
         sleep(pause).await;
         self.attempts += 1;
         self.endpoint = self.caller.endpoints.pick_other_than(Some(&self.endpoint));
@@ -225,7 +188,7 @@ impl Tries<'_> {
     }
 }
 
-/// People do not read microseconds.
+/// Truncates to milliseconds, which is precise enough for messages.
 pub(crate) fn whole_millis(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
@@ -237,10 +200,11 @@ mod tests {
     use tidings_proto::lock::ReleaseLockRequest;
     use tidings_proto::lock::lock_service_client::LockServiceClient;
     use tidings_status::Reply;
+    use tonic::Code;
 
     use super::*;
     use crate::fake::endpoints;
-    use crate::fake::locks::Locks;
+    use crate::fake::locks::FakeLocks;
 
     fn caller(addresses: &str, policy: Policy) -> Caller {
         Caller::new(Endpoints::new(&addresses.parse().unwrap()), policy)
@@ -251,7 +215,7 @@ mod tests {
         caller("127.0.0.1:1", Policy { timeout: Duration::from_secs(5), patience, budget: None })
     }
 
-    /// Fails with `failures` in turn, then answers with their number.
+    /// Makes a call whose attempts fail with `failures` in turn, then returns their number.
     async fn run(caller: &Caller, failures: Vec<Status>) -> Result<usize, Error> {
         let count = failures.len();
         let failures = Mutex::new(failures.into_iter());
@@ -271,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_that_pass_are_repeated_and_counted() {
+    async fn transient_failures_are_retried_and_counted() {
         let caller = patient();
         let failures = vec![
             Status::unavailable("a"),
@@ -281,23 +245,24 @@ mod tests {
         ];
 
         assert_eq!(run(&caller, failures).await.unwrap(), 4);
-        assert_eq!(caller.repeats(), 4);
+        assert_eq!(caller.retries(), 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_not_repeated() {
+    async fn a_refusal_is_not_retried() {
         let caller = patient();
 
         for status in [reasoned(Code::Internal, None), Status::not_found("no"), Status::invalid_argument("bad")] {
             let error = run(&caller, vec![status.clone()]).await.unwrap_err();
-            assert_eq!(error.contradiction().is_some(), status.code() == Code::NotFound);
+            assert_eq!(error.precondition_failure().is_some(), status.code() == Code::NotFound);
+            assert_eq!(error.has_reason("SOME_REASON"), status.code() == Code::Internal);
             assert!(error.to_string().starts_with("Test at 127.0.0.1:1: "), "{error}");
         }
-        assert_eq!(caller.repeats(), 0);
+        assert_eq!(caller.retries(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_service_says_how_long_to_wait() {
+    async fn a_retry_waits_for_retry_after() {
         let begin = Instant::now();
 
         run(&patient(), vec![reasoned(Code::Unavailable, Some(Duration::from_secs(10)))]).await.unwrap();
@@ -306,12 +271,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn a_call_is_given_up_when_its_patience_ends() {
         let caller = patient();
 
-        let error = run(&caller, vec![Status::unavailable("away"); 99]).await.unwrap_err();
+        let error = run(&caller, vec![Status::unavailable("down"); 99]).await.unwrap_err();
 
-        assert!(error.to_string().contains("Test: UNAVAILABLE: away\n  gave up after"), "{error}");
+        assert!(error.to_string().contains("Test: UNAVAILABLE: down\n  gave up after"), "{error}");
         assert!(matches!(error, Error::GaveUp { elapsed, .. } if (50..=60).contains(&elapsed.as_secs())), "{error}");
     }
 
@@ -319,8 +284,8 @@ mod tests {
     async fn a_pause_beyond_the_patience_is_not_waited_for() {
         let begin = Instant::now();
 
-        let asked = reasoned(Code::Unavailable, Some(Duration::from_hours(1)));
-        let error = run(&patient(), vec![asked]).await.unwrap_err();
+        let status = reasoned(Code::Unavailable, Some(Duration::from_hours(1)));
+        let error = run(&patient(), vec![status]).await.unwrap_err();
 
         assert!(error.to_string().contains("gave up after 1 attempt in 0s"), "{error}");
         assert_eq!(begin.elapsed(), Duration::ZERO);
@@ -328,47 +293,49 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_the_budget_is_empty_the_last_error_is_returned_at_once() {
-        let budget = Budget::default();
-        while budget.spend() {}
+        let budget = RetryBudget::default();
+        while budget.try_withdraw() {}
         let caller = caller("127.0.0.1:1", Policy { budget: Some(budget), ..Policy::default() });
         let begin = Instant::now();
 
-        let error = run(&caller, vec![Status::unavailable("away")]).await.unwrap_err();
+        let error = run(&caller, vec![Status::unavailable("down")]).await.unwrap_err();
 
         assert!(matches!(error, Error::GaveUp { attempts: 1, .. }), "{error}");
-        assert_eq!((begin.elapsed(), caller.repeats()), (Duration::ZERO, 0));
+        assert_eq!((begin.elapsed(), caller.retries()), (Duration::ZERO, 0));
     }
 
+    /// Concurrent calls that advance the round-robin do not change that.
     #[tokio::test(start_paused = true)]
-    async fn each_attempt_goes_to_another_instance_whoever_else_calls() {
+    async fn each_attempt_goes_to_another_instance() {
         let caller = caller("a:1,b:1", Policy::default());
-        let mut tries = caller.tries("Test", Duration::from_mins(1), None);
-        let mut asked = Vec::new();
+        let mut call = caller.start_call("Test", Duration::from_mins(1), None);
+        let mut picked = Vec::new();
 
         for _ in 0..9 {
-            asked.push(tries.endpoint.address().to_string());
-            caller.endpoints.pick(); // somebody else's turn
-            tries.failed(&reasoned(Code::ResourceExhausted, None)).await.unwrap();
+            picked.push(call.endpoint.address().to_string());
+            caller.endpoints.pick(); // a concurrent call
+            call.retry_if_transient(&reasoned(Code::ResourceExhausted, None)).await.unwrap();
         }
 
-        assert!(asked.windows(2).all(|two| two[0] != two[1]), "{asked:?}");
+        assert!(picked.windows(2).all(|two| two[0] != two[1]), "{picked:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_service_is_told_how_long_it_has() {
+    async fn the_request_carries_its_timeout() {
         let send = async |_: Channel, request: Request<()>| {
             assert_eq!(request.metadata().get("grpc-timeout").unwrap(), "5000000u");
             Ok(Response::new(()))
         };
         let caller = patient();
 
-        // A task of its own, because that is how services call.
+        // Services call from spawned tasks, so the future must be `Send`.
         tokio::spawn(async move { caller.call("Test", &(), send).await }).await.unwrap().unwrap();
     }
 
+    /// Calls skip the failed instance; one call a second probes it.
     #[tokio::test(start_paused = true)]
-    async fn an_instance_that_is_out_costs_a_repeat_a_second_and_not_one_a_call() {
-        let locks = Locks::new();
+    async fn a_failed_instance_costs_one_retry_a_second() {
+        let locks = FakeLocks::new();
         let (a, b) = (locks.instance("a"), locks.instance("b"));
         let caller = Caller::new(endpoints([&a, &b]), Policy::default());
         a.kill();
@@ -379,6 +346,6 @@ mod tests {
             sleep(Duration::from_millis(10)).await;
         }
 
-        assert!((9..=11).contains(&caller.repeats()), "{} in 10 s", caller.repeats());
+        assert!((9..=11).contains(&caller.retries()), "{} in 10 s", caller.retries());
     }
 }

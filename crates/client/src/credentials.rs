@@ -1,7 +1,7 @@
-//! What a client shows to the services, and whom it believes.
+//! TLS certificates and bearer tokens of a client, reloaded from files.
 
 mod connector;
-mod fresh;
+mod reloaded;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,60 +16,63 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, transport};
 
-use self::fresh::{Fresh, Malformed};
+use self::reloaded::{FileError, Reloaded};
 use crate::address::Addresses;
 
-/// What gRPC speaks within TLS.
+/// ALPN protocol of gRPC.
 const HTTP2: &[u8] = b"h2";
-/// Where calls have their token.
+/// Metadata key of the bearer token.
 const AUTHORIZATION: &str = "authorization";
 
-/// The files in which credentials are. All may change at any time: certificates are read again for each connection, the token
-/// at most once a second.
+/// Paths of the files that hold the credentials.
+///
+/// The files may change at any time. Certificates are reloaded for new connections and the token
+/// for calls, each at most once a second.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
-    /// Certificates in PEM of those who sign services. Needed for `https://` addresses, and of no use for others.
+pub struct CredentialFiles {
+    /// CA certificates in PEM that verify the services. Required for `https://` addresses, and an
+    /// error with any other.
     pub ca: Option<PathBuf>,
-    /// The certificate chain in PEM that is shown to services, with the key.
+    /// Client certificate chain in PEM. Requires `key`.
     pub cert: Option<PathBuf>,
-    /// The private key of the certificate in PEM.
+    /// Private key of the certificate in PEM.
     pub key: Option<PathBuf>,
-    /// One bearer token and nothing else, as `tidings token new` prints it.
+    /// File with one bearer token and nothing else, as `tidings token new` prints it.
     pub token: Option<PathBuf>,
 }
 
-/// What a client shows to services, and whom it believes. Cheap to clone.
+/// TLS configuration and bearer token of a client. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    tls: Option<Arc<Fresh<Arc<ClientConfig>>>>,
-    token: Option<Arc<Fresh<MetadataValue<Ascii>>>>,
+    tls: Option<Arc<Reloaded<Arc<ClientConfig>>>>,
+    token: Option<Arc<Reloaded<MetadataValue<Ascii>>>>,
 }
 
-/// Which of the files.
+/// Kind of a credential file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// [`Files::ca`].
+pub enum CredentialKind {
+    /// The CA certificates, [`CredentialFiles::ca`].
     Ca,
-    /// [`Files::cert`].
+    /// The client certificate, [`CredentialFiles::cert`].
     Cert,
-    /// [`Files::key`].
+    /// The private key, [`CredentialFiles::key`].
     Key,
-    /// [`Files::token`].
+    /// The bearer token, [`CredentialFiles::token`].
     Token,
 }
 
-/// Why credentials can not be used.
+/// Error returned for credentials that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
-    /// Which of the files is to blame.
-    pub part: Part,
-    /// Its path, if there is one.
+pub struct InvalidCredentials {
+    /// Kind of the file that is wrong or absent.
+    pub kind: CredentialKind,
+    /// Path of the file; `None` if no file was given.
     pub path: Option<PathBuf>,
-    /// What was expected of it.
+    /// Expected contents, e.g. `expected CA certificates: ...`.
     pub expected: String,
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for InvalidCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
             Some(path) => write!(f, "'{}': {}", path.display(), self.expected),
@@ -78,35 +81,41 @@ impl fmt::Display for Unusable {
     }
 }
 
-impl std::error::Error for Unusable {}
+impl std::error::Error for InvalidCredentials {}
 
 impl Credentials {
-    /// Reads the files for calls to these addresses.
+    /// Reads the files for calls to `addresses`.
     ///
     /// # Errors
-    /// A file that can not be used; certificates for addresses that are not called over TLS, or none for those that are.
-    pub fn open(files: &Files, addresses: &Addresses) -> Result<Self, Unusable> {
-        let missing = |part, expected: String| Unusable { part, path: None, expected };
+    /// A file is invalid. A CA is given, but an address is not `https://`. No CA is given, but an
+    /// address is `https://` or there is a client certificate. A certificate is given without its
+    /// key, or a key without its certificate.
+    pub fn open(files: &CredentialFiles, addresses: &Addresses) -> Result<Self, InvalidCredentials> {
+        let missing = |kind, expected: String| InvalidCredentials { kind, path: None, expected };
         let identity = match (&files.cert, &files.key) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
-            (Some(_), None) => return Err(missing(Part::Key, "expected the key of the certificate".to_owned())),
-            (None, Some(_)) => return Err(missing(Part::Cert, "expected the certificate of the key".to_owned())),
+            (Some(_), None) => {
+                return Err(missing(CredentialKind::Key, "expected the private key of the certificate".to_owned()));
+            }
+            (None, Some(_)) => {
+                return Err(missing(CredentialKind::Cert, "expected the certificate of the key".to_owned()));
+            }
             (None, None) => None,
         };
         let secure = addresses.iter().find(|address| address.is_secure());
         let plain = addresses.iter().find(|address| !address.is_secure());
         let tls = match (&files.ca, secure, plain) {
             (Some(ca), _, None) => Some(Arc::new(tls(ca, identity)?)),
-            // What is meant to be secret must not be sent for everybody to read.
+            // A client with TLS credentials must not send anything in plain text.
             (Some(ca), _, Some(plain)) => {
                 let expected = format!("expected addresses that begin with https://, got {plain}");
-                return Err(Unusable { part: Part::Ca, path: Some(ca.clone()), expected });
+                return Err(InvalidCredentials { kind: CredentialKind::Ca, path: Some(ca.clone()), expected });
             }
             (None, Some(secure), _) => {
-                return Err(missing(Part::Ca, format!("expected the certificates of those who signed {secure}")));
+                return Err(missing(CredentialKind::Ca, format!("expected a CA file to verify {secure}")));
             }
             (None, None, _) if identity.is_some() => {
-                return Err(missing(Part::Ca, "expected the certificates of those who signed the services".to_owned()));
+                return Err(missing(CredentialKind::Ca, "expected a CA file to verify the services".to_owned()));
             }
             (None, None, _) => None,
         };
@@ -114,17 +123,17 @@ impl Credentials {
         Ok(Self { tls, token })
     }
 
-    /// A channel that is connected by its first call.
+    /// Returns a channel that connects on its first call.
     pub(crate) fn channel(&self, endpoint: &transport::Endpoint) -> Channel {
         match &self.tls {
             Some(tls) => connector::lazy(endpoint, Arc::clone(tls)),
-            // It would be called without TLS.
-            None if endpoint.uri().scheme() == Some(&Scheme::HTTPS) => connector::never(endpoint),
+            // Without a TLS configuration, tonic would call the address in plain text.
+            None if endpoint.uri().scheme() == Some(&Scheme::HTTPS) => connector::unusable(endpoint),
             None => endpoint.connect_lazy(),
         }
     }
 
-    /// Puts the token into a request, if there is one and the request has none.
+    /// Adds the bearer token to a request that has none.
     pub(crate) fn authorize<T>(&self, request: &mut Request<T>) {
         if let Some(token) = &self.token
             && !request.metadata().contains_key(AUTHORIZATION)
@@ -134,16 +143,16 @@ impl Credentials {
     }
 }
 
-/// How connections are made, with whatever the files hold then.
-fn tls(ca: &Path, identity: Option<(PathBuf, PathBuf)>) -> Result<Fresh<Arc<ClientConfig>>, Unusable> {
-    let parts = [Part::Ca, Part::Cert, Part::Key];
+/// Returns the TLS configuration, which is reloaded from its files.
+fn tls(ca: &Path, identity: Option<(PathBuf, PathBuf)>) -> Result<Reloaded<Arc<ClientConfig>>, InvalidCredentials> {
+    let kinds = [CredentialKind::Ca, CredentialKind::Cert, CredentialKind::Key];
     let paths: Vec<_> =
         [ca.to_owned()].into_iter().chain(identity.into_iter().flat_map(|(cert, key)| [cert, key])).collect();
-    Fresh::open("certificates", paths, |contents| config(contents).map(Arc::new))
-        .map_err(|(place, path, expected)| Unusable { part: parts[place], path: Some(path), expected })
+    Reloaded::open("certificates", paths, |contents| config(contents).map(Arc::new))
+        .map_err(|(index, path, expected)| InvalidCredentials { kind: kinds[index], path: Some(path), expected })
 }
 
-fn config(contents: &[Vec<u8>]) -> Result<ClientConfig, Malformed> {
+fn config(contents: &[Vec<u8>]) -> Result<ClientConfig, FileError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(0, &contents[0])? {
         roots.add(certificate).map_err(|error| (0, format!("expected CA certificates: {error}")))?;
@@ -160,7 +169,7 @@ fn config(contents: &[Vec<u8>]) -> Result<ClientConfig, Malformed> {
             })?;
             builder
                 .with_client_auth_cert(chain(1, cert)?, key)
-                .map_err(|error| (2, format!("expected the key of the certificate: {error}")))?
+                .map_err(|error| (2, format!("expected the private key of the certificate: {error}")))?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -168,30 +177,30 @@ fn config(contents: &[Vec<u8>]) -> Result<ClientConfig, Malformed> {
     Ok(config)
 }
 
-/// The certificates of the file at `place`, at least one.
-fn chain(place: usize, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Malformed> {
+/// Parses the certificates of the file at `index`; at least one is required.
+fn chain(index: usize, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
     match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err((place, "expected certificates in PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned())),
+        _ => Err((index, "expected certificates in PEM, beginning with -----BEGIN CERTIFICATE-----".to_owned())),
     }
 }
 
-fn token(path: &Path) -> Result<Fresh<MetadataValue<Ascii>>, Unusable> {
-    Fresh::open("token", vec![path.to_owned()], |contents| bearer(&contents[0]))
-        .map_err(|(_, path, expected)| Unusable { part: Part::Token, path: Some(path), expected })
+fn token(path: &Path) -> Result<Reloaded<MetadataValue<Ascii>>, InvalidCredentials> {
+    Reloaded::open("token", vec![path.to_owned()], |contents| bearer(&contents[0]))
+        .map_err(|(_, path, expected)| InvalidCredentials { kind: CredentialKind::Token, path: Some(path), expected })
 }
 
-/// What a call shows of the token in a file.
-fn bearer(content: &[u8]) -> Result<MetadataValue<Ascii>, Malformed> {
+/// Returns the `authorization` value for the token in a file.
+fn bearer(content: &[u8]) -> Result<MetadataValue<Ascii>, FileError> {
     let malformed = || (0, "expected one token and nothing else, as `tidings token new` prints it".to_owned());
     let token = content.trim_ascii();
-    // A list of tokens, as servers have it, would be understood as a token else.
+    // The token list of a server has spaces and several lines.
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return Err(malformed());
     }
     let value = [b"Bearer ", token].concat();
     let mut value = MetadataValue::try_from(value.as_slice()).map_err(|_| malformed())?;
-    value.set_sensitive(true); // neither printed nor kept in the tables of HTTP/2
+    value.set_sensitive(true); // kept out of debug output and of HPACK tables
     Ok(value)
 }
 
@@ -204,8 +213,8 @@ mod tests {
 
     use super::*;
 
-    /// A pair, which is its own CA, and a token.
-    fn files() -> (TempDir, Files) {
+    /// Writes a self-signed certificate, which is also the CA, its key and a token.
+    fn files() -> (TempDir, CredentialFiles) {
         let dir = TempDir::new().unwrap();
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let write = |name: &str, text: &str| {
@@ -213,7 +222,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             Some(path)
         };
-        let files = Files {
+        let files = CredentialFiles {
             ca: write("ca.pem", &cert.pem()),
             cert: write("cert.pem", &cert.pem()),
             key: write("key.pem", &signing_key.serialize_pem()),
@@ -222,50 +231,53 @@ mod tests {
         (dir, files)
     }
 
-    fn open(files: &Files, addresses: &str) -> Result<Credentials, Unusable> {
+    fn open(files: &CredentialFiles, addresses: &str) -> Result<Credentials, InvalidCredentials> {
         Credentials::open(files, &addresses.parse().unwrap())
     }
 
     #[test]
-    fn a_file_that_can_not_be_used_is_named() {
+    fn an_invalid_file_is_named() {
         let (_dir, good) = files();
-        let told = |files: Files| {
+        let problem = |files: CredentialFiles| {
             let error = open(&files, "https://a:1").unwrap_err();
-            (error.part, error.expected)
+            (error.kind, error.expected)
         };
 
         assert!(open(&good, "https://a:1,https://b:1").is_ok());
-        let (part, expected) = told(Files { ca: good.key.clone(), ..good.clone() });
-        assert!(part == Part::Ca && expected.starts_with("expected certificates in PEM"), "{expected}");
-        let (part, expected) = told(Files { key: good.cert.clone(), ..good.clone() });
-        assert!(part == Part::Key && expected.starts_with("expected a private key in PEM"), "{expected}");
-        let (part, expected) = told(Files { cert: Some("/nowhere".into()), ..good.clone() });
-        assert!(part == Part::Cert && expected.contains("No such file"), "{expected}");
-        let (part, expected) = told(Files { token: good.ca.clone(), ..good.clone() });
-        assert!(part == Part::Token && expected.starts_with("expected one token and nothing else"), "{expected}");
-        assert_eq!(told(Files { key: None, ..good.clone() }).0, Part::Key);
-        assert_eq!(told(Files { cert: None, ..good }).0, Part::Cert);
+        let (kind, expected) = problem(CredentialFiles { ca: good.key.clone(), ..good.clone() });
+        assert!(kind == CredentialKind::Ca && expected.starts_with("expected certificates in PEM"), "{expected}");
+        let (kind, expected) = problem(CredentialFiles { key: good.cert.clone(), ..good.clone() });
+        assert!(kind == CredentialKind::Key && expected.starts_with("expected a private key in PEM"), "{expected}");
+        let (kind, expected) = problem(CredentialFiles { cert: Some("/nowhere".into()), ..good.clone() });
+        assert!(kind == CredentialKind::Cert && expected.contains("No such file"), "{expected}");
+        let (kind, expected) = problem(CredentialFiles { token: good.ca.clone(), ..good.clone() });
+        assert!(
+            kind == CredentialKind::Token && expected.starts_with("expected one token and nothing else"),
+            "{expected}"
+        );
+        assert_eq!(problem(CredentialFiles { key: None, ..good.clone() }).0, CredentialKind::Key);
+        assert_eq!(problem(CredentialFiles { cert: None, ..good }).0, CredentialKind::Cert);
     }
 
     #[test]
-    fn certificates_and_https_belong_together() {
+    fn a_ca_and_https_require_each_other() {
         let (_dir, good) = files();
-        let token = Files { token: good.token.clone(), ..Files::default() };
+        let token = CredentialFiles { token: good.token.clone(), ..CredentialFiles::default() };
 
         let error = open(&good, "https://a:1,b:1").unwrap_err();
         assert_eq!(
-            (error.part, error.expected.as_str()),
-            (Part::Ca, "expected addresses that begin with https://, got b:1")
+            (error.kind, error.expected.as_str()),
+            (CredentialKind::Ca, "expected addresses that begin with https://, got b:1")
         );
         let error = open(&token, "https://a:1").unwrap_err().to_string();
-        assert_eq!(error, "not given: expected the certificates of those who signed https://a:1");
+        assert_eq!(error, "not given: expected a CA file to verify https://a:1");
         assert!(open(&token, "a:1").is_ok());
     }
 
     #[test]
-    fn a_token_is_shown_to_services_and_to_nobody_else() {
+    fn a_token_is_sent_but_never_printed() {
         let (_dir, files) = files();
-        let credentials = open(&Files { token: files.token, ..Files::default() }, "a:1").unwrap();
+        let credentials = open(&CredentialFiles { token: files.token, ..CredentialFiles::default() }, "a:1").unwrap();
         let mut request = Request::new(());
 
         credentials.authorize(&mut request);
@@ -275,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_the_caller_chose_stays() {
+    fn a_token_set_by_the_caller_is_kept() {
         let (_dir, files) = files();
-        let credentials = open(&Files { token: files.token, ..Files::default() }, "a:1").unwrap();
+        let credentials = open(&CredentialFiles { token: files.token, ..CredentialFiles::default() }, "a:1").unwrap();
         let mut request = Request::new(());
         request.metadata_mut().insert(AUTHORIZATION, "Bearer other".parse().unwrap());
 

@@ -1,9 +1,10 @@
-//! The instances of a service, one connection to each.
+//! The instances of a service, with one connection to each and outlier ejection.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tidings_status::Failure;
 use tidings_trace::TraceParent;
 use tokio::time::Instant;
@@ -11,50 +12,54 @@ use tonic::Request;
 use tonic::transport::{self, Channel};
 
 use crate::address::{Address, Addresses};
-use crate::attempt::instance_is_out;
+use crate::attempt::is_instance_failure;
 use crate::credentials::Credentials;
 use crate::trace::in_trace;
 
-/// How long a connection may take to be made: a service on the way up answers later calls.
+/// Timeout of a connect. A service that starts more slowly gets later calls.
 const CONNECT: Duration = Duration::from_secs(2);
-/// A connection in use is asked for a sign of life this often, ...
+/// Interval of HTTP/2 keep-alive pings on a connection in use.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// ... and given up after this long without one: a service that hangs is noticed although its socket stays open.
+/// Time without a reply to a ping after which a connection is closed: detects a hung service.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What may be under way to us on one connection: so much that a stream which is not read for a while does not stall the
-/// other streams of its connection. No server can prevent that; it is the reader's window.
+/// Receive window of a connection in bytes.
+///
+/// It is large so that one stream that is not read does not stall the other streams of its
+/// connection. Only the receiver can prevent that.
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
-/// What may be under way on one stream: eight of the largest frames of a subscription.
+/// Receive window of a stream in bytes: eight of the largest frames of a subscription.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-/// How long an instance that is out is left alone, so that not every call has to find out anew.
-const REST: Duration = Duration::from_secs(1);
-/// The longest that an instance can ask to be left alone.
-const LONGEST_REST: Duration = Duration::from_mins(1);
+/// Time for which a failed instance is skipped, so that not every call has to fail on it first.
+const EJECTION: Duration = Duration::from_secs(1);
+/// Longest ejection that an instance can demand by a Goodbye.
+const EJECTION_MAX: Duration = Duration::from_mins(1);
 
-/// The instances of one service. Cheap to clone; clones share the connections and what is known of the instances.
+/// The instances of one service. Cheap to clone; clones share the connections and the ejections.
 ///
-/// They take turns. An instance that is out (it does not answer, or said that it shuts down) is passed over for a second,
-/// then one call looks whether it is back. When all are out, they take turns again: nothing is gained by not trying.
+/// Instances are picked round-robin. An instance that does not respond or is draining is ejected
+/// for a second; then one call probes it. When all are ejected, all are picked again, since no
+/// other choice is left.
 ///
-/// It is not tonic's `Channel::balance_list`: that one drops an endpoint whose connection failed, and never looks again.
+/// tonic's `Channel::balance_list` drops an endpoint whose connection failed and never tries it
+/// again.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
     all: Arc<[Arc<Endpoint>]>,
-    turn: Arc<AtomicUsize>,
+    next: Arc<AtomicUsize>,
 }
 
-/// One instance of a service.
+/// One instance of a service: its address and its connection.
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
     channel: Channel,
     credentials: Credentials,
-    /// Until when it is passed over, if it is out.
-    rests_until: Mutex<Option<Instant>>,
+    /// End of the ejection; `None` if the instance responded since.
+    ejected_until: Mutex<Option<Instant>>,
 }
 
 impl Endpoints {
-    /// The instances at `addresses`. Each is connected by its first call, and again whenever the connection was lost.
+    /// The instances at `addresses`. A call connects if there is no connection.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, in which the connections live.
@@ -62,7 +67,7 @@ impl Endpoints {
         Self::secured(addresses, &Credentials::default())
     }
 
-    /// The instances at `addresses`, which are shown these credentials: those that were opened for these addresses.
+    /// The instances at `addresses`, with credentials that were opened for the same addresses.
     ///
     /// # Panics
     /// Outside of a Tokio runtime, in which the connections live.
@@ -76,25 +81,25 @@ impl Endpoints {
     pub(crate) fn of(all: impl Iterator<Item = Endpoint>) -> Self {
         let all: Arc<[_]> = all.map(Arc::new).collect();
         // Clients that start together must not all begin with the same instance.
-        let turn = Arc::new(AtomicUsize::new(rand::random_range(0..all.len().max(1))));
-        Self { all, turn }
+        let next = Arc::new(AtomicUsize::new(rand::random_range(0..all.len().max(1))));
+        Self { all, next }
     }
 
-    /// The instance whose turn it is.
+    /// Returns the next instance that is not ejected.
     pub fn pick(&self) -> Arc<Endpoint> {
         self.pick_other_than(None)
     }
 
-    /// The instance whose turn it is, another one than `last` if any other is not out.
+    /// Returns the next instance that is not ejected; `last` only if all others are ejected.
     pub(crate) fn pick_other_than(&self, last: Option<&Arc<Endpoint>>) -> Arc<Endpoint> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let is_last = |endpoint: &&Arc<Endpoint>| last.is_some_and(|last| Arc::ptr_eq(last, endpoint));
-        let in_turn = || (0..self.all.len()).map(|place| &self.all[turn.wrapping_add(place) % self.all.len()]);
+        let in_turn = || (0..self.all.len()).map(|offset| &self.all[first.wrapping_add(offset) % self.all.len()]);
         let picked = in_turn()
             .filter(|endpoint| !is_last(endpoint))
-            .find(|endpoint| endpoint.is_ready(now))
-            .or_else(|| last.filter(|last| last.is_ready(now)))
+            .find(|endpoint| endpoint.try_admit(now))
+            .or_else(|| last.filter(|last| last.try_admit(now)))
             .or_else(|| in_turn().find(|endpoint| !is_last(endpoint)))
             .unwrap_or_else(|| &self.all[0]);
         Arc::clone(picked)
@@ -103,15 +108,15 @@ impl Endpoints {
 
 impl Endpoint {
     pub(crate) fn new(address: Address, channel: Channel) -> Self {
-        Self { address, channel, credentials: Credentials::default(), rests_until: Mutex::new(None) }
+        Self { address, channel, credentials: Credentials::default(), ejected_until: Mutex::new(None) }
     }
 
-    /// Where it is.
+    /// Returns the address of the instance.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Puts into a request what shows who calls, and the trace that we are in, unless it is there.
+    /// Adds the bearer token and the current trace to a request, unless it carries them already.
     pub fn authorize<T>(&self, request: &mut Request<T>) {
         self.credentials.authorize(request);
         if let Some(current) = TraceParent::current().filter(|_| !request.metadata().contains_key(TraceParent::HEADER))
@@ -120,48 +125,51 @@ impl Endpoint {
         }
     }
 
-    /// Its connection, for the generated clients.
+    /// Returns the connection, for generated clients.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }
 
-    /// It failed: if it is out, others are asked for a while.
-    pub(crate) fn judge(&self, failure: &Failure) {
-        if instance_is_out(failure) { self.is_out() } else { self.is_back() }
+    /// Ejects the instance if `failure` is its own; otherwise it has responded.
+    pub(crate) fn record_failure(&self, failure: &Failure) {
+        if is_instance_failure(failure) { self.eject() } else { self.record_success() }
     }
 
-    /// It is out: others are asked for a while.
-    pub(crate) fn is_out(&self) {
-        self.rests_for(None);
+    /// Ejects the instance for a second.
+    pub(crate) fn eject(&self) {
+        self.eject_for(None);
     }
 
-    /// It is out, and said for how long.
-    pub(crate) fn rests_for(&self, time: Option<Duration>) {
-        self.rest_until(Some(Instant::now() + time.map_or(REST, |time| time.clamp(REST, LONGEST_REST))));
+    /// Ejects the instance for `time`, clamped to 1 s to 60 s; for 1 s without a time.
+    pub(crate) fn eject_for(&self, time: Option<Duration>) {
+        self.set_ejected_until(Some(Instant::now() + time.map_or(EJECTION, |time| time.clamp(EJECTION, EJECTION_MAX))));
     }
 
-    /// It has spoken.
-    pub(crate) fn is_back(&self) {
-        self.rest_until(None);
+    /// Ends the ejection, because the instance responded.
+    pub(crate) fn record_success(&self) {
+        self.set_ejected_until(None);
     }
 
-    fn rest_until(&self, time: Option<Instant>) {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    fn set_ejected_until(&self, time: Option<Instant>) {
+        *self.ejected_until.lock() = time;
     }
 
-    /// Whether it may be asked. Whoever asks first after a rest is the only one for the length of another.
-    fn is_ready(&self, now: Instant) -> bool {
-        let mut rests_until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
-        match *rests_until {
+    /// Returns true if a call may use the instance.
+    ///
+    /// After an ejection, the first caller probes the instance; the others skip it for another
+    /// second.
+    fn try_admit(&self, now: Instant) -> bool {
+        let mut ejected_until = self.ejected_until.lock();
+        match *ejected_until {
             Some(end) if now < end => return false,
-            Some(_) => *rests_until = Some(now + REST),
+            Some(_) => *ejected_until = Some(now + EJECTION),
             None => {}
         }
         true
     }
 }
 
-/// What every connection has.
+/// Settings of every connection.
 pub(crate) fn settings(address: &Address) -> transport::Endpoint {
     Channel::builder(address.uri().clone())
         .connect_timeout(CONNECT)
@@ -184,7 +192,7 @@ mod tests {
         Endpoints::new(&addresses.parse().unwrap())
     }
 
-    /// Who is picked how often in `times`.
+    /// Picks `times` times. Returns the number of picks by address.
     fn picks(endpoints: &Endpoints, times: usize) -> BTreeMap<String, usize> {
         let mut picks = BTreeMap::new();
         for _ in 0..times {
@@ -194,40 +202,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn instances_take_turns() {
+    async fn instances_are_picked_round_robin() {
         let picks = picks(&endpoints("a:1,b:1,c:1"), 30);
 
         assert_eq!(picks.into_values().collect::<Vec<_>>(), [10, 10, 10]);
     }
 
+    /// It is skipped for a second, then gets one call, and its full share after a response.
     #[tokio::test(start_paused = true)]
-    async fn an_instance_that_is_out_is_passed_over_then_asked_once_and_used_again_when_it_spoke() {
+    async fn an_ejected_instance_is_probed_once_and_readmitted() {
         let endpoints = endpoints("a:1,b:1");
-        let out = endpoints.pick();
-        let address = out.address().to_string();
+        let failed = endpoints.pick();
+        let address = failed.address().to_string();
 
-        out.is_out();
+        failed.eject();
         assert_eq!(picks(&endpoints, 10).get(&address), None);
 
-        advance(REST).await;
+        advance(EJECTION).await;
         assert_eq!(picks(&endpoints, 10)[&address], 1);
 
-        out.is_back();
+        failed.record_success();
         assert_eq!(picks(&endpoints, 10)[&address], 5);
     }
 
     #[tokio::test]
-    async fn when_all_are_out_they_take_turns_again() {
+    async fn when_all_are_ejected_all_are_picked_again() {
         let endpoints = endpoints("a:1,b:1");
         for endpoint in endpoints.all.iter() {
-            endpoint.is_out();
+            endpoint.eject();
         }
 
         assert_eq!(picks(&endpoints, 10).into_values().collect::<Vec<_>>(), [5, 5]);
     }
 
+    /// The last instance is picked again if it is the only one, or if all others are ejected.
     #[tokio::test]
-    async fn another_one_is_another_one_if_there_is_any_that_is_not_out() {
+    async fn a_retry_prefers_an_instance_other_than_the_last() {
         let (two, one) = (endpoints("a:1,b:1"), endpoints("a:1"));
         let (last, only) = (two.pick(), one.pick());
 
@@ -236,7 +246,7 @@ mod tests {
             assert_eq!(one.pick_other_than(Some(&only)).address(), only.address());
         }
 
-        two.pick_other_than(Some(&last)).is_out();
+        two.pick_other_than(Some(&last)).eject();
         assert_eq!(two.pick_other_than(Some(&last)).address(), last.address());
     }
 }

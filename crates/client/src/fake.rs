@@ -1,5 +1,6 @@
-//! Services in memory, over pipes instead of sockets, so that tests run in virtual time: an hour takes a moment, and what
-//! happens when is exact.
+//! In-memory services over pipes instead of sockets.
+//!
+//! Tests therefore run in virtual time: an hour passes instantly, and timings are exact.
 
 pub(crate) mod channels;
 pub(crate) mod locks;
@@ -19,79 +20,79 @@ use tower::service_fn;
 use crate::address::Address;
 use crate::endpoints::{Endpoint, Endpoints, settings};
 
-/// What a pipe holds, as a socket would.
+/// Buffer of a pipe in bytes, as large as that of a socket.
 const PIPE: usize = 64 * 1024;
 
-/// One instance of a service, with the wires to it.
+/// One instance of a service and the connections to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Instance {
+pub(crate) struct FakeInstance {
     address: Address,
     accept: mpsc::UnboundedSender<io::Result<DuplexStream>>,
-    wires: Arc<Mutex<Wires>>,
+    connections: Arc<Mutex<PipeTable>>,
     frozen: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct Wires {
+struct PipeTable {
     down: bool,
-    connected: Vec<AbortHandle>,
+    tasks: Vec<AbortHandle>,
 }
 
-impl Instance {
-    /// Starts to serve at `name`.
+impl FakeInstance {
+    /// Starts an instance with the host name `name`.
     pub(crate) fn start(name: &str, services: Routes) -> Self {
         let (accept, accepted) = mpsc::unbounded_channel();
         let served = Server::builder().add_routes(services).serve_with_incoming(UnboundedReceiverStream::new(accepted));
         tokio::spawn(served);
         let address = format!("{name}:1").parse().unwrap();
-        Self { address, accept, wires: Arc::default(), frozen: watch::Sender::new(false) }
+        Self { address, accept, connections: Arc::default(), frozen: watch::Sender::new(false) }
     }
 
-    /// Cuts all connections and takes no new ones.
+    /// Closes all connections and refuses new ones.
     pub(crate) fn kill(&self) {
-        self.wires.lock().unwrap().down = true;
+        self.connections.lock().unwrap().down = true;
         self.cut();
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub(crate) fn restart(&self) {
-        self.wires.lock().unwrap().down = false;
+        self.connections.lock().unwrap().down = false;
     }
 
-    /// Cuts all connections.
+    /// Closes all connections.
     pub(crate) fn cut(&self) {
-        for wire in self.wires.lock().unwrap().connected.drain(..) {
-            wire.abort();
+        for task in self.connections.lock().unwrap().tasks.drain(..) {
+            task.abort();
         }
     }
 
-    /// Lets nothing through any more, in either direction, and breaks nothing either.
+    /// Forwards nothing any more in either direction, and keeps all connections open.
     pub(crate) fn freeze(&self) {
         self.frozen.send_replace(true);
     }
 
     fn connect(&self) -> io::Result<TokioIo<DuplexStream>> {
-        let mut wires = self.wires.lock().unwrap();
-        if wires.down {
+        let mut connections = self.connections.lock().unwrap();
+        if connections.down {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let ((client, near), (far, server)) = (duplex(PIPE), duplex(PIPE));
-        let ((from_client, to_client), (from_server, to_server)) = (split(near), split(far));
-        let (there, back) = (self.frozen.subscribe(), self.frozen.subscribe());
-        let wire = tokio::spawn(async move {
+        let ((client, client_end), (server_end, server)) = (duplex(PIPE), duplex(PIPE));
+        let ((from_client, to_client), (from_server, to_server)) = (split(client_end), split(server_end));
+        let (request_freeze, response_freeze) = (self.frozen.subscribe(), self.frozen.subscribe());
+        let task = tokio::spawn(async move {
             tokio::select! {
-                () = pump(from_client, to_server, there) => {}
-                () = pump(from_server, to_client, back) => {}
+                () = forward(from_client, to_server, request_freeze) => {}
+                () = forward(from_server, to_client, response_freeze) => {}
             }
         });
-        wires.connected.push(wire.abort_handle());
+        connections.tasks.push(task.abort_handle());
         let _ = self.accept.send(Ok(server));
         Ok(TokioIo::new(client))
     }
 }
 
-/// Carries bytes until either side ends.
-async fn pump(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, mut frozen: watch::Receiver<bool>) {
+/// Forwards bytes until either side closes, and waits while frozen.
+async fn forward(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, mut frozen: watch::Receiver<bool>) {
     let mut bytes = vec![0; PIPE];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let _ = frozen.wait_for(|frozen| !frozen).await;
@@ -101,11 +102,11 @@ async fn pump(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>,
     }
 }
 
-/// Connects to instances as to those of one service.
-pub(crate) fn endpoints<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Endpoints {
+/// Returns the endpoints of these instances of one service.
+pub(crate) fn endpoints<'a>(instances: impl IntoIterator<Item = &'a FakeInstance>) -> Endpoints {
     Endpoints::of(instances.into_iter().map(|instance| {
-        let wired = instance.clone();
-        let connector = service_fn(move |_| std::future::ready(wired.connect()));
+        let target = instance.clone();
+        let connector = service_fn(move |_| std::future::ready(target.connect()));
         Endpoint::new(instance.address.clone(), settings(&instance.address).connect_with_connector_lazy(connector))
     }))
 }

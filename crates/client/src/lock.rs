@@ -1,12 +1,12 @@
-//! Locks as a holder has them.
+//! Locks from the holder's side.
 //!
-//! `acquire` asks for a lock until it is granted or not; what is granted is held by a [`LockGuard`]: `keeper` renews it,
-//! `belief` is what its holder may conclude, by the clock in `moment`.
+//! `acquire` acquires a lock, with retries. A [`LockGuard`] holds it: `renewer` renews its lease,
+//! `lease_state` decides if the lease is lost, by the clock in `boot_instant`.
 
 mod acquire;
-mod belief;
-mod keeper;
-mod moment;
+mod boot_instant;
+mod lease_state;
+mod renewer;
 #[cfg(test)]
 mod tests;
 
@@ -17,102 +17,107 @@ use tidings_proto::lock::acquire_lock_response::Granted;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub use self::acquire::{AcquireOptions, Acquired};
-pub use self::belief::Lost;
-use self::keeper::Lease;
-pub use self::moment::Moment;
-use crate::caller::Error;
+pub use self::acquire::{AcquireOptions, Acquisition};
+pub use self::boot_instant::BootInstant;
+pub use self::lease_state::Lost;
+use self::renewer::Lease;
+use crate::error::Error;
 
-/// A hold of a lock, renewed in the background for as long as this lives.
+/// A held lock, renewed in the background until the guard is dropped.
 ///
-/// Its holder may believe in it until [`deadline`](Self::deadline), which each renewal moves on, and no longer: not while the
-/// service is away, and not while an answer is late. Once lost it stays lost. Put what must not go on without the lock
-/// into [`guard`](Self::guard), and present the [`token`](Self::token) with everything that is done under it: a process that
-/// is paused notices nothing until it goes on, and only the resource can refuse what it then still sends.
+/// The lock is held until [`deadline`](Self::deadline), which each renewal extends. After the
+/// deadline the lock counts as lost, also while the service is unavailable or a response is late. A
+/// lost lock stays lost.
 ///
-/// Dropping it releases the lock in the background, as far as the service answers; [`release`](Self::release) does so and
-/// waits.
+/// Run work that needs the lock inside [`guard`](Self::guard), and send the
+/// [`token`](Self::token) with every write. A paused process cannot notice the loss before it
+/// resumes; only the resource can refuse the writes that it then sends.
+///
+/// Dropping the guard releases the lock in the background, on a best-effort basis;
+/// [`release`](Self::release) releases it and waits.
 #[derive(Debug)]
 pub struct LockGuard {
     lease: Arc<Lease>,
-    keeper: JoinHandle<()>,
-    /// Its end tells the keeper that the guard was dropped.
+    renewer: JoinHandle<()>,
+    /// Dropped with the guard, which makes the renewer release the lock.
     _dropped: oneshot::Sender<()>,
 }
 
 impl LockGuard {
-    /// Begins to hold what was granted.
+    /// Starts to renew a granted lease.
     fn new(lease: Lease) -> Self {
         let lease = Arc::new(lease);
         let (sender, dropped) = oneshot::channel();
-        let keeper = tokio::spawn(keeper::keep(Arc::clone(&lease), dropped));
-        Self { lease, keeper, _dropped: sender }
+        let renewer = tokio::spawn(renewer::run(Arc::clone(&lease), dropped));
+        Self { lease, renewer, _dropped: sender }
     }
 
-    /// The fencing token: larger than that of every earlier hold of this lock.
+    /// Returns the fencing token. It is larger than that of every earlier hold of this lock.
     pub fn token(&self) -> i64 {
         self.lease.grant.token
     }
 
-    /// What names the lease to the service. Whoever has it can release the lock.
+    /// Returns the id of the lease. Any client that knows it can release the lock.
     pub fn lease_id(&self) -> &str {
         &self.lease.grant.lease_id
     }
 
-    /// What the service answered when it granted the lock.
+    /// Returns the grant as the service sent it.
     pub fn grant(&self) -> &Granted {
         &self.lease.grant
     }
 
-    /// Until when its holder may believe in it, as it stands now.
-    pub fn deadline(&self) -> Moment {
-        self.lease.belief.deadline()
+    /// Returns the end of the lease by this clock, as extended by renewals so far.
+    pub fn deadline(&self) -> BootInstant {
+        self.lease.state.deadline()
     }
 
-    /// Whether it is lost.
+    /// Returns true if the lock is lost.
     pub fn is_lost(&self) -> bool {
-        self.lease.belief.lost().is_some()
+        self.lease.state.lost().is_some()
     }
 
-    /// Waits until it is lost: the service says so, or the deadline has passed by our clock.
+    /// Waits until the lock is lost: the service reports it, or the deadline passes.
     pub async fn lost(&self) -> Lost {
-        self.lease.belief.until_lost().await
+        self.lease.state.until_lost().await
     }
 
-    /// Runs `work` under the lock, and drops it unfinished when the lock is lost.
+    /// Runs `work` under the lock, and cancels it when the lock is lost.
     ///
     /// # Errors
-    /// How the lock was lost. What the work had sent before may still arrive somewhere: that is what the token is for.
+    /// The cause of the loss. Requests that `work` sent before may still arrive later: the fencing
+    /// token protects against them.
     pub async fn guard<F: Future>(&self, work: F) -> Result<F::Output, Lost> {
         tokio::select! {
-            biased; // after a pause of the process both may be ready: the loss comes first
+            biased; // after a pause both may be ready; the loss must win
             lost = self.lost() => Err(lost),
             done = work => Ok(done),
         }
     }
 
-    /// Releases the lock. Returns whether it was held until then: if not, it was lost unnoticed.
+    /// Releases the lock. Returns false if the lock was not held any more.
     ///
     /// # Errors
-    /// The lock may have been released nevertheless; if not, it is free when its lease has run out.
+    /// The lock may still have been released; if not, it is free when its lease expires.
     pub async fn release(self) -> Result<bool, Error> {
-        self.keeper.abort();
+        self.renewer.abort();
         self.lease.release(self.lease.patience()).await
     }
 
-    /// Stops to renew the lock and leaves it held until its lease has run out, e.g. for another process that goes on with
-    /// its lease id and token.
-    pub fn leave(self) {
-        self.keeper.abort();
+    /// Stops renewing the lock without releasing it: it stays held until its lease expires.
+    ///
+    /// Another process can continue with the lease id and token.
+    pub fn detach(self) {
+        self.renewer.abort();
     }
 }
 
-/// A length of time as the contract has it.
-fn wire(time: Duration) -> prost_types::Duration {
+/// Converts a duration for a request. One that is too long becomes the longest of the contract.
+fn to_proto(time: Duration) -> prost_types::Duration {
     time.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
-/// A length of time out of an answer; none is none, and so is one that is less.
-fn length(time: Option<prost_types::Duration>) -> Duration {
+/// Converts a duration of a response. An absent or negative one becomes zero.
+fn from_proto(time: Option<prost_types::Duration>) -> Duration {
     time.and_then(|time| time.try_into().ok()).unwrap_or_default()
 }

@@ -1,9 +1,9 @@
-//! Subscriptions that survive the streams they are made of.
+//! Subscriptions that resume across broken streams.
 //!
-//! `place` proves for each channel that nothing is missing; here a stream is opened, read, and opened again wherever an
-//! instance answers.
+//! This module opens and reads streams, and reopens them at another instance. `resume_state` tracks
+//! the position of each channel and detects duplicates and gaps.
 
-mod place;
+mod resume_state;
 #[cfg(test)]
 mod tests;
 
@@ -21,124 +21,127 @@ use tokio_util::sync::ReusableBoxFuture;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::place::{Event, Start};
-use self::place::{Place, Taken};
-use crate::attempt::worth_repeating;
+use self::resume_state::{Delivery, ResumeState};
+pub use self::resume_state::{Event, Start};
+use crate::attempt::is_retryable;
+use crate::attempt_failure::AttemptFailure;
 use crate::backoff::Backoff;
-use crate::caller::{Error, whole_millis};
+use crate::caller::whole_millis;
 use crate::endpoints::{Endpoint, Endpoints};
-use crate::refusal::Refusal;
+use crate::error::Error;
 
-/// Silence after which a stream is dead: an instance that has nothing else to say sends a heartbeat every 25 s, and one of
-/// them may be late.
+/// Time without a frame after which a stream counts as dead. An idle instance sends a heartbeat
+/// every 25 s, and one of them may be late.
 const SILENCE: Duration = Duration::from_mins(1);
-/// How long an instance may take to accept a stream: more than it takes to find out that a connection is dead.
+/// Timeout of opening a stream: longer than keep-alive needs to detect a dead connection.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// Channels, each message of them once and in order, across any number of broken streams.
+/// A subscription to channels that delivers each message once and in order, across broken streams.
 ///
-/// A stream that breaks, falls silent or says goodbye is opened again at another instance, behind what
-/// [`next`](Self::next) returned last. What comes twice is dropped. What is missing is an [`Event`] in its place, even if no
-/// instance told of it.
+/// A stream that fails, is silent for 60 s or ends with a Goodbye is reopened at another instance,
+/// after the event that [`next`](Self::next) returned last. Duplicates are dropped. Missing
+/// messages become an [`Event::Gap`] or [`Event::Reset`] in their place, even if no instance
+/// reported them.
 ///
-/// It holds one frame at a time. Who reads slowly holds up the stream and not the memory, and hears of a gap if that lasts
-/// longer than messages are kept.
+/// It buffers one frame. A slow reader slows down the stream instead of using memory. It gets a gap
+/// if it falls behind by more than the service keeps.
 #[derive(Debug)]
 pub struct Subscription {
     endpoints: Endpoints,
-    places: BTreeMap<String, Place>,
+    channels: BTreeMap<String, ResumeState>,
     patience: Option<Duration>,
-    /// Where the stream is, or will be.
+    /// Instance of the current or next stream.
     endpoint: Arc<Endpoint>,
     stream: Option<Streaming<SubscribeResponse>>,
-    /// The stream to be. It is kept here, so that who waits only a little at a time does not begin anew each time.
-    opening: Option<ReusableBoxFuture<'static, Opened>>,
-    /// When it was heard last.
-    heard: Instant,
-    /// What comes first.
-    held: Option<Event>,
-    /// What is left of the last frame.
+    /// The stream being opened, kept so that a cancelled `next` does not open it again.
+    opening: Option<ReusableBoxFuture<'static, OpenResult>>,
+    /// Time of the last frame, or of the opening.
+    last_frame_at: Instant,
+    /// Event to process before `unread`.
+    pending: Option<Event>,
+    /// Remaining messages of the last frame.
     unread: vec::IntoIter<Message>,
-    outage: Option<Outage>,
+    outage: Option<StreamOutage>,
 }
 
-type Opened = Result<Streaming<SubscribeResponse>, Status>;
+type OpenResult = Result<Streaming<SubscribeResponse>, Status>;
 
-/// The time since a stream broke after which no other was heard yet.
+/// An outage: from the failure of a stream to the first frame of another one.
 #[derive(Debug)]
-struct Outage {
+struct StreamOutage {
     begin: Instant,
     attempts: u32,
     backoff: Backoff,
-    /// When the next attempt is due.
-    retry: Instant,
+    /// Time of the next attempt.
+    next_attempt: Instant,
 }
 
-impl Outage {
-    /// It begins, and the first attempt is due.
+impl StreamOutage {
+    /// Starts an outage whose first attempt is due now.
     fn begin() -> Self {
         let now = Instant::now();
-        Self { begin: now, attempts: 0, backoff: Backoff::new(), retry: now }
+        Self { begin: now, attempts: 0, backoff: Backoff::new(), next_attempt: now }
     }
 }
 
 impl Subscription {
-    /// Subscribes to channels, each once. The first [`next`](Self::next) connects.
+    /// Subscribes to channels, each at most once. The first [`next`](Self::next) connects.
     ///
-    /// A channel that begins at its latest is subscribed from its first `CaughtUp` on, and from there on nothing is missed.
+    /// With [`Start::latest`], nothing is missed after the first `CaughtUp` of the channel.
     pub fn open(endpoints: &Endpoints, starts: Vec<Start>) -> Self {
         Self {
-            places: starts.into_iter().map(|start| (start.channel().to_owned(), Place::new(start))).collect(),
+            channels: starts.into_iter().map(|start| (start.channel().to_owned(), ResumeState::new(start))).collect(),
             patience: None,
             endpoint: endpoints.pick(),
             endpoints: endpoints.clone(),
             stream: None,
             opening: None,
-            heard: Instant::now(),
-            held: None,
+            last_frame_at: Instant::now(),
+            pending: None,
             unread: Vec::new().into_iter(),
             outage: None,
         }
     }
 
-    /// Gives up when all instances have failed for so long; without it, never.
+    /// Sets the longest outage before [`next`](Self::next) gives up; without it, it never does.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
     }
 
-    /// Where each channel stands: behind what [`next`](Self::next) returned last of it. What has no position yet is left out.
+    /// Returns the position of a channel after its events returned so far; `None` before the first
+    /// one.
     ///
-    /// Another subscription goes on there ([`Start::after`]).
-    pub fn positions(&self) -> impl Iterator<Item = (&str, &Position)> {
-        self.places.iter().filter_map(|(channel, place)| Some((channel.as_str(), place.position()?)))
+    /// Another subscription can resume there ([`Start::after`]).
+    pub fn position(&self, channel: &str) -> Option<&Position> {
+        self.channels.get(channel)?.position()
     }
 
-    /// Waits for what comes next. May be dropped meanwhile: nothing is lost.
+    /// Waits for the next event. Cancel-safe: dropping the future loses no event.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the service does not want the subscription; [`Error::GaveUp`] if the patience is at its end.
-    /// Called again, it goes on where it was.
+    /// [`Error::Refused`] if the service refuses the subscription, [`Error::GaveUp`] if the
+    /// patience is exhausted. The next call tries again from the same position.
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
-            let Some(event) = self.held.take().or_else(|| self.unread.next().map(Event::Message)) else {
+            let Some(event) = self.pending.take().or_else(|| self.unread.next().map(Event::Message)) else {
                 self.read().await?;
                 continue;
             };
-            let taken = match self.places.get_mut(event.channel()) {
-                Some(place) => place.take(event),
-                None => Taken::Contradiction("it told of a channel that was not asked for"),
+            let delivery = match self.channels.get_mut(event.channel()) {
+                Some(resume_state) => resume_state.accept(event),
+                None => Delivery::ProtocolViolation("protocol violation: frame of a channel that was not requested"),
             };
-            match taken {
-                Taken::Told(event) => return Ok(event),
-                Taken::Hole { gap, behind } => {
-                    self.held = Some(behind);
+            match delivery {
+                Delivery::Next(event) => return Ok(event),
+                Delivery::UnreportedGap { gap, event } => {
+                    self.pending = Some(event);
                     return Ok(gap);
                 }
-                Taken::Twice => {}
-                // Read again from where we are, it says what it did not say, or another instance does.
-                Taken::Contradiction(what) => self.broken(&Status::unavailable(what))?,
+                Delivery::Duplicate => {}
+                // A new stream from the same position lets an instance send the right frames.
+                Delivery::ProtocolViolation(problem) => self.stream_failed(&Status::unavailable(problem))?,
             }
         }
     }
@@ -146,25 +149,26 @@ impl Subscription {
     /// Reads a frame, or opens the stream if there is none.
     async fn read(&mut self) -> Result<(), Error> {
         let Some(stream) = &mut self.stream else { return self.connect().await };
-        match timeout_at(self.heard + SILENCE, stream.message()).await {
-            Ok(Ok(Some(SubscribeResponse { frame: Some(Frame::Goodbye(goodbye)) }))) => self.leave(&goodbye),
+        match timeout_at(self.last_frame_at + SILENCE, stream.message()).await {
+            Ok(Ok(Some(SubscribeResponse { frame: Some(Frame::Goodbye(goodbye)) }))) => self.on_goodbye(&goodbye),
             Ok(Ok(Some(SubscribeResponse { frame }))) => {
-                self.hear(frame);
+                self.accept_frame(frame);
                 Ok(())
             }
-            Ok(Ok(None)) => self.broken(&Status::unavailable("the stream ended without a goodbye")),
-            Ok(Err(status)) => self.broken(&status),
-            Err(_) => self.broken(&Status::deadline_exceeded("nothing was heard for 60s")),
+            Ok(Ok(None)) => self.stream_failed(&Status::unavailable("stream ended without a Goodbye")),
+            Ok(Err(status)) => self.stream_failed(&status),
+            Err(_) => self.stream_failed(&Status::deadline_exceeded("no frame received for 60s")),
         }
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
         if let Some(outage) = &self.outage {
-            sleep_until(outage.retry).await;
+            sleep_until(outage.next_attempt).await;
         }
-        let (places, endpoint) = (&self.places, &self.endpoint);
+        let (channels, endpoint) = (&self.channels, &self.endpoint);
         let opening = self.opening.get_or_insert_with(|| {
-            let mut request = Request::new(SubscribeRequest { channels: places.values().map(Place::start).collect() });
+            let mut request =
+                Request::new(SubscribeRequest { channels: channels.values().map(ResumeState::start).collect() });
             endpoint.authorize(&mut request);
             ReusableBoxFuture::new(open_stream(endpoint.channel(), request))
         });
@@ -173,78 +177,78 @@ impl Subscription {
         match opened {
             Ok(stream) => {
                 self.stream = Some(stream);
-                self.heard = Instant::now();
+                self.last_frame_at = Instant::now();
                 Ok(())
             }
-            Err(status) => self.broken(&status),
+            Err(status) => self.stream_failed(&status),
         }
     }
 
-    fn hear(&mut self, frame: Option<Frame>) {
+    fn accept_frame(&mut self, frame: Option<Frame>) {
         match frame {
             Some(Frame::Messages(frame)) => self.unread = frame.messages.into_iter(),
-            Some(Frame::CaughtUp(caught_up)) => self.held = Some(Event::CaughtUp(caught_up)),
-            Some(Frame::Gap(gap)) => self.held = Some(Event::Gap(gap)),
-            Some(Frame::Reset(reset)) => self.held = Some(Event::Reset(reset)),
-            Some(Frame::Heartbeat(_) | Frame::Goodbye(_)) | None => {} // a sign of life
+            Some(Frame::CaughtUp(caught_up)) => self.pending = Some(Event::CaughtUp(caught_up)),
+            Some(Frame::Gap(gap)) => self.pending = Some(Event::Gap(gap)),
+            Some(Frame::Reset(reset)) => self.pending = Some(Event::Reset(reset)),
+            Some(Frame::Heartbeat(_) | Frame::Goodbye(_)) | None => {} // the stream is alive
         }
-        self.heard = Instant::now();
-        self.endpoint.is_back();
+        self.last_frame_at = Instant::now();
+        self.endpoint.record_success();
         self.outage = None;
     }
 
-    /// The instance ends the stream: goes elsewhere at once, if there is an elsewhere.
-    fn leave(&mut self, goodbye: &Goodbye) -> Result<(), Error> {
-        let back = goodbye.retry_after.and_then(|time| time.try_into().ok());
-        self.endpoint.rests_for(back);
-        let elsewhere = self.endpoints.pick_other_than(Some(&self.endpoint));
-        if self.outage.is_some() || Arc::ptr_eq(&elsewhere, &self.endpoint) {
-            return self.again(&Status::unavailable("the instance said goodbye"), back);
+    /// Handles a draining instance: moves to another one at once, or retries later without one.
+    fn on_goodbye(&mut self, goodbye: &Goodbye) -> Result<(), Error> {
+        let retry_after = goodbye.retry_after.and_then(|time| time.try_into().ok());
+        self.endpoint.eject_for(retry_after);
+        let other = self.endpoints.pick_other_than(Some(&self.endpoint));
+        if self.outage.is_some() || Arc::ptr_eq(&other, &self.endpoint) {
+            return self.schedule_retry(&Status::unavailable("the instance is draining"), retry_after);
         }
-        self.outage = Some(Outage::begin());
-        self.endpoint = elsewhere;
-        self.forget_stream();
+        self.outage = Some(StreamOutage::begin());
+        self.endpoint = other;
+        self.drop_stream();
         Ok(())
     }
 
-    /// The stream broke, or did not come about.
-    fn broken(&mut self, status: &Status) -> Result<(), Error> {
+    /// Handles a stream that failed or could not be opened.
+    fn stream_failed(&mut self, status: &Status) -> Result<(), Error> {
         let failure = Failure::from(status);
-        self.endpoint.judge(&failure);
-        if worth_repeating(&failure) {
-            return self.again(status, failure.retry_after);
+        self.endpoint.record_failure(&failure);
+        if is_retryable(&failure) {
+            return self.schedule_retry(status, failure.retry_after);
         }
-        self.forget_stream();
+        self.drop_stream();
         let address = self.endpoint.address().clone();
         Err(Error::Refused { method: "Subscribe", address, failure: Box::new(failure) })
     }
 
-    /// Prepares another attempt, elsewhere.
-    fn again(&mut self, status: &Status, asked: Option<Duration>) -> Result<(), Error> {
-        let outage = self.outage.get_or_insert_with(Outage::begin);
+    /// Prepares another attempt at another instance, if any.
+    fn schedule_retry(&mut self, status: &Status, retry_after: Option<Duration>) -> Result<(), Error> {
+        let outage = self.outage.get_or_insert_with(StreamOutage::begin);
         outage.attempts += 1;
-        outage.retry = Instant::now() + outage.backoff.pause(asked);
+        outage.next_attempt = Instant::now() + outage.backoff.pause(retry_after);
         let (attempts, elapsed) = (outage.attempts, outage.begin.elapsed());
-        let too_long = self.patience.is_some_and(|patience| outage.retry - outage.begin > patience);
-        let last = Box::new(Refusal::new(status, self.endpoint.address()));
+        let too_long = self.patience.is_some_and(|patience| outage.next_attempt - outage.begin > patience);
+        let last = Box::new(AttemptFailure::new(status, self.endpoint.address()));
         self.endpoint = self.endpoints.pick_other_than(Some(&self.endpoint));
-        self.forget_stream();
+        self.drop_stream();
         if too_long {
             return Err(Error::GaveUp { method: "Subscribe", last, attempts, elapsed: whole_millis(elapsed) });
         }
         Ok(())
     }
 
-    /// What was not returned yet comes again.
-    fn forget_stream(&mut self) {
+    /// Drops the stream and its unread messages, which the next stream sends again.
+    fn drop_stream(&mut self) {
         self.stream = None;
         self.unread = Vec::new().into_iter();
     }
 }
 
-async fn open_stream(channel: Channel, request: Request<SubscribeRequest>) -> Opened {
+async fn open_stream(channel: Channel, request: Request<SubscribeRequest>) -> OpenResult {
     match timeout(OPENING, BroadcastServiceClient::new(channel).subscribe(request)).await {
         Ok(opened) => opened.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("the stream was not accepted within 10s")),
+        Err(_) => Err(Status::deadline_exceeded("stream not accepted within 10s")),
     }
 }

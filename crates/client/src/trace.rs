@@ -1,12 +1,16 @@
-//! The trace that a call is part of, as its service is told.
+//! Propagation of traces to the called service.
 
 use tidings_trace::TraceParent;
 use tonic::Request;
 
-/// Makes a call part of a trace: the span of the service is a child of `parent`. Where spans are exported, calls are part of the
-/// trace that their caller is in without this.
+/// Sets the `traceparent` of a request, so that the service's span becomes a child of `parent`.
+///
+/// Calls of a traced task need no explicit parent: [`Endpoint::authorize`] passes the current
+/// trace.
+///
+/// [`Endpoint::authorize`]: crate::Endpoint::authorize
 pub(crate) fn in_trace<T>(request: &mut Request<T>, parent: TraceParent) {
-    // Cannot fail: hex digits and hyphens.
+    // Cannot fail: the text consists of hex digits and hyphens.
     if let Ok(value) = parent.to_string().parse() {
         request.metadata_mut().insert(TraceParent::HEADER, value);
     }
@@ -17,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_service_is_told_the_trace() {
+    fn the_request_carries_the_trace() {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let mut request = Request::new(());
 

@@ -1,4 +1,4 @@
-//! Finds the servers' programs and checks that they are new enough.
+//! Finds the server programs and checks their versions.
 
 use std::env;
 use std::fs;
@@ -6,17 +6,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Error;
+use crate::error::Error;
 
 const INSTALL_POSTGRES: &str = "apt-get install postgresql (macOS: brew install postgresql)";
 const INSTALL_REDIS: &str = "apt-get install redis-server (macOS: brew install redis)";
 
-/// The directories where programs are looked for, in order.
+/// Directories in which programs are searched, in this order.
 #[derive(Debug, Clone)]
-pub struct Search(Vec<PathBuf>);
+pub struct SearchPath(Vec<PathBuf>);
 
-impl Search {
-    /// Looks in `directories` and nowhere else.
+impl SearchPath {
+    /// Searches `directories` only.
     pub fn only(directories: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(directories.into_iter().collect())
     }
@@ -26,8 +26,8 @@ impl Search {
     }
 }
 
-/// `PATH`, then where Debian, Homebrew and the makers of Postgres put what is not in it, the newest first.
-impl Default for Search {
+/// `PATH`, then the directories of Debian, Homebrew and postgresql.org, newest version first.
+impl Default for SearchPath {
     fn default() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
         let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();
@@ -41,7 +41,7 @@ impl Default for Search {
     }
 }
 
-/// The programs of both servers, found and checked.
+/// Paths of the server programs, with checked versions.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
     pub(crate) initdb: PathBuf,
@@ -50,48 +50,52 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    pub(crate) fn find(search: &Search) -> Result<Self, Error> {
+    pub(crate) fn find(search_path: &SearchPath) -> Result<Self, Error> {
         let missing = |program, install| Error::Missing { program, install };
-        let initdb = search.find("initdb").ok_or(missing("initdb", INSTALL_POSTGRES))?;
+        let initdb = search_path.find("initdb").ok_or(missing("initdb", INSTALL_POSTGRES))?;
         let postgres = Some(initdb.with_file_name("postgres")).filter(|path| is_program(path));
         let postgres = postgres.ok_or(missing("postgres", INSTALL_POSTGRES))?;
-        let redis = search.find("redis-server").or_else(|| search.find("valkey-server"));
-        let redis = redis.ok_or(missing("redis-server", INSTALL_REDIS))?;
-
         check(&postgres, |_| ("Postgres 15", (15, 0)), INSTALL_POSTGRES)?;
-        check(&redis, oldest_redis, INSTALL_REDIS)?;
-        Ok(Self { initdb, postgres, redis })
+        Ok(Self { initdb, postgres, redis: find_redis(search_path)? })
     }
 }
 
-/// A name for people and the same as (major, minor).
-type Oldest = (&'static str, (u32, u32));
-
-/// Valkey goes on from Redis 7.2 and often answers to the name `redis-server`.
-fn oldest_redis(answer: &str) -> Oldest {
-    if answer.contains("Redis server") { ("Redis 7.0", (7, 0)) } else { ("Valkey 7.2", (7, 2)) }
+/// Returns the path of the Redis or Valkey server, with a checked version.
+pub(crate) fn find_redis(search_path: &SearchPath) -> Result<PathBuf, Error> {
+    let redis = search_path.find("redis-server").or_else(|| search_path.find("valkey-server"));
+    let redis = redis.ok_or(Error::Missing { program: "redis-server", install: INSTALL_REDIS })?;
+    check(&redis, min_redis_version, INSTALL_REDIS)?;
+    Ok(redis)
 }
 
-fn check(program: &Path, oldest: impl Fn(&str) -> Oldest, install: &'static str) -> Result<(), Error> {
+/// Oldest supported version: the name for messages, and (major, minor).
+type MinVersion = (&'static str, (u32, u32));
+
+/// Valkey continues Redis 7.2 and is often installed as `redis-server`.
+fn min_redis_version(output: &str) -> MinVersion {
+    if output.contains("Redis server") { ("Redis 7.0", (7, 0)) } else { ("Valkey 7.2", (7, 2)) }
+}
+
+fn check(program: &Path, min_version: impl Fn(&str) -> MinVersion, install: &'static str) -> Result<(), Error> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(Error::system("run", program))?;
-    let answer = String::from_utf8_lossy(&output.stdout);
-    let (needed, least) = oldest(&answer);
-    match version(&answer) {
-        Some(version) if version >= least => Ok(()),
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (needed, min) = min_version(&text);
+    match version(&text) {
+        Some(version) if version >= min => Ok(()),
         _ => Err(Error::TooOld {
             program: program.to_owned(),
-            found: answer.lines().next().unwrap_or("of no version").to_owned(),
+            found: text.lines().next().unwrap_or("of unknown version").to_owned(),
             needed,
             install,
         }),
     }
 }
 
-/// Reads `postgres (PostgreSQL) 15.18 (Debian ...)`, `16beta1` and `Redis server v=7.0.15 sha=...`.
-fn version(answer: &str) -> Option<(u32, u32)> {
+/// Parses `postgres (PostgreSQL) 15.18 (...)`, `16beta1` and `Redis server v=7.0.15 sha=...`.
+fn version(output: &str) -> Option<(u32, u32)> {
     let is_number = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
-    let text = answer.split([' ', '=']).find(is_number)?;
+    let text = output.split([' ', '=']).find(is_number)?;
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());
     let major = numbers.next()?.parse().ok()?;
     let minor = numbers.next().and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -1,100 +1,100 @@
-//! What can go wrong, each in one line that says what to do.
+//! Errors of a stack; each message is one line and names the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a stack, one of its servers or one of its databases is not there.
+/// Error of a stack, one of its servers or one of its databases.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A program was found nowhere.
+    /// A program is not installed.
     #[error("{program} is not installed: {install}")]
     Missing {
-        /// The name of the program.
+        /// Name of the program.
         program: &'static str,
-        /// How to install it.
+        /// Commands that install it.
         install: &'static str,
     },
-    /// A program is older than the suite needs.
-    #[error("{} is {found}, {needed} or newer is needed: {install}", program.display())]
+    /// A program is too old.
+    #[error("{} is {found}, {needed} or newer is required: {install}", program.display())]
     TooOld {
-        /// Where the program is.
+        /// Path of the program.
         program: PathBuf,
-        /// The version it gave.
+        /// Version line that it printed.
         found: String,
-        /// The oldest version that will do.
+        /// Oldest supported version, e.g. `Postgres 15`.
         needed: &'static str,
-        /// How to install it.
+        /// Commands that install a newer one.
         install: &'static str,
     },
-    /// Root found no user to run the servers as.
+    /// This process is root, and there is no user to run the servers as.
     #[error("the servers cannot run as root and there is no user postgres or nobody: create one")]
     NoAccount,
-    /// Another living process owns the directory.
+    /// Another running process owns the directory.
     #[error("{} is in use by another tidings (pid {pid}): stop it or choose another directory", dir.display())]
     InUse {
-        /// The directory.
+        /// Directory of the stack.
         dir: PathBuf,
-        /// The owner, as it wrote itself down.
+        /// Process id of the owner, as recorded in the directory.
         pid: String,
     },
-    /// The owner of the directory is gone, but not its servers.
-    #[error("the servers of an earlier tidings in {} do not end: kill them and try again", dir.display())]
+    /// The owner of the directory ended, but its servers did not.
+    #[error("servers of an earlier tidings are still running in {}: kill them and try again", dir.display())]
     Lingering {
-        /// The directory.
+        /// Directory of the stack.
         dir: PathBuf,
     },
-    /// A server, or the making of its data, ended instead of answering.
-    #[error("{server} ended at its start: {reason}")]
-    Ended {
-        /// Which one.
+    /// A server or `initdb` ended before it was ready.
+    #[error("{server} failed to start: {reason}")]
+    StartFailed {
+        /// Name of the program: `postgres`, `redis` or `initdb`.
         server: &'static str,
-        /// Its last words, or what can be said without any.
+        /// Cause from its log, or else its exit status.
         reason: String,
     },
-    /// A server runs but does not answer.
-    #[error("{server} does not answer after {seconds} s: read {}", log.display())]
-    Silent {
-        /// Which one.
+    /// A server runs but is not ready.
+    #[error("{server} is not ready after {seconds} s: see {}", log.display())]
+    NotReady {
+        /// Name of the server: `postgres` or `redis`.
         server: &'static str,
-        /// How long it was waited for.
+        /// Time waited, in seconds.
         seconds: u64,
-        /// Where it writes.
+        /// Path of its log.
         log: PathBuf,
     },
-    /// A file, directory or process could not be made, moved or removed.
+    /// An operation on a file, directory or process failed.
     #[error("cannot {what}: {cause}")]
     System {
-        /// What was tried, with the path.
+        /// Operation with the path, e.g. `create /data`.
         what: String,
-        /// The system's answer.
+        /// Error of the system.
         cause: io::Error,
     },
-    /// Postgres refused something.
+    /// A statement failed at Postgres.
     #[error("cannot {what}: {cause}")]
     Sql {
-        /// What was tried, with the database.
+        /// Operation with the database, e.g. `create database note`.
         what: String,
-        /// The driver's answer.
+        /// Error of the driver.
         cause: sqlx::Error,
     },
     /// Migrations could not be read or applied.
     #[error("cannot migrate {database}: {cause}")]
     Migrate {
-        /// The database.
+        /// Name of the database.
         database: String,
-        /// The migrator's answer.
+        /// Error of the migrator.
         cause: sqlx::migrate::MigrateError,
     },
 }
 
 impl Error {
-    /// Words a failure of the system: `verb` as in "create", done to `path`.
+    /// Returns a constructor of [`Error::System`] for an operation such as "create" on `path`.
     pub(crate) fn system(verb: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{verb} {}", path.display());
         |cause| Self::System { what, cause }
     }
 
-    /// Words a refusal by Postgres.
+    /// Returns a constructor of [`Error::Sql`] for an operation such as "create database note".
     pub(crate) fn sql(what: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Self {
         let what = what.into();
         |cause| Self::Sql { what, cause }

@@ -1,4 +1,4 @@
-//! `tidings-devstack exec`: starts a stack, prepares its databases, runs a command and ends it all.
+//! `tidings-devstack exec`: runs a command with a temporary stack and migrated databases.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -13,10 +13,10 @@ use tidings_devstack::{Devstack, Error, Options};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs COMMAND with a Postgres and a Redis of its own, and exits with its status.
+/// Runs COMMAND with a new Postgres and a new Redis, and exits with its status.
 ///
-/// The servers are new, listen on free ports of 127.0.0.1 and are gone afterwards,
-/// with all their data. COMMAND finds them in its environment:
+/// The servers listen on free ports of 127.0.0.1. They are stopped and their data
+/// removed afterwards. COMMAND gets their URLs in its environment:
 ///
 ///   TIDINGS_REDIS_URL               the Redis
 ///   TIDINGS_DEVSTACK_POSTGRES_URL   the database `postgres`, as superuser
@@ -24,7 +24,8 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Exec {
-    /// Creates the database `tidings_<NAME>` and applies the migrations in DIR; may be repeated.
+    /// Creates the database `tidings_<NAME>` and applies the migrations in DIR; may be given more
+    /// than once.
     #[arg(long, value_name = "NAME=DIR")]
     migrate: Vec<Migration>,
     /// The command to run, after `--`.
@@ -32,7 +33,7 @@ pub(crate) struct Exec {
     command: Vec<OsString>,
 }
 
-/// A database to prepare.
+/// A database to create, and the directory of its migrations.
 #[derive(Debug, Clone)]
 struct Migration {
     name: String,
@@ -95,14 +96,15 @@ impl Exec {
         for migration in &self.migrate {
             command.env(migration.variable(), postgres.url(&migration.database()));
         }
-        // Until here a signal ends this process, and the guards end the rest; from here on the command goes first.
+        // Before this point, a signal ends this process and the guards stop the servers. From here
+        // on the command ends first.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut child = command.spawn()?;
         loop {
             tokio::select! {
                 status = child.wait() => return status,
-                _ = interrupt.recv() => {} // the terminal has sent it to the command as well
+                _ = interrupt.recv() => {} // the terminal sends it to the command as well
                 _ = terminate.recv() => forward(&child, Signal::TERM),
             }
         }
@@ -116,7 +118,7 @@ fn forward(child: &Child, signal: Signal) {
     }
 }
 
-/// Follows the shells: 128 + the signal that ended the command.
+/// Returns the exit code as shells do: 128 + the signal that ended the command.
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))

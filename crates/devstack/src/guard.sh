@@ -1,8 +1,9 @@
-# guard.sh SIGNALS COMMAND [ARG...]: becomes COMMAND and leaves a watcher beside it.
+# guard.sh SIGNALS COMMAND [ARG...]: starts a guard in the background, then becomes COMMAND.
 #
-# The owner holds the other end of stdin. However the owner ends, also by kill -9, the watcher reads the end of
-# that pipe, sends COMMAND each of SIGNALS with ten seconds to obey, then KILL, and goes. It keeps stdout open
-# until then: who holds the other end learns that all is over. COMMAND itself has no stdin, and writes to stderr.
+# The owner holds the write end of stdin. When the owner ends, also by kill -9, the guard reads EOF.
+# It then sends COMMAND each of SIGNALS, waits up to ten seconds after each, sends KILL and exits.
+# The guard keeps stdout open until COMMAND has ended, so that the reader of stdout sees EOF only
+# then. COMMAND itself has no stdin and writes to stderr.
 
 signals=$1
 shift
@@ -11,32 +12,32 @@ server=$$
 alive() {
   kill -0 "$server" || return
   case $(sed 's/.*) //' "/proc/$server/stat" || ps -o stat= -p "$server") in
-    Z*) return 1 ;; # dead; only its parent has not looked yet
+    Z*) return 1 ;; # a zombie: dead, but not yet reaped
   esac
 }
 
-family() {
+process_tree() {
   echo "$server"
   cat "/proc/$server/task/$server/children" || pgrep -P "$server"
 }
 
-watch() {
+guard() {
   read -r _ <&3
   alive || return
-  kill -CONT $(family) # a stopped process hears nothing but this and KILL
+  kill -CONT $(process_tree) # a stopped process handles only CONT and KILL
   for signal in $signals; do
     kill -s "$signal" "$server"
-    looks=200
-    while [ $((looks -= 1)) -ge 0 ]; do
+    checks=200
+    while [ $((checks -= 1)) -ge 0 ]; do
       alive || return
       sleep 0.05
     done
   done
-  kill -KILL $(family)
+  kill -KILL $(process_tree)
   while alive; do sleep 0.05; done
 }
 
 exec 3<&0
-# Twice in the background: the watcher must not be a child of COMMAND, which counts its children.
-(trap '' HUP INT QUIT TERM; exec 2>/dev/null; watch &)
+# A double fork: the guard must not become a child of COMMAND, which tracks its children.
+(trap '' HUP INT QUIT TERM; exec 2>/dev/null; guard &)
 exec "$@" 3<&- </dev/null >&2

@@ -1,4 +1,4 @@
-//! A private Postgres and a private Redis, as child processes on loopback: for tests, demos and a first run.
+//! Private Postgres and Redis servers on loopback, for tests, demos and a first run.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tidings_devstack::Error> {
@@ -11,17 +11,18 @@
 //! # }
 //! ```
 //!
-//! However the owner ends, also by `kill -9`, its servers end with it ([`guard.sh`]) and a temporary directory goes.
-//! What a killed owner leaves in a kept directory is healed at the next start. A stack holds nothing that belongs to
-//! a tokio runtime: tests with a runtime each can share one.
+//! When the owner ends, also by `kill -9`, its servers end ([`guard.sh`]) and a temporary directory
+//! is removed. The next start repairs a kept directory after a kill. A stack is not bound to a
+//! tokio runtime, so that tests with different runtimes can share one.
 //!
 //! [`guard.sh`]: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/sh.html
 
 mod account;
 mod binaries;
+mod data_dir;
 mod error;
 mod guard;
-mod place;
+mod options;
 mod port;
 mod postgres;
 mod processes;
@@ -31,95 +32,65 @@ mod redis;
 mod server;
 pub mod testing;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-pub use binaries::Search;
+pub use binaries::SearchPath;
 pub use error::Error;
-pub use postgres::Postgres;
+pub use options::{Dir, Options};
+pub use postgres::PostgresServer;
 pub use proxy::Proxy;
-pub use redis::Redis;
+pub use redis::RedisServer;
 
 use binaries::Binaries;
-use place::Place;
+use data_dir::DataDir;
 
-/// Where a stack keeps its data and logs.
-#[derive(Debug, Clone)]
-pub enum Dir {
-    /// Made if absent; the data stay for the next start. One owner at a time.
-    Kept(PathBuf),
-    /// A new directory, removed when the stack ends.
-    Temporary,
-}
-
-/// What kind of stack to start.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where the data lie.
-    pub dir: Dir,
-    /// Whether to forget the data of earlier starts.
-    pub fresh: bool,
-    /// Whether committed rows survive a crash of the machine (`fsync`). They survive a kill of the server anyway.
-    pub durable: bool,
-    /// Where the servers' programs are looked for.
-    pub search: Search,
-}
-
-impl Options {
-    /// A durable stack whose data stay in `dir`.
-    pub fn kept(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: Dir::Kept(dir.into()), fresh: false, durable: true, search: Search::default() }
-    }
-
-    /// A stack that leaves nothing behind and does not wait for the disk.
-    pub fn temporary() -> Self {
-        Self { dir: Dir::Temporary, fresh: false, durable: false, search: Search::default() }
-    }
-}
-
-/// Both servers, running. Dropping it stops them, and blocks for a moment.
+/// Running Postgres and Redis servers. Dropping it stops them and blocks until they have ended.
 #[derive(Debug)]
 pub struct Devstack {
-    postgres: Postgres,
-    redis: Redis,
-    place: Arc<Place>,
+    postgres: PostgresServer,
+    redis: RedisServer,
+    data_dir: Arc<DataDir>,
 }
 
 impl Devstack {
-    /// Starts both servers on free ports of 127.0.0.1 and returns when they answer.
+    /// Starts both servers on free ports of 127.0.0.1, and waits until they are ready.
     ///
     /// # Errors
     ///
-    /// Nothing is left running then, and what was made anew of the data is removed or healed by the next start.
+    /// No server is left running then. Incomplete data are removed, now or by the next start.
+    /// See [`Error`] for the causes.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let binaries = Binaries::find(&options.search)?;
-        let place = Arc::new(Place::take(&options.dir).await?);
+        let binaries = Binaries::find(&options.search_path)?;
+        let data_dir = Arc::new(DataDir::acquire(&options.dir).await?);
         if options.fresh {
-            place.forget()?;
+            data_dir.clear()?;
         }
         let (postgres, redis) = tokio::try_join!(
-            Postgres::launch(Arc::clone(&place), &binaries, options.durable),
-            Redis::launch(Arc::clone(&place), &binaries),
+            PostgresServer::launch(Arc::clone(&data_dir), &binaries, options.durable),
+            RedisServer::launch(Arc::clone(&data_dir), &binaries.redis),
         )?;
-        Ok(Self { postgres, redis, place })
+        Ok(Self { postgres, redis, data_dir })
     }
 
     /// Returns the Postgres of this stack.
-    pub fn postgres(&self) -> &Postgres {
+    pub fn postgres(&self) -> &PostgresServer {
         &self.postgres
     }
 
     /// Returns the Redis of this stack.
-    pub fn redis(&self) -> &Redis {
+    pub fn redis(&self) -> &RedisServer {
         &self.redis
     }
 
     /// Returns the directory of this stack; `postgres.log` and `redis.log` are in it.
     pub fn dir(&self) -> &Path {
-        self.place.dir()
+        self.data_dir.dir()
     }
 
-    /// Stops both servers and waits, without blocking the runtime, until they have ended and a temporary directory is gone.
+    /// Stops both servers without blocking the runtime.
+    ///
+    /// Returns when they have ended and a temporary directory is removed.
     pub async fn stop(self) {
         tokio::join!(self.postgres.stop(), self.redis.stop());
         let _ = tokio::task::spawn_blocking(move || drop(self)).await;
@@ -128,8 +99,8 @@ impl Devstack {
 
 impl Drop for Devstack {
     fn drop(&mut self) {
-        // Both at once; each handle then waits for its own.
-        self.postgres.let_go();
-        self.redis.let_go();
+        // Both stop in parallel; each handle then waits for its own server.
+        self.postgres.request_stop();
+        self.redis.request_stop();
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a command with a private Postgres and Redis at hand: see `tidings-devstack --help`.
+//! Runs a command with a private Postgres and Redis; see `tidings-devstack --help`.
 
 mod exec;
 
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A private Postgres and Redis on loopback, for as long as a command runs.
+/// Runs a private Postgres and Redis on loopback while a command runs.
 #[derive(Debug, Parser)]
 #[command(name = "tidings-devstack", version)]
 enum Cli {
@@ -16,11 +16,11 @@ enum Cli {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli::Exec(exec) = Cli::parse();
-    exec.run().await.unwrap_or_else(|error| complain(&error))
+    exec.run().await.unwrap_or_else(|error| print_error(&error))
 }
 
-#[expect(clippy::print_stderr, reason = "a command tells its user what went wrong")]
-fn complain(error: &tidings_devstack::Error) -> ExitCode {
+#[expect(clippy::print_stderr, reason = "a command prints its errors")]
+fn print_error(error: &tidings_devstack::Error) -> ExitCode {
     eprintln!("tidings-devstack: {error}");
     ExitCode::FAILURE
 }

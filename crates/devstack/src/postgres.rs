@@ -1,4 +1,4 @@
-//! The private Postgres: one cluster, any number of databases.
+//! The private Postgres: one cluster with any number of databases.
 
 mod cluster;
 
@@ -12,56 +12,57 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::binaries::Binaries;
-use crate::place::Place;
-use crate::server::{Recipe, Server};
-use crate::{Error, port};
+use crate::data_dir::DataDir;
+use crate::error::Error;
+use crate::port;
+use crate::server::{ChildServer, ServerCommand};
 
-/// The superuser of the cluster.
+/// Superuser of the cluster.
 const ROLE: &str = "tidings";
 
-/// The database that is there from the beginning.
+/// Database that `initdb` creates.
 const MAINTENANCE: &str = "postgres";
 
-/// The answer to `CREATE DATABASE` when the database exists.
+/// SQLSTATE of `CREATE DATABASE` for a database that exists.
 const DUPLICATE_DATABASE: &str = "42P04";
 
-/// How long one attempt to connect may take before the next.
-const ATTEMPT: Duration = Duration::from_secs(2);
+/// Timeout of one attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A Postgres server on loopback, with the superuser `tidings` and no passwords.
 #[derive(Debug)]
-pub struct Postgres {
-    server: Server,
+pub struct PostgresServer {
+    server: ChildServer,
     port: u16,
-    /// Where the data really lie, symlinks resolved.
+    /// Path of the data directory.
     data: std::path::PathBuf,
-    /// Which templates are ready; locked while one is made.
+    /// Names of the templates that are ready; locked while one is created.
     templates: Mutex<HashSet<String>>,
 }
 
-impl Postgres {
-    pub(crate) async fn launch(place: Arc<Place>, binaries: &Binaries, durable: bool) -> Result<Self, Error> {
-        let data = cluster::prepare(Arc::clone(&place), &binaries.initdb, durable).await?;
+impl PostgresServer {
+    pub(crate) async fn launch(data_dir: Arc<DataDir>, binaries: &Binaries, durable: bool) -> Result<Self, Error> {
+        let data = cluster::prepare(Arc::clone(&data_dir), &binaries.initdb, durable).await?;
         let port = port::free();
-        let recipe = Recipe {
+        let command = ServerCommand {
             name: "postgres",
             program: binaries.postgres.clone(),
             arguments: cluster::arguments(&data, port, durable),
             signals: "INT QUIT", // fast, then immediate shutdown
         };
-        let server = Server::new(recipe, place);
+        let server = ChildServer::new(command, data_dir);
         let templates = Mutex::default();
         let postgres = Self { server, port, data, templates };
         postgres.start().await?;
         Ok(postgres)
     }
 
-    /// Returns the connection URL of `database`, e.g. `postgres://tidings@127.0.0.1:20041/tidings_user`.
+    /// Returns the URL of `database`, e.g. `postgres://tidings@127.0.0.1:20041/tidings_user`.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{ROLE}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Returns the connection URL of the database that every cluster has; for `CREATE DATABASE` and the like.
+    /// Returns the connection URL of the database `postgres`, e.g. for `CREATE DATABASE`.
     pub fn maintenance_url(&self) -> String {
         self.url(MAINTENANCE)
     }
@@ -76,43 +77,41 @@ impl Postgres {
         self.server.pid()
     }
 
-    /// Reports whether the server runs; a paused one does.
+    /// Returns true if the server runs; a paused one does.
     pub fn running(&self) -> bool {
         self.server.running()
     }
 
-    /// Starts the server after its end, with the same data; waits until it has recovered and answers.
-    ///
-    /// Does nothing but wait if it runs.
+    /// Starts the server, if it does not run, with the same data. Waits until it is ready.
     pub async fn start(&self) -> Result<(), Error> {
         if !self.running() {
-            cluster::make_way(&self.data).await?;
+            cluster::clear_stale_postmaster(&self.data).await?;
         }
-        let answers = || async { self.answers().await };
-        self.server.start(answers).await
+        let is_ready = || async { self.is_ready().await };
+        self.server.start(is_ready).await
     }
 
-    /// Kills postmaster and backends at once, as a crash of the machine would; returns when all are gone.
+    /// Kills postmaster and backends, like a crash, and waits until they have ended.
     pub async fn kill(&self) {
         self.server.kill().await;
     }
 
-    /// Shuts the server down (fast, not waiting for clients), and waits until it has ended.
+    /// Shuts the server down (mode fast), and waits until it has ended.
     pub async fn stop(&self) {
         self.server.stop().await;
     }
 
-    /// Stops postmaster and backends where they are; connections stay open and nothing answers.
+    /// Suspends postmaster and backends (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.pause();
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) {
         self.server.resume();
     }
 
-    /// Creates an empty database, unless it exists.
+    /// Creates an empty database, if absent.
     pub async fn create_database(&self, name: &str) -> Result<(), Error> {
         match self.execute(&format!("CREATE DATABASE {}", quoted(name))).await {
             Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some(DUPLICATE_DATABASE) => Ok(()),
@@ -120,30 +119,32 @@ impl Postgres {
         }
     }
 
-    /// Creates a database as a copy of `template`, which nobody may be connected to. An error if it exists.
+    /// Creates a database as a copy of `template`, which must have no open connections.
+    ///
+    /// Fails if the database exists.
     pub async fn create_database_from(&self, template: &str, name: &str) -> Result<(), Error> {
         let statement = format!("CREATE DATABASE {} TEMPLATE {}", quoted(name), quoted(template));
         let created = self.execute(&statement).await;
         created.map_err(Error::sql(format!("create database {name} from {template}")))
     }
 
-    /// Drops a database if it exists, and ends the connections to it.
+    /// Drops a database, if it exists, and closes its connections.
     pub async fn drop_database(&self, name: &str) -> Result<(), Error> {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));
         let dropped = self.execute(&statement).await;
         dropped.map_err(Error::sql(format!("drop database {name}")))
     }
 
-    /// Applies `migrations` to a database and leaves no connection behind.
+    /// Applies `migrations` to a database, and closes the connection.
     pub async fn migrate(&self, database: &str, migrations: &Migrator) -> Result<(), Error> {
-        let unreached = Error::sql(format!("connect to {database}"));
-        let mut connection = PgConnection::connect(&self.url(database)).await.map_err(unreached)?;
+        let failed = Error::sql(format!("connect to {database}"));
+        let mut connection = PgConnection::connect(&self.url(database)).await.map_err(failed)?;
         let migrated = migrations.run(&mut connection).await;
         let _ = connection.close().await;
         migrated.map_err(|cause| Error::Migrate { database: database.to_owned(), cause })
     }
 
-    /// Returns the name of a template with `migrations` applied, made by whoever asks first.
+    /// Returns the name of a template with `migrations` applied. The first call creates it.
     pub(crate) async fn template(&self, label: &str, migrations: &Migrator) -> Result<String, Error> {
         let name = format!("{label}_template");
         let mut templates = self.templates.lock().await;
@@ -156,8 +157,8 @@ impl Postgres {
         Ok(name)
     }
 
-    pub(crate) fn let_go(&self) {
-        self.server.let_go();
+    pub(crate) fn request_stop(&self) {
+        self.server.request_stop();
     }
 
     async fn execute(&self, statement: &str) -> sqlx::Result<()> {
@@ -167,15 +168,15 @@ impl Postgres {
         done.map(drop)
     }
 
-    async fn answers(&self) -> bool {
-        match timeout(ATTEMPT, PgConnection::connect(&self.maintenance_url())).await {
+    async fn is_ready(&self) -> bool {
+        match timeout(CONNECT_TIMEOUT, PgConnection::connect(&self.maintenance_url())).await {
             Ok(Ok(connection)) => connection.close().await.is_ok(),
             _ => false,
         }
     }
 }
 
-/// Quotes an identifier; database names come from people and test names.
+/// Quotes an identifier, because database names come from users and tests.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,4 +1,4 @@
-//! A way to a server on which things go wrong on purpose: delays, silence, cuts, resets, lost answers.
+//! A TCP proxy with fault injection: delays, blackholes, cuts, resets and lost responses.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,292 +15,312 @@ use tokio::time::sleep;
 
 use crate::port;
 
-/// The most that is carried in one piece.
-const PIECE: usize = 64 << 10;
-/// Pause after a connection could not be accepted, as when there are too many files open.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Largest chunk in bytes that is forwarded at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Pause after a failed accept, e.g. with too many open files.
+const ACCEPT_RETRY: Duration = Duration::from_millis(5);
 
-/// A TCP way to a server. It carries everything as it comes until it is told otherwise; dropping it ends all connections.
+/// A TCP proxy in front of a server. It forwards unchanged until a fault is injected.
 ///
-/// It belongs to the runtime in which it was made.
+/// Dropping it closes all connections. It belongs to the runtime in which it was created.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    orders: watch::Sender<Orders>,
-    seen: Arc<Seen>,
+    state: watch::Sender<ProxyState>,
+    counters: Arc<ProxyCounters>,
     accepting: JoinHandle<()>,
 }
 
-/// What connections obey.
+/// Settings that all connections watch.
 #[derive(Clone, Debug)]
-struct Orders {
-    /// Where new connections lead.
+struct ProxyState {
+    /// Server of new connections.
     target: SocketAddr,
-    door: Door,
+    mode: ForwardMode,
     delay: Duration,
-    /// The answer to what holds these bytes is lost.
-    needle: Option<Arc<[u8]>>,
-    /// Connections up to this number are ended, and how.
-    ended: u64,
+    /// Bytes of requests whose response is lost.
+    pattern: Option<Arc<[u8]>>,
+    /// Connections up to this number are closed.
+    closed_up_to: u64,
+    /// Closes them by RST instead of FIN.
     by_reset: bool,
 }
 
+/// Treatment of data and of new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    Open,
+enum ForwardMode {
+    Forward,
     Blackhole,
-    Refused,
+    Refuse,
 }
 
-/// What connections tell.
+/// Counters that connections update.
 #[derive(Debug, Default)]
-struct Seen {
+struct ProxyCounters {
     accepted: AtomicU64,
     open: AtomicUsize,
     lost: AtomicU64,
 }
 
-impl Orders {
-    /// Everything as it comes.
+impl ProxyState {
+    /// Forwards unchanged to `target`.
     fn to(target: SocketAddr) -> Self {
-        Self { target, door: Door::Open, delay: Duration::ZERO, needle: None, ended: 0, by_reset: false }
+        Self {
+            target,
+            mode: ForwardMode::Forward,
+            delay: Duration::ZERO,
+            pattern: None,
+            closed_up_to: 0,
+            by_reset: false,
+        }
     }
 }
 
 impl Proxy {
-    /// Begins to listen on a free port of 127.0.0.1.
+    /// Starts to listen on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The port cannot be bound.
     pub async fn to(target: SocketAddr) -> io::Result<Self> {
-        // Not a port of the system's choice: it may be the one that a connection to a stopped server gets.
+        // No ephemeral port: a connection to a stopped server might get the same one.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port::free())).await?;
         let address = listener.local_addr()?;
-        let orders = watch::Sender::new(Orders::to(target));
-        let seen = Arc::new(Seen::default());
-        let accepting = tokio::spawn(accept(listener, orders.subscribe(), Arc::clone(&seen)));
-        Ok(Self { address, orders, seen, accepting })
+        let state = watch::Sender::new(ProxyState::to(target));
+        let counters = Arc::new(ProxyCounters::default());
+        let accepting = tokio::spawn(accept(listener, state.subscribe(), Arc::clone(&counters)));
+        Ok(Self { address, state, counters, accepting })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The port on which it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// How many connections are open now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
-        self.seen.open.load(Ordering::SeqCst)
+        self.counters.open.load(Ordering::SeqCst)
     }
 
-    /// How many answers were lost as [`Proxy::lose_answers`] wants it.
+    /// Returns the number of responses lost by [`Proxy::lose_responses`].
     pub fn lost(&self) -> u64 {
-        self.seen.lost.load(Ordering::SeqCst)
+        self.counters.lost.load(Ordering::SeqCst)
     }
 
-    /// Holds each piece up for so long, both ways. A piece is what one read of the socket gave, at most 64 KiB.
+    /// Delays each chunk in both directions. A chunk is the result of one read, at most 64 KiB.
     pub fn delay(&self, delay: Duration) {
-        self.orders.send_modify(|orders| orders.delay = delay);
+        self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Swallows what is sent, both ways. Connections stay open, and new ones are accepted.
+    /// Discards all data in both directions. Connections stay open, and new ones are accepted.
     pub fn blackhole(&self) {
-        self.orders.send_modify(|orders| orders.door = Door::Blackhole);
+        self.state.send_modify(|state| state.mode = ForwardMode::Blackhole);
     }
 
-    /// Closes all connections, and new ones as soon as they come.
+    /// Closes all connections (FIN), and new ones right after the accept.
     pub fn refuse(&self) {
-        self.orders.send_modify(|orders| orders.door = Door::Refused);
-        self.end(false);
+        self.state.send_modify(|state| state.mode = ForwardMode::Refuse);
+        self.close_open(false);
     }
 
-    /// Closes the connections that are open (FIN).
+    /// Closes the open connections (FIN).
     pub fn cut(&self) {
-        self.end(false);
+        self.close_open(false);
     }
 
-    /// Resets the connections that are open (RST).
+    /// Resets the open connections (RST).
     pub fn reset(&self) {
-        self.end(true);
+        self.close_open(true);
     }
 
-    /// Leads to another server from now on: connections that are open stay where they are.
+    /// Forwards new connections to another server; open connections stay.
     pub fn redirect(&self, target: SocketAddr) {
-        self.orders.send_modify(|orders| orders.target = target);
+        self.state.send_modify(|state| state.target = target);
     }
 
-    /// Loses the answer to whatever holds these bytes: it is carried to the server, and when the server answers, the connection is
-    /// reset instead. The caller can not know whether it was done.
+    /// Loses the response to every request that contains `pattern`.
     ///
-    /// The next piece from the server counts as the answer: only for protocols in which a connection waits for one answer at
-    /// a time.
-    pub fn lose_answers(&self, needle: impl Into<Vec<u8>>) {
-        let needle: Vec<u8> = needle.into();
-        self.orders
-            .send_modify(|orders| orders.needle = Some(needle.into()).filter(|needle: &Arc<[u8]>| !needle.is_empty()));
-    }
-
-    /// Carries everything as it comes again. A connection of which something was swallowed is reset.
-    pub fn heal(&self) {
-        self.orders.send_modify(|orders| {
-            *orders = Orders { ended: orders.ended, by_reset: orders.by_reset, ..Orders::to(orders.target) };
+    /// The request is forwarded. When the server responds, the connection is reset instead, so that
+    /// the client cannot know if the request took effect. An empty pattern turns this off.
+    ///
+    /// The next chunk from the server counts as the response. Use it only for protocols with one
+    /// request in flight per connection.
+    pub fn lose_responses(&self, pattern: impl Into<Vec<u8>>) {
+        let pattern: Vec<u8> = pattern.into();
+        self.state.send_modify(|state| {
+            state.pattern = Some(pattern.into()).filter(|pattern: &Arc<[u8]>| !pattern.is_empty());
         });
     }
 
-    fn end(&self, by_reset: bool) {
-        let ended = self.seen.accepted.load(Ordering::SeqCst);
-        self.orders.send_modify(|orders| (orders.ended, orders.by_reset) = (ended, by_reset));
+    /// Ends all faults. Connections that lost data to a blackhole are reset.
+    pub fn heal(&self) {
+        self.state.send_modify(|state| {
+            *state = ProxyState {
+                closed_up_to: state.closed_up_to,
+                by_reset: state.by_reset,
+                ..ProxyState::to(state.target)
+            };
+        });
+    }
+
+    fn close_open(&self, by_reset: bool) {
+        let closed_up_to = self.counters.accepted.load(Ordering::SeqCst);
+        self.state.send_modify(|state| (state.closed_up_to, state.by_reset) = (closed_up_to, by_reset));
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.accepting.abort(); // and with it the set of its connections
+        self.accepting.abort(); // drops the set of connections too
     }
 }
 
-async fn accept(listener: TcpListener, orders: watch::Receiver<Orders>, seen: Arc<Seen>) {
+async fn accept(listener: TcpListener, state: watch::Receiver<ProxyState>, counters: Arc<ProxyCounters>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok((near, _)) = listener.accept().await else {
-            sleep(PAUSE).await;
+        let Ok((client, _)) = listener.accept().await else {
+            sleep(ACCEPT_RETRY).await;
             continue;
         };
-        let connection = Connection {
-            number: seen.accepted.fetch_add(1, Ordering::SeqCst) + 1,
-            orders: orders.clone(),
-            seen: Arc::clone(&seen),
-            swallowed: AtomicBool::new(false),
-            asked: AtomicBool::new(false),
+        let connection = ProxiedConnection {
+            number: counters.accepted.fetch_add(1, Ordering::SeqCst) + 1,
+            state: state.clone(),
+            counters: Arc::clone(&counters),
+            discarded: AtomicBool::new(false),
+            matched: AtomicBool::new(false),
         };
         connections.spawn(async move {
-            connection.seen.open.fetch_add(1, Ordering::SeqCst);
-            let _open = Open(Arc::clone(&connection.seen));
-            // What fails here the caller notices: its connection closes.
-            let _ = connection.serve(near).await;
+            connection.counters.open.fetch_add(1, Ordering::SeqCst);
+            let _open = OpenGuard(Arc::clone(&connection.counters));
+            // On an error the connection closes, which the client notices.
+            let _ = connection.serve(client).await;
         });
     }
 }
 
-/// Counts a connection as open.
-struct Open(Arc<Seen>);
+/// Counts a connection as open until it is dropped.
+struct OpenGuard(Arc<ProxyCounters>);
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// One connection, near (the caller's side) and far (the server's).
-struct Connection {
+/// One connection of a client, with its connection to the upstream server.
+struct ProxiedConnection {
     number: u64,
-    orders: watch::Receiver<Orders>,
-    seen: Arc<Seen>,
-    /// Whether anything of it was swallowed.
-    swallowed: AtomicBool,
-    /// Whether something was sent on whose answer is to be lost.
-    asked: AtomicBool,
+    state: watch::Receiver<ProxyState>,
+    counters: Arc<ProxyCounters>,
+    /// True if any of its data were discarded.
+    discarded: AtomicBool,
+    /// True if a forwarded request matched the pattern; its response will be lost.
+    matched: AtomicBool,
 }
 
-/// How a connection ends.
-enum End {
-    Close,
-    Reset,
+/// Kind of close of a connection.
+enum CloseKind {
+    Fin,
+    Rst,
 }
 
-impl Connection {
-    async fn serve(self, mut near: TcpStream) -> io::Result<()> {
-        let Orders { target, door, .. } = *self.orders.borrow();
-        if door == Door::Refused {
+impl ProxiedConnection {
+    async fn serve(self, mut client: TcpStream) -> io::Result<()> {
+        let ProxyState { target, mode, .. } = *self.state.borrow();
+        if mode == ForwardMode::Refuse {
             return Ok(());
         }
-        near.set_nodelay(true)?;
-        let mut far = TcpStream::connect(target).await?;
-        far.set_nodelay(true)?;
-        let end = {
-            let ((near_read, near_write), (far_read, far_write)) = (near.split(), far.split());
+        client.set_nodelay(true)?;
+        let mut upstream = TcpStream::connect(target).await?;
+        upstream.set_nodelay(true)?;
+        let close = {
+            let ((client_read, client_write), (upstream_read, upstream_write)) = (client.split(), upstream.split());
             let both = async {
-                let (asking, answering) = (self.ask(near_read, far_write), self.answer(far_read, near_write));
-                tokio::try_join!(asking, answering).err().unwrap_or(End::Close)
+                let (requests, responses) = (
+                    self.forward_requests(client_read, upstream_write),
+                    self.forward_responses(upstream_read, client_write),
+                );
+                tokio::try_join!(requests, responses).err().unwrap_or(CloseKind::Fin)
             };
             tokio::select! {
-                end = both => end,
-                end = self.ended() => end,
+                close = both => close,
+                close = self.closed() => close,
             }
         };
-        if matches!(end, End::Reset) {
-            near.set_zero_linger()?;
-            far.set_zero_linger()?;
+        if matches!(close, CloseKind::Rst) {
+            client.set_zero_linger()?;
+            upstream.set_zero_linger()?;
         }
         Ok(())
     }
 
-    /// Waits until it is told to end.
-    async fn ended(&self) -> End {
-        let mut orders = self.orders.clone();
-        let over = |orders: &Orders| {
-            orders.ended >= self.number || (self.swallowed.load(Ordering::SeqCst) && orders.door == Door::Open)
+    /// Waits until the settings require a close.
+    async fn closed(&self) -> CloseKind {
+        let mut state = self.state.clone();
+        let is_closed = |state: &ProxyState| {
+            state.closed_up_to >= self.number
+                || (self.discarded.load(Ordering::SeqCst) && state.mode == ForwardMode::Forward)
         };
-        match orders.wait_for(over).await {
-            Ok(orders) if orders.ended >= self.number && !orders.by_reset => End::Close,
-            Ok(_) => End::Reset,
-            Err(_) => End::Close, // the proxy is gone
+        match state.wait_for(is_closed).await {
+            Ok(state) if state.closed_up_to >= self.number && !state.by_reset => CloseKind::Fin,
+            Ok(_) => CloseKind::Rst,
+            Err(_) => CloseKind::Fin, // the proxy was dropped
         }
     }
 
-    /// Carries what is asked.
-    async fn ask(&self, mut near: ReadHalf<'_>, mut far: WriteHalf<'_>) -> Result<(), End> {
-        let mut piece = vec![0; PIECE];
-        // A needle may begin in one piece and end in the next.
+    /// Forwards data from the client to the server.
+    async fn forward_requests(&self, mut client: ReadHalf<'_>, mut upstream: WriteHalf<'_>) -> Result<(), CloseKind> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        // A match may start in one chunk and end in the next.
         let mut sent: Vec<u8> = Vec::new();
-        while let Ok(count @ 1..) = near.read(&mut piece).await {
-            let orders = self.hold().await;
-            if orders.door == Door::Blackhole {
-                self.swallowed.store(true, Ordering::SeqCst);
+        while let Ok(count @ 1..) = client.read(&mut chunk).await {
+            let state = self.state_after_delay().await;
+            if state.mode == ForwardMode::Blackhole {
+                self.discarded.store(true, Ordering::SeqCst);
                 continue;
             }
-            far.write_all(&piece[..count]).await.map_err(|_| End::Close)?;
-            if let Some(needle) = &orders.needle {
-                sent.extend_from_slice(&piece[..count]);
-                if sent.windows(needle.len()).any(|window| window == &**needle) {
-                    self.asked.store(true, Ordering::SeqCst);
+            upstream.write_all(&chunk[..count]).await.map_err(|_| CloseKind::Fin)?;
+            if let Some(pattern) = &state.pattern {
+                sent.extend_from_slice(&chunk[..count]);
+                if sent.windows(pattern.len()).any(|window| window == &**pattern) {
+                    self.matched.store(true, Ordering::SeqCst);
                 }
-                sent.drain(..sent.len().saturating_sub(needle.len() - 1));
+                sent.drain(..sent.len().saturating_sub(pattern.len() - 1));
             }
         }
-        far.shutdown().await.map_err(|_| End::Close)
+        upstream.shutdown().await.map_err(|_| CloseKind::Fin)
     }
 
-    /// Carries what is answered.
-    async fn answer(&self, mut far: ReadHalf<'_>, mut near: WriteHalf<'_>) -> Result<(), End> {
-        let mut piece = vec![0; PIECE];
-        while let Ok(count @ 1..) = far.read(&mut piece).await {
-            let orders = self.hold().await;
-            if self.asked.load(Ordering::SeqCst) && orders.needle.is_some() {
-                self.seen.lost.fetch_add(1, Ordering::SeqCst);
-                return Err(End::Reset);
+    /// Forwards data from the server to the client.
+    async fn forward_responses(&self, mut upstream: ReadHalf<'_>, mut client: WriteHalf<'_>) -> Result<(), CloseKind> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while let Ok(count @ 1..) = upstream.read(&mut chunk).await {
+            let state = self.state_after_delay().await;
+            if self.matched.load(Ordering::SeqCst) && state.pattern.is_some() {
+                self.counters.lost.fetch_add(1, Ordering::SeqCst);
+                return Err(CloseKind::Rst);
             }
-            if orders.door == Door::Blackhole {
-                self.swallowed.store(true, Ordering::SeqCst);
+            if state.mode == ForwardMode::Blackhole {
+                self.discarded.store(true, Ordering::SeqCst);
                 continue;
             }
-            near.write_all(&piece[..count]).await.map_err(|_| End::Close)?;
+            client.write_all(&chunk[..count]).await.map_err(|_| CloseKind::Fin)?;
         }
-        near.shutdown().await.map_err(|_| End::Close)
+        client.shutdown().await.map_err(|_| CloseKind::Fin)
     }
 
-    /// Holds a piece up for as long as ordered, and says what to do with it.
-    async fn hold(&self) -> Orders {
-        let orders = self.orders.borrow().clone();
-        if orders.delay.is_zero() {
-            return orders;
+    /// Waits for the delay, if any. Returns the settings after it.
+    async fn state_after_delay(&self) -> ProxyState {
+        let state = self.state.borrow().clone();
+        if state.delay.is_zero() {
+            return state;
         }
-        sleep(orders.delay).await;
-        self.orders.borrow().clone()
+        sleep(state.delay).await;
+        self.state.borrow().clone()
     }
 }

@@ -1,34 +1,47 @@
-//! The private Redis: empty at its first start, forgetful unless told to save.
+//! The private Redis, without persistence unless a client calls SAVE.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::binaries::Binaries;
-use crate::place::Place;
-use crate::server::{Recipe, Server};
-use crate::{Error, port};
+use crate::binaries::{self, SearchPath};
+use crate::data_dir::DataDir;
+use crate::error::Error;
+use crate::options::Dir;
+use crate::port;
+use crate::server::{ChildServer, ServerCommand};
 
-/// How long one `PING` may take before it is tried again.
-const PING: Duration = Duration::from_millis(500);
+/// Timeout of one `PING` before the next.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A Redis server on loopback.
 #[derive(Debug)]
-pub struct Redis {
-    server: Server,
+pub struct RedisServer {
+    server: ChildServer,
     port: u16,
 }
 
-impl Redis {
-    pub(crate) async fn launch(place: Arc<Place>, binaries: &Binaries) -> Result<Self, Error> {
+impl RedisServer {
+    /// Starts a server without a Postgres beside it, in a temporary directory.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`] for the causes.
+    pub async fn start_alone() -> Result<Self, Error> {
+        let program = binaries::find_redis(&SearchPath::default())?;
+        Self::launch(Arc::new(DataDir::acquire(&Dir::Temporary).await?), &program).await
+    }
+
+    pub(crate) async fn launch(data_dir: Arc<DataDir>, program: &Path) -> Result<Self, Error> {
         let port = port::free();
-        let data = place.make("redis")?;
+        let data = data_dir.create_data("redis")?;
         let mut arguments: Vec<_> = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(Into::into).into();
         arguments.extend(["--maxmemory-policy", "noeviction"].map(Into::into));
         arguments.extend(["--port".into(), port.to_string().into(), "--dir".into(), data.into()]);
-        let recipe = Recipe { name: "redis", program: binaries.redis.clone(), arguments, signals: "TERM" };
-        let server = Server::new(recipe, place);
+        let command = ServerCommand { name: "redis", program: program.to_owned(), arguments, signals: "TERM" };
+        let server = ChildServer::new(command, data_dir);
         let redis = Self { server, port };
         redis.start().await?;
         Ok(redis)
@@ -49,55 +62,53 @@ impl Redis {
         self.server.pid()
     }
 
-    /// Reports whether the server runs; a paused one does.
+    /// Returns true if the server runs; a paused one does.
     pub fn running(&self) -> bool {
         self.server.running()
     }
 
-    /// Starts the server after its end, with what it had saved to disk; waits until it answers.
-    ///
-    /// Does nothing but wait if it runs.
+    /// Starts the server, if it does not run, with the data it had saved. Waits until it is ready.
     pub async fn start(&self) -> Result<(), Error> {
         let port = self.port;
-        let answers = || async move {
+        let is_ready = || async move {
             let ping = tokio::task::spawn_blocking(move || ping(port));
             ping.await.is_ok_and(|pong| pong.unwrap_or(false))
         };
-        self.server.start(answers).await
+        self.server.start(is_ready).await
     }
 
-    /// Kills the server at once; returns when it is gone.
+    /// Kills the server, and waits until it has ended.
     pub async fn kill(&self) {
         self.server.kill().await;
     }
 
-    /// Asks the server to end, and waits until it has.
+    /// Shuts the server down, and waits until it has ended.
     pub async fn stop(&self) {
         self.server.stop().await;
     }
 
-    /// Stops the server where it is; connections stay open and nothing answers.
+    /// Suspends the server (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.pause();
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server (SIGCONT).
     pub fn resume(&self) {
         self.server.resume();
     }
 
-    pub(crate) fn let_go(&self) {
-        self.server.let_go();
+    pub(crate) fn request_stop(&self) {
+        self.server.request_stop();
     }
 }
 
-/// Asks for a `PONG`; a server that still loads its data answers otherwise.
+/// Returns true if the server replies with `PONG`. While it loads data, it replies with an error.
 fn ping(port: u16) -> io::Result<bool> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, PING)?;
-    stream.set_read_timeout(Some(PING))?;
+    let mut stream = TcpStream::connect_timeout(&address, PING_TIMEOUT)?;
+    stream.set_read_timeout(Some(PING_TIMEOUT))?;
     stream.write_all(b"PING\r\n")?;
-    let mut answer = [0; 7];
-    stream.read_exact(&mut answer)?;
-    Ok(&answer == b"+PONG\r\n")
+    let mut reply = [0; 7];
+    stream.read_exact(&mut reply)?;
+    Ok(&reply == b"+PONG\r\n")
 }

@@ -1,4 +1,5 @@
--- Conversations. `last_seq` numbers messages without gaps: whoever appends holds the row's lock until the commit.
+-- Conversations. `last_seq` numbers messages without gaps: an append locks the row until its
+-- commit.
 CREATE TABLE conversation (
     no          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id          text NOT NULL UNIQUE COLLATE "C",
@@ -8,22 +9,22 @@ CREATE TABLE conversation (
     last_seq    bigint NOT NULL DEFAULT 0,
     last_time   timestamptz, -- create_time of the newest message
     version     bigint NOT NULL DEFAULT 1,
-    request_id  text COLLATE "C" UNIQUE, -- names the creation; NULL: was not named
-    fingerprint bytea NOT NULL,          -- SHA-256 of what was asked to be created
+    request_id  text COLLATE "C" UNIQUE, -- idempotency key of the creation; NULL: none
+    fingerprint bytea NOT NULL,          -- SHA-256 of the creation request
     create_time timestamptz NOT NULL DEFAULT now(),
     update_time timestamptz NOT NULL DEFAULT now()
 );
 
--- Messages. Every unique key contains conversation_no, by which they are partitioned (and could be sharded).
+-- Messages. Every unique key contains conversation_no, the partition key (a possible shard key).
 CREATE TABLE message (
     conversation_no   bigint NOT NULL,
     seq               bigint NOT NULL,
     id                uuid NOT NULL,
     sender_id         text NOT NULL COLLATE "C",
     client_message_id text NOT NULL COLLATE "C",
-    fingerprint       bytea NOT NULL, -- SHA-256 of what was asked to be appended
-    body_text         text,           -- either this
-    body_data         bytea,          -- or this, with its type
+    fingerprint       bytea NOT NULL, -- SHA-256 of the append request
+    body_text         text,           -- a text body
+    body_data         bytea,          -- or a binary body, with content_type
     content_type      text,
     reply_to_seq      bigint NOT NULL,
     attributes        jsonb NOT NULL,
@@ -49,7 +50,8 @@ $$;
 -- The messages of one sender, newest first.
 CREATE INDEX message_by_sender ON message (sender_id, create_time DESC, conversation_no DESC, seq DESC);
 
--- Ranges of messages that the tail in Redis may not have; written with them, deleted when the tail has them.
+-- Ranges of messages that the tail in Redis may lack. Inserted with the messages, deleted once the
+-- tail holds them.
 CREATE TABLE outbox (
     id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     conversation_no bigint NOT NULL,

@@ -1,3 +1,3 @@
--- The trace in which the messages were appended, as W3C trace context writes it: they are published in it.
+-- W3C `traceparent` of the append; the messages are published within that trace.
 ALTER TABLE outbox
-    ADD COLUMN trace_parent text; -- NULL: in none
+    ADD COLUMN trace_parent text; -- NULL: no trace

@@ -1,16 +1,15 @@
-//! The settings: what all services share, and a few of our own.
+//! The settings of the service: those that all services share, and its own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidings_client::{Addresses, Credentials, Files, Part, Unusable};
-use tidings_server::duration;
-use tidings_server::security::Wrong;
+use tidings_client::{Addresses, CredentialFiles, CredentialKind, Credentials, InvalidCredentials};
+use tidings_server::{InvalidSetting, duration};
 
-use crate::cache::Lives;
+use crate::cache::TailTtls;
 
-/// What a history service needs to run.
+/// All settings of a history service.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Config {
@@ -18,77 +17,83 @@ pub struct Config {
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:7402", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
 
-    /// Apply pending migrations before serving; without it a pending migration refuses to start.
+    /// Apply pending migrations before serving; without it the service refuses to start if a
+    /// migration is pending.
     #[arg(long, env = "TIDINGS_MIGRATE")]
     pub migrate: bool,
 
-    /// Where Postgres is.
+    /// Connection to Postgres.
     #[command(flatten)]
     pub postgres: tidings_postgres::Args,
 
-    /// Where Redis is.
+    /// Connection to Redis.
     #[command(flatten)]
     pub redis: tidings_redis::Args,
 
-    /// Limits of the server.
+    /// Limits of the gRPC server.
     #[command(flatten, next_help_heading = "Server")]
     pub server: tidings_server::Args,
 
-    /// How the tails behave.
+    /// Expiry of the tails and their leases.
     #[command(flatten, next_help_heading = "Tails")]
     pub tails: TailArgs,
 
-    /// How the relay behaves.
+    /// Connection to broadcast, and timing of the relay.
     #[command(flatten, next_help_heading = "Relay")]
     pub relay: RelayArgs,
 }
 
-/// How the tails behave.
+/// Settings of the tails in Redis.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct TailArgs {
-    /// Life of a tail after its last message, +-15 % at random, e.g. `24h`.
+    /// TTL of a tail after its last message, with +/-15 % jitter, e.g. `24h`.
     #[arg(long, env = "TIDINGS_HISTORY_TAIL_TTL", default_value_t = Self::default().history_tail_ttl, value_name = "DURATION",
           value_parser = duration)]
     pub history_tail_ttl: humantime::Duration,
 
-    /// Longest time between a reader's miss and its load of the tail, e.g. `3s`; a later load is refused.
+    /// TTL of the lease under which a reader loads a tail after a miss, e.g. `3s`; a later load is
+    /// refused.
     #[arg(long, env = "TIDINGS_HISTORY_LEASE_TTL", default_value_t = Self::default().history_lease_ttl, value_name = "DURATION",
           value_parser = duration)]
     pub history_lease_ttl: humantime::Duration,
 }
 
-/// How the relay behaves.
+/// Settings of the relay.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct RelayArgs {
-    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several separated by commas; without it messages are
-    /// not published.
+    /// Addresses of the broadcast service, HOST:PORT or https://HOST:PORT, separated by commas;
+    /// without them messages are not published.
     #[arg(long, env = "TIDINGS_BROADCAST_ADDR", value_name = "ADDRESS")]
     pub broadcast_addr: Option<Addresses>,
 
-    /// Certificates in PEM of those who signed broadcast, for https. Read again when it changes.
+    /// CA certificates in PEM that verify broadcast's certificate, for https. Reloaded when the
+    /// file changes.
     #[arg(long, env = "TIDINGS_BROADCAST_CA", value_name = "FILE")]
     pub broadcast_ca: Option<PathBuf>,
 
-    /// Certificate chain in PEM that broadcast is shown. Read again when it changes.
+    /// Client certificate chain in PEM for broadcast. Reloaded when the file changes.
     #[arg(long, env = "TIDINGS_BROADCAST_CERT", value_name = "FILE")]
     pub broadcast_cert: Option<PathBuf>,
 
-    /// Private key of that certificate in PEM. Read again when it changes.
+    /// Private key in PEM of the client certificate. Reloaded when the file changes.
     #[arg(long, env = "TIDINGS_BROADCAST_KEY", value_name = "FILE")]
     pub broadcast_key: Option<PathBuf>,
 
-    /// Token that broadcast is shown, with the scope broadcast:write. Read again when it changes.
+    /// File with the token for broadcast, of the scope broadcast:write. Reloaded when the file
+    /// changes.
     #[arg(long, env = "TIDINGS_BROADCAST_TOKEN_FILE", value_name = "FILE")]
     pub broadcast_token_file: Option<PathBuf>,
 
-    /// Longest time between a commit and the relay's look at it, e.g. `250ms`; in the usual case it is told at once.
+    /// Interval at which the relay polls the outbox, e.g. `250ms`; normally a notification wakes it
+    /// right after a commit.
     #[arg(long, env = "TIDINGS_HISTORY_RELAY_TICK", default_value_t = Self::default().history_relay_tick, value_name = "DURATION",
           value_parser = duration)]
     pub history_relay_tick: humantime::Duration,
 
-    /// How often broadcast may refuse a message before it is parked: not published, and later ones go on, 1 to 1000.
+    /// Refusals by broadcast after which an outbox row is parked, 1 to 1000; a parked row is not
+    /// published, later rows are.
     #[arg(long, env = "TIDINGS_HISTORY_PARK_AFTER", default_value_t = Self::default().history_park_after, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub history_park_after: u16,
@@ -109,28 +114,28 @@ impl Default for RelayArgs {
 }
 
 impl RelayArgs {
-    /// The instances of broadcast, if there is one, and what they are shown.
+    /// Returns the addresses of broadcast and the credentials for it; `None` if no address is set.
     ///
     /// # Errors
-    /// The setting that is wrong.
-    pub fn broadcast(&self) -> Result<Option<(&Addresses, Credentials)>, Wrong> {
+    /// The setting that is invalid, such as a file that cannot be read.
+    pub fn broadcast(&self) -> Result<Option<(&Addresses, Credentials)>, InvalidSetting> {
         let Some(addresses) = &self.broadcast_addr else { return Ok(None) };
-        let files = Files {
+        let files = CredentialFiles {
             ca: self.broadcast_ca.clone(),
             cert: self.broadcast_cert.clone(),
             key: self.broadcast_key.clone(),
             token: self.broadcast_token_file.clone(),
         };
-        let wrong = |unusable: Unusable| {
-            let (flag, variable) = match unusable.part {
-                Part::Ca => ("--broadcast-ca", "TIDINGS_BROADCAST_CA"),
-                Part::Cert => ("--broadcast-cert", "TIDINGS_BROADCAST_CERT"),
-                Part::Key => ("--broadcast-key", "TIDINGS_BROADCAST_KEY"),
-                Part::Token => ("--broadcast-token-file", "TIDINGS_BROADCAST_TOKEN_FILE"),
+        let invalid = |error: InvalidCredentials| {
+            let (flag, variable) = match error.kind {
+                CredentialKind::Ca => ("--broadcast-ca", "TIDINGS_BROADCAST_CA"),
+                CredentialKind::Cert => ("--broadcast-cert", "TIDINGS_BROADCAST_CERT"),
+                CredentialKind::Key => ("--broadcast-key", "TIDINGS_BROADCAST_KEY"),
+                CredentialKind::Token => ("--broadcast-token-file", "TIDINGS_BROADCAST_TOKEN_FILE"),
             };
-            Wrong::new(flag, variable, unusable.to_string())
+            InvalidSetting::new(flag, variable, error.to_string())
         };
-        Ok(Some((addresses, Credentials::open(&files, addresses).map_err(wrong)?)))
+        Ok(Some((addresses, Credentials::open(&files, addresses).map_err(invalid)?)))
     }
 }
 
@@ -141,8 +146,8 @@ impl Default for TailArgs {
 }
 
 impl TailArgs {
-    /// How long things stay in Redis.
-    pub fn lives(&self) -> Lives {
-        Lives { tail: *self.history_tail_ttl, lease: *self.history_lease_ttl }
+    /// Returns the expiry times of the keys in Redis.
+    pub fn ttls(&self) -> TailTtls {
+        TailTtls { tail: *self.history_tail_ttl, lease: *self.history_lease_ttl }
     }
 }

@@ -1,4 +1,4 @@
-//! The nouns of the service.
+//! The domain types of the service.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,73 +7,73 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use uuid::Uuid;
 
-/// The name of a conversation, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
+/// A valid conversation id: 1 to 64 characters of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationId(String);
 
-/// Postgres' number of a conversation: what its rows are kept under.
+/// The number that Postgres assigned to a conversation: the key of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConversationNo(i64);
 
-/// One of 16 parts of the outbox.
+/// One of the 16 shards of the outbox, 0 to 15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shard(i16);
 
-/// How many parts the outbox has; the schema knows it, too.
+/// Number of shards. The schema contains the same number.
 const SHARDS: i64 = 16;
 
-/// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
+/// A valid user id: 1 to 64 characters of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(String);
 
 impl ConversationId {
-    /// Takes a text that was checked before, by the contract's rules or by an earlier instance of this service.
+    /// Wraps an id that was validated before: in a request, or by the instance that stored it.
     pub fn new(checked: String) -> Self {
         Self(checked)
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl ConversationNo {
-    /// Takes a number that Postgres gave.
+    /// Wraps a number that Postgres assigned.
     pub fn new(no: i64) -> Self {
         Self(no)
     }
 
-    /// As a number.
+    /// Returns the number as Postgres stores it.
     pub fn get(self) -> i64 {
         self.0
     }
 
-    /// The part of the outbox that its messages are relayed with.
+    /// Returns the shard of the outbox that relays the messages of this conversation.
     pub fn shard(self) -> Shard {
         Shard(i16::try_from(self.0.rem_euclid(SHARDS)).unwrap_or_default())
     }
 }
 
 impl Shard {
-    /// Takes a number that Postgres, or another instance, gave; `None` if it is none.
+    /// Wraps a number received from Postgres or another instance; `None` unless it is 0 to 15.
     pub fn new(number: i16) -> Option<Self> {
         (0..SHARDS).contains(&number.into()).then_some(Self(number))
     }
 
-    /// As a number.
+    /// Returns the number of the shard, 0 to 15.
     pub fn get(self) -> i16 {
         self.0
     }
 }
 
 impl UserId {
-    /// Takes a text that was checked before.
+    /// Wraps an id that was validated before.
     pub fn new(checked: String) -> Self {
         Self(checked)
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -91,200 +91,210 @@ impl fmt::Display for UserId {
     }
 }
 
-/// Who may take part in a conversation.
+/// Access to a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Everybody.
+pub enum ConversationKind {
+    /// Every user may read and append.
     Open,
 }
 
-/// A conversation.
+/// A conversation without its messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
-    /// Its name.
+    /// Unique among all conversations.
     pub id: ConversationId,
-    /// Who may take part.
-    pub kind: Kind,
-    /// What to show.
+    /// Access to the conversation.
+    pub kind: ConversationKind,
+    /// Display name, at most 256 bytes.
     pub title: String,
-    /// Whatever else.
+    /// Free attributes of the caller, at most 32 with 4,096 bytes together.
     pub attributes: BTreeMap<String, String>,
-    /// The number of its newest message, 0 before the first.
+    /// Seq of the newest message; 0 if there is none.
     pub last_seq: i64,
-    /// 1 after creation, one more with each change of title or attributes.
+    /// 1 after creation, incremented by each change of title or attributes.
     pub version: i64,
-    /// When created.
+    /// Time of the creation.
     pub create_time: SystemTime,
-    /// When changed last.
+    /// Time of the last change of title or attributes.
     pub update_time: SystemTime,
 }
 
-/// A conversation to be created.
+/// A validated request to create a conversation.
 #[derive(Clone, Debug)]
 pub struct NewConversation {
-    /// The id, given or made.
+    /// Chosen by the caller, or generated.
     pub id: ConversationId,
-    /// The name of this creation, if it has one.
+    /// Idempotency key of the creation, if the caller sent one.
     pub request_id: Option<String>,
-    /// A hash of what the caller asked for: equal for a repeat, different for anything else.
+    /// SHA-256 of the request: equal for a retry, different for any other request.
     pub fingerprint: [u8; 32],
-    /// Who may take part.
-    pub kind: Kind,
-    /// What to show.
+    /// Access to the conversation.
+    pub kind: ConversationKind,
+    /// Display name, at most 256 bytes.
     pub title: String,
-    /// Whatever else.
+    /// Free attributes of the caller, at most 32 with 4,096 bytes together.
     pub attributes: BTreeMap<String, String>,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Text.
+    /// UTF-8 text, at most 32 KiB.
     Text(String),
-    /// Bytes and their media type.
+    /// Bytes with their media type.
     Binary {
-        /// The bytes.
+        /// At most 32 KiB.
         data: Bytes,
-        /// Their media type.
+        /// Media type of `data`, such as `image/png`.
         content_type: String,
     },
 }
 
-/// Whether a message still says something.
+/// State of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// As sent or edited last.
+pub enum MessageState {
+    /// The message has its content, as sent or as last edited.
     Active,
-    /// Withdrawn.
+    /// The sender withdrew the message.
     Recalled,
 }
 
-/// A message to be appended.
+/// A validated request to append a message.
 #[derive(Clone, Debug)]
-pub struct NewMessage {
-    /// Where to.
+pub struct AppendRequest {
+    /// Conversation to append to.
     pub conversation: ConversationId,
-    /// Who sends it.
+    /// User that sends the message.
     pub sender: UserId,
-    /// The sender's own name for it: with conversation and sender, its key.
+    /// Idempotency key, unique for the sender in the conversation.
     pub client_message_id: String,
-    /// A hash of what the caller asked for: equal for a repeat, different for anything else.
+    /// SHA-256 of the request: equal for a retry, different for any other request.
     pub fingerprint: [u8; 32],
-    /// What it says.
+    /// Content of the message.
     pub body: Body,
-    /// The message it answers, 0: none.
+    /// Seq of the message that this one replies to; 0 if none.
     pub reply_to_seq: i64,
-    /// Whatever else.
+    /// Free attributes of the caller, at most 32 with 4,096 bytes together.
     pub attributes: BTreeMap<String, String>,
 }
 
-/// A message as it is now.
+/// A stored message in its current version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Where.
+    /// Conversation that contains the message.
     pub conversation: ConversationId,
-    /// Its number, from 1 without gaps in order of commit; below 2^53.
+    /// Sequence number in the conversation: from 1, without gaps, in order of commit, below 2^53.
     pub seq: i64,
-    /// Unique among all messages.
+    /// UUID version 7, unique among all messages.
     pub id: Uuid,
-    /// Who sent it.
+    /// User that sent the message.
     pub sender: UserId,
-    /// The sender's own name for it.
+    /// Idempotency key, unique for the sender in the conversation.
     pub client_message_id: String,
-    /// What it says.
+    /// Content of the message.
     pub body: Body,
-    /// The message it answers, 0: none.
+    /// Seq of the message that this one replies to; 0 if none.
     pub reply_to_seq: i64,
-    /// Whatever else.
+    /// Free attributes of the caller, at most 32 with 4,096 bytes together.
     pub attributes: BTreeMap<String, String>,
-    /// Whether it still says something.
-    pub state: State,
-    /// 1 as sent, one more with each edit.
+    /// Active or recalled.
+    pub state: MessageState,
+    /// 1 as sent, incremented by each edit.
     pub edit_version: i32,
-    /// The number of its last edit among those of the conversation.
+    /// Sequence number of its last edit or recall among those of the conversation; 0 if none.
     pub change_seq: i64,
-    /// When committed; never less than that of the message before.
+    /// Time of the commit; never before that of the preceding message.
     pub create_time: SystemTime,
 }
 
-/// What became of one append.
+/// Outcome of one append.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly every outcome is the large one")]
-pub enum Appended {
-    /// It has a number.
+pub enum AppendOutcome {
+    /// The message is stored.
     Done {
-        /// The message as it is now.
+        /// The message in its current version.
         message: Message,
-        /// With what it is relayed.
+        /// Shard of the outbox that relays the message.
         shard: Shard,
-        /// Whether an earlier append of the same key had done it.
+        /// True if an earlier append with the same key stored the message.
         deduplicated: bool,
     },
-    /// There is no such conversation.
+    /// The conversation does not exist.
     NoConversation,
-    /// The key belongs to a message of another content.
+    /// The idempotency key belongs to a message with different content.
     KeyReused {
-        /// Its number.
+        /// Seq of that message.
         seq: i64,
     },
-    /// The message to be answered is not there.
+    /// The message to reply to does not exist yet.
     NoReplyTarget {
-        /// The newest message that is.
+        /// Seq of the newest message.
         last_seq: i64,
     },
 }
 
-/// Where a page is.
+/// Position of a page in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// It ends with the newest message.
+    /// The page ends with the newest message.
     Newest,
-    /// It ends right before this number.
+    /// The page ends right before this seq.
     Before(i64),
-    /// It begins right after this number.
+    /// The page begins right after this seq.
     After(i64),
-    /// It lies on both sides of this number.
+    /// The page contains messages on both sides of this seq.
     Around(i64),
 }
 
-/// How large a page may be.
+/// Limits of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageSize {
-    /// Messages, at most 200.
+    /// Maximum number of messages, at most 200.
     pub messages: usize,
-    /// Their bytes, as the contract encodes them.
+    /// Maximum size of the messages in bytes, encoded as protobuf. A single larger message is still
+    /// returned.
     pub bytes: usize,
+}
+
+/// Consecutive messages of a conversation, as one layer knows it.
+#[derive(Clone, Debug)]
+pub struct MessageSlice {
+    /// Messages in ascending order of seq, without a gap.
+    pub messages: Vec<Message>,
+    /// Newest seq of the conversation that the layer knows.
+    pub last_seq: i64,
 }
 
 /// A page of a conversation.
 #[derive(Clone, Debug)]
-pub struct Page {
-    /// In ascending order, without a hole.
+pub struct MessagePage {
+    /// Messages in ascending order of seq, without a gap.
     pub messages: Vec<Message>,
-    /// The newest number known to whoever answered.
+    /// Newest seq of the conversation that the answering layer knows.
     pub last_seq: i64,
-    /// Who answered.
-    pub source: Source,
-    /// Whether it came from the cache while Postgres did not answer.
+    /// The layer that answered.
+    pub source: ReadSource,
+    /// True if the page came from the tail while Postgres did not answer.
     pub stale: bool,
 }
 
 /// The layer that answered a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The tail.
+pub enum ReadSource {
+    /// The tail, which may lack the newest commits.
     Redis,
-    /// The truth.
+    /// The source of truth.
     Postgres,
 }
 
-/// A place in the messages of one user, newest first.
+/// A position in the messages of one user, newest first: the last message of the previous page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthoredCursor {
-    /// `create_time` of the last message of the page before, in microseconds since 1970.
+    /// `create_time` of that message, in microseconds since 1970.
     pub micros: i64,
-    /// Its conversation.
+    /// Conversation of that message.
     pub conversation: ConversationNo,
-    /// Its number.
+    /// Seq of that message.
     pub seq: i64,
 }

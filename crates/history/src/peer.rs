@@ -1,4 +1,4 @@
-//! Broadcast, to which the relay publishes.
+//! The client of the broadcast service, to which the relay publishes.
 
 use std::time::Duration;
 
@@ -14,56 +14,58 @@ use tonic::Code;
 use crate::model::Message;
 use crate::wire;
 
-/// What the data of a published message are: a `tidings.history.v1.Message`.
+/// Content type of a published message: an encoded `tidings.history.v1.Message`.
 const CONTENT_TYPE: &str = "application/x-protobuf;type=tidings.history.v1.Message";
-/// How long one attempt may take: several times what a busy broadcast needs for the largest batch.
+/// Timeout of one attempt: several times what a busy broadcast needs for the largest batch.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long attempts are repeated before the relay is told: long enough to find another instance. The relay comes back.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time in which failed attempts are retried: long enough to find another instance. After it, the
+/// relay gets the error and retries at its next step.
+const RETRY_FOR: Duration = Duration::from_secs(1);
 
-/// The broadcast service. Cheap to clone.
+/// A client of the broadcast service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Broadcast {
     caller: Caller,
 }
 
-/// Why messages may not have been published. Some of them may have been.
+/// Failure to publish messages. Some of them may have been published.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Broadcast is not there, or has no time: the same again may succeed.
-    #[error("broadcast does not answer")]
+    /// Broadcast is unavailable or overloaded: a retry may succeed.
+    #[error("broadcast is unavailable")]
     Away(#[source] Box<tidings_client::Error>),
-    /// Broadcast does not work, or not with one of these.
-    #[error("broadcast is broken")]
+    /// Broadcast fails, either always or because of one of these messages.
+    #[error("broadcast failed")]
     Broken(#[source] Box<tidings_client::Error>),
-    /// Broadcast would never take one of these.
-    #[error("broadcast refused: {0}")]
+    /// Broadcast refuses one of these messages; a retry would be refused, too.
+    #[error("broadcast refused a message: {0}")]
     Refused(String),
 }
 
 impl Broadcast {
-    /// Broadcast at these addresses, which is shown these credentials; nothing is connected before the first call.
+    /// Creates a client for these addresses and credentials. It connects at the first call.
     pub fn new(addresses: &Addresses, credentials: &Credentials) -> Self {
-        let policy = Policy { timeout: TIMEOUT, patience: PATIENCE, ..Policy::default() };
+        let policy = Policy { timeout: TIMEOUT, patience: RETRY_FOR, ..Policy::default() };
         Self { caller: Caller::new(Endpoints::secured(addresses, credentials), policy) }
     }
 
-    /// Publishes messages, each to the channel of its conversation and in the trace given with it, those of one conversation
-    /// in the order given; a message that broadcast remembers is not published again. The call is part of the first trace.
+    /// Publishes messages, each to the channel of its conversation and in the trace given with it.
+    /// The messages of one conversation are published in the order given. Broadcast deduplicates a
+    /// message that it remembers. The call itself is part of the first trace.
     ///
     /// # Errors
-    /// [`Error`]; those before the one in question may have been published.
+    /// [`Error`]; the messages before the failed one may have been published.
     pub async fn publish(&self, messages: &[(&Message, Option<TraceParent>)]) -> Result<(), Error> {
         if messages.is_empty() {
             return Ok(());
         }
         let request = BatchPublishRequest {
-            requests: messages.iter().map(|(message, cause)| publication(message, *cause)).collect(),
+            requests: messages.iter().map(|(message, trace_parent)| publish_request(message, *trace_parent)).collect(),
         };
-        let caller = self.caller.in_trace(messages.iter().find_map(|(_, cause)| *cause));
+        let caller = self.caller.in_trace(messages.iter().find_map(|(_, trace_parent)| *trace_parent));
         let send = async |channel, request| BroadcastServiceClient::new(channel).batch_publish(request).await;
-        let answer = caller.call("BatchPublish", &request, send).await.map_err(judge)?;
-        let refusal = answer.results.into_iter().find_map(|result| match result.outcome {
+        let response = caller.call("BatchPublish", &request, send).await.map_err(classify)?;
+        let refusal = response.results.into_iter().find_map(|result| match result.outcome {
             Some(Outcome::Failure(failure)) if failure.reason() != pb::ErrorReason::RequestIdReused => Some(failure),
             _ => None,
         });
@@ -71,19 +73,20 @@ impl Broadcast {
     }
 }
 
-/// A message as it is now, under a key that is its own for as long as it is not edited.
-fn publication(message: &Message, cause: Option<TraceParent>) -> PublishRequest {
+/// Builds the request that publishes a message in its current version. The request id is unique to
+/// that version.
+fn publish_request(message: &Message, trace_parent: Option<TraceParent>) -> PublishRequest {
     PublishRequest {
         channel: format!("conversation/{}", message.conversation),
         request_id: format!("{}.{}", message.seq, message.edit_version),
         data: Bytes::from(wire::message(message.clone()).encode_to_vec()),
         content_type: CONTENT_TYPE.to_owned(),
-        trace_parent: cause.map(|cause| cause.to_string()).unwrap_or_default(),
+        trace_parent: trace_parent.map(|parent| parent.to_string()).unwrap_or_default(),
         ..PublishRequest::default()
     }
 }
 
-fn judge(error: tidings_client::Error) -> Error {
+fn classify(error: tidings_client::Error) -> Error {
     match &error {
         tidings_client::Error::GaveUp { .. } => Error::Away(Box::new(error)),
         tidings_client::Error::Refused { failure, .. } => match failure.code {

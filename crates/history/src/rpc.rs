@@ -1,25 +1,25 @@
-//! The handlers: check, call, answer.
+//! The gRPC handlers: each validates the request, calls the use case and encodes the response.
 
 mod status;
 
 use tidings_proto::history as pb;
 use tidings_proto::history::conversation_service_server::ConversationService;
 use tidings_proto::history::history_service_server::HistoryService;
-use tidings_trace::TraceParent;
+use tidings_server::trace_parent;
 use tonic::{Request, Response, Status};
 
 use crate::domain::Histories;
-use crate::model::Source;
+use crate::model::ReadSource;
 use crate::wire;
 
-/// The contract over the use cases.
+/// The gRPC services of history.
 #[derive(Clone, Debug)]
 pub struct Rpc {
     histories: Histories,
 }
 
 impl Rpc {
-    /// The contract over these histories.
+    /// Creates the services over the use cases.
     pub fn new(histories: Histories) -> Self {
         Self { histories }
     }
@@ -32,9 +32,8 @@ impl ConversationService for Rpc {
         request: Request<pb::CreateConversationRequest>,
     ) -> Result<Response<pb::CreateConversationResponse>, Status> {
         let new = wire::create(request.into_inner())?;
-        let (conversation, deduplicated) = self.histories.create(new).await?;
-        let conversation = Some(wire::conversation(conversation));
-        Ok(Response::new(pb::CreateConversationResponse { conversation, deduplicated }))
+        let created = self.histories.create(new).await?;
+        Ok(Response::new(wire::created(created)))
     }
 
     async fn get_conversation(
@@ -53,21 +52,21 @@ impl HistoryService for Rpc {
         &self,
         request: Request<pb::AppendMessageRequest>,
     ) -> Result<Response<pb::AppendMessageResponse>, Status> {
-        let cause = cause(&request);
+        let trace_parent = trace_parent(&request);
         let message = wire::append(request.into_inner())?;
-        let (message, deduplicated) = self.histories.append_one(message, cause).await?;
-        Ok(Response::new(wire::appended(message, deduplicated)))
+        let appended = self.histories.append(message, trace_parent).await?;
+        Ok(Response::new(wire::appended(appended)))
     }
 
     async fn batch_append_messages(
         &self,
         request: Request<pb::BatchAppendMessagesRequest>,
     ) -> Result<Response<pb::BatchAppendMessagesResponse>, Status> {
-        let cause = cause(&request);
+        let trace_parent = trace_parent(&request);
         let messages = wire::batch_append(request.into_inner())?;
-        let outcomes = self.histories.append(messages, cause).await?;
+        let outcomes = self.histories.append_all(messages, trace_parent).await?;
         let results = outcomes.into_iter().map(|outcome| match outcome {
-            Ok((message, deduplicated)) => wire::batch_appended(message, deduplicated),
+            Ok(appended) => wire::batch_appended(appended),
             Err(error) => wire::batch_refused(status::reason(&error), error.to_string(), status::seq(&error)),
         });
         Ok(Response::new(pb::BatchAppendMessagesResponse { results: results.collect() }))
@@ -79,7 +78,7 @@ impl HistoryService for Rpc {
     ) -> Result<Response<pb::GetMessageResponse>, Status> {
         let (conversation, seq) = wire::get(request.into_inner())?;
         let message = self.histories.get(&conversation, seq).await?;
-        let read_info = Some(wire::read_info(Source::Postgres, false));
+        let read_info = Some(wire::read_info(ReadSource::Postgres, false));
         Ok(Response::new(pb::GetMessageResponse { message: Some(wire::message(message)), read_info }))
     }
 
@@ -87,22 +86,17 @@ impl HistoryService for Rpc {
         &self,
         request: Request<pb::ListMessagesRequest>,
     ) -> Result<Response<pb::ListMessagesResponse>, Status> {
-        let asked = wire::list(request.into_inner())?;
-        let page = self.histories.page(&asked.conversation, asked.anchor, asked.size.messages, asked.min_seq).await?;
-        Ok(Response::new(wire::page(&asked, page)))
+        let query = wire::list(request.into_inner())?;
+        let page = self.histories.page(&query.conversation, query.anchor, query.size.messages, query.min_seq).await?;
+        Ok(Response::new(wire::page(&query, page)))
     }
 
     async fn list_user_messages(
         &self,
         request: Request<pb::ListUserMessagesRequest>,
     ) -> Result<Response<pb::ListUserMessagesResponse>, Status> {
-        let asked = wire::list_authored(request.into_inner())?;
-        let found = self.histories.authored(&asked.user, asked.after, asked.size.messages + 1).await?;
-        Ok(Response::new(wire::authored_page(&asked, found)))
+        let query = wire::list_authored(request.into_inner())?;
+        let messages = self.histories.authored(&query.user, query.after, query.size.messages + 1).await?;
+        Ok(Response::new(wire::authored_page(&query, messages)))
     }
-}
-
-/// The trace that a call is part of, if it is part of one.
-fn cause<T>(request: &Request<T>) -> Option<TraceParent> {
-    request.extensions().get().copied()
 }

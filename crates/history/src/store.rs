@@ -1,4 +1,4 @@
-//! Postgres, one file per table.
+//! The tables in Postgres, one file per table.
 
 mod conversations;
 mod messages;
@@ -6,28 +6,30 @@ mod outbox;
 mod row;
 mod shards;
 
-pub use conversations::{Conversations, Created};
-pub use messages::{ConversationRow, Found, Key, Messages, Numbered, Range, Verdict};
-pub use outbox::{Backlog, Outbox, Pending};
-pub use shards::Shards;
+pub use conversations::{Conversations, CreateConversationOutcome};
+pub use messages::{
+    AppendDecision, AssignedSeq, ConversationRow, LockedState, MessageKey, Messages, SeqRange, StoredMessage,
+};
+pub use outbox::{Backlog, Outbox, PendingRange};
+pub use shards::{LeasedShards, Shards};
 pub use tidings_postgres::Fault as Error;
 
 /// The tables of the service.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The conversations.
+    /// `conversation`: conversations without their messages.
     pub conversations: Conversations,
-    /// The messages.
+    /// `message`: the messages of all conversations.
     pub messages: Messages,
-    /// What the tails and broadcast have yet to hear.
+    /// `outbox`: messages that the tails or broadcast may not have.
     pub outbox: Outbox,
-    /// Who relays which part of it.
+    /// `relay_shard` and `relay_worker`: the instance that relays each shard of the outbox.
     pub shards: Shards,
     postgres: tidings_postgres::Postgres,
 }
 
 impl Store {
-    /// The tables in one database.
+    /// Creates the tables of one database.
     pub fn new(postgres: tidings_postgres::Postgres) -> Self {
         Self {
             conversations: Conversations::new(postgres.clone()),
@@ -38,12 +40,12 @@ impl Store {
         }
     }
 
-    /// Whether Postgres answered when it was asked last.
-    pub fn answers(&self) -> bool {
+    /// Returns true if Postgres answered the last request.
+    pub fn is_available(&self) -> bool {
         self.postgres.answers()
     }
 
-    /// Closes all connections, after the work on them.
+    /// Closes all connections once the work on them is done.
     pub async fn close(&self) {
         self.postgres.close().await;
     }

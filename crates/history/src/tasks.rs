@@ -1,4 +1,4 @@
-//! What runs without being called; started with the service and ended with it.
+//! Background tasks, which start and end with the service.
 
-pub mod news;
+pub mod notifications;
 pub mod relay;

@@ -1,4 +1,4 @@
-//! Model <-> contract messages, both ways.
+//! Conversion between domain types and contract messages, with validation of requests.
 
 mod append;
 mod conversation;
@@ -10,15 +10,15 @@ use tidings_proto::history as pb;
 use uuid::Uuid;
 
 pub use append::{append, appended, batch_append, batch_appended, batch_refused};
-pub use conversation::{conversation, create, get as get_conversation};
-pub use list::{List, ListAuthored, authored_page, get, list, list_authored, page};
+pub use conversation::{conversation, create, created, get as get_conversation};
+pub use list::{ListMessagesQuery, ListUserMessagesQuery, authored_page, get, list, list_authored, page};
 
-use crate::model::{Body, ConversationId, Message, Source, State, UserId};
+use crate::model::{Body, ConversationId, Message, MessageState, ReadSource, UserId};
 
-/// Whose reasons our errors give.
+/// `ErrorInfo` domain of the reasons of this service.
 pub const DOMAIN: &str = "history.tidings";
 
-/// A message as the contract has it.
+/// Converts a message to the contract.
 pub fn message(message: Message) -> pb::Message {
     let content = match message.body {
         Body::Text(text) => pb::body::Content::Text(text),
@@ -34,8 +34,8 @@ pub fn message(message: Message) -> pb::Message {
         reply_to_seq: message.reply_to_seq,
         attributes: message.attributes,
         state: match message.state {
-            State::Active => pb::message::State::Active.into(),
-            State::Recalled => pb::message::State::Recalled.into(),
+            MessageState::Active => pb::message::State::Active.into(),
+            MessageState::Recalled => pb::message::State::Recalled.into(),
         },
         edit_version: message.edit_version,
         change_seq: message.change_seq,
@@ -44,7 +44,7 @@ pub fn message(message: Message) -> pb::Message {
     }
 }
 
-/// A message as we stored it in a tail; `None` if it is not one that we store.
+/// Converts a message read from a tail; `None` if it is not one that this service would store.
 pub fn cached_message(message: pb::Message) -> Option<Message> {
     Some(Message {
         conversation: ConversationId::new(message.conversation_id),
@@ -56,8 +56,8 @@ pub fn cached_message(message: pb::Message) -> Option<Message> {
         reply_to_seq: message.reply_to_seq,
         attributes: message.attributes,
         state: match pb::message::State::try_from(message.state).ok()? {
-            pb::message::State::Active => State::Active,
-            pb::message::State::Recalled => State::Recalled,
+            pb::message::State::Active => MessageState::Active,
+            pb::message::State::Recalled => MessageState::Recalled,
             pb::message::State::Unspecified => return None,
         },
         edit_version: message.edit_version,
@@ -73,11 +73,11 @@ fn body(body: Option<pb::Body>) -> Option<Body> {
     })
 }
 
-/// Where an answer came from; how old a tail is, nobody knows.
-pub fn read_info(source: Source, stale: bool) -> pb::ReadInfo {
+/// Builds the `ReadInfo` of a read. The age of a tail is unknown, so it is unset.
+pub fn read_info(source: ReadSource, stale: bool) -> pb::ReadInfo {
     let (source, age) = match source {
-        Source::Redis => (pb::read_info::Source::Redis, None),
-        Source::Postgres => (pb::read_info::Source::Postgres, Some(prost_types::Duration::default())),
+        ReadSource::Redis => (pb::read_info::Source::Redis, None),
+        ReadSource::Postgres => (pb::read_info::Source::Postgres, Some(prost_types::Duration::default())),
     };
     pb::ReadInfo { source: source.into(), age, stale }
 }

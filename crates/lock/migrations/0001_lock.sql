@@ -1,10 +1,11 @@
--- The epoch of each partition of the locks, of which there is one. A token is the epoch and a number that Redis counts in it:
--- whatever Redis forgets, the next epoch begins above all tokens given. Losing this row loses that promise.
+-- The epoch of each partition of the locks; there is one partition. A token consists of the epoch
+-- and a sequence number from Redis. After Redis has lost its data, the tokens of the next epoch are
+-- above all tokens granted before. Losing this row loses that guarantee.
 CREATE TABLE lock_epoch (
     partition     smallint PRIMARY KEY,
-    epoch         bigint NOT NULL,      -- the last one that was opened; only grows
-    reign         text NOT NULL,        -- the reign of Redis that it was opened for
-    max_ttl_ms    bigint NOT NULL,      -- no lease of this epoch is longer; raised before one is granted
-    carry_ttl_ms  bigint NOT NULL,      -- the longest lease of earlier epochs that may still be believed in
-    activate_time timestamptz NOT NULL  -- when it was opened
+    epoch         bigint NOT NULL,      -- the latest opened epoch; only grows
+    incarnation   text NOT NULL,        -- the incarnation of Redis that the epoch was opened for
+    max_ttl_ms    bigint NOT NULL,      -- longest lease of this epoch; raised before its grant
+    carry_ttl_ms  bigint NOT NULL,      -- longest lease of earlier epochs that may still be held
+    activate_time timestamptz NOT NULL  -- time of opening
 );

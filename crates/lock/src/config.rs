@@ -1,4 +1,4 @@
-//! The settings: what all services share, and a few of our own.
+//! Settings of the lock service: those of every service, and a few of its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use tidings_server::duration;
 
 use crate::model::{TTL_MAX, TTL_MIN};
 
-/// The longest time between two signs of life: others take an instance for dead after three times as long.
+/// Longest interval between two heartbeats of an instance: it counts as dead after three missed
+/// ones (1.5 s, `INSTANCE_TIMEOUT` in `prelude.lua`).
 const SWEEP_MAX: Duration = Duration::from_millis(500);
 
-/// What a lock service needs to run.
+/// Configuration of the lock service.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Config {
@@ -18,15 +19,16 @@ pub struct Config {
     #[arg(long, env = "TIDINGS_LISTEN", default_value = "127.0.0.1:7403", value_name = "ADDR:PORT")]
     pub listen: SocketAddr,
 
-    /// Apply pending migrations before serving; without it a pending migration refuses to start.
+    /// Apply pending migrations before serving; without it the service refuses to start if a
+    /// migration is pending.
     #[arg(long, env = "TIDINGS_MIGRATE")]
     pub migrate: bool,
 
-    /// Where Postgres is.
+    /// Settings of the Postgres connections.
     #[command(flatten)]
     pub postgres: tidings_postgres::Args,
 
-    /// Where Redis is.
+    /// Settings of the Redis connections.
     #[command(flatten)]
     pub redis: tidings_redis::Args,
 
@@ -34,38 +36,40 @@ pub struct Config {
     #[command(flatten, next_help_heading = "Server")]
     pub server: tidings_server::Args,
 
-    /// How the locks behave.
+    /// Behaviour of the locks.
     #[command(flatten, next_help_heading = "Locks")]
     pub locks: LockArgs,
 }
 
-/// How the locks behave.
+/// Behaviour of the locks.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct LockArgs {
-    /// How long a lease lasts whose caller does not say, 1s to 300s; at least as long nobody is granted anything after Redis
-    /// lost its data.
+    /// Lease length of an acquire without `ttl`, 1s to 300s; the quarantine after Redis lost its
+    /// state lasts at least as long.
     #[arg(long, env = "TIDINGS_LOCK_DEFAULT_TTL", default_value_t = Self::default().lock_default_ttl, value_name = "DURATION",
           value_parser = ttl)]
     pub lock_default_ttl: humantime::Duration,
 
-    /// Most calls that wait for locks at this instance; more are refused.
+    /// Most calls that wait for locks at this instance; further ones are refused.
     #[arg(long, env = "TIDINGS_LOCK_MAX_WAITERS", default_value_t = Self::default().lock_max_waiters, value_name = "N",
           value_parser = waiters)]
     pub lock_max_waiters: usize,
 
-    /// Time between two looks for what is over, by which others see that this instance lives; at most `500ms`.
+    /// Interval between two sweeps, which end expired holds and are this instance's heartbeat; at
+    /// most `500ms`.
     #[arg(long, env = "TIDINGS_LOCK_SWEEP_TICK", default_value_t = Self::default().lock_sweep_tick, value_name = "DURATION",
           value_parser = sweep)]
     pub lock_sweep_tick: humantime::Duration,
 
-    /// Time between two looks after the places of all waiters, e.g. `1s`: so long a lost message delays one of them.
+    /// Interval between two rechecks of all waiters, e.g. `1s`: the longest delay by a lost
+    /// notification.
     #[arg(long, env = "TIDINGS_LOCK_REREAD_TICK", default_value_t = Self::default().lock_reread_tick, value_name = "DURATION",
           value_parser = duration)]
     pub lock_reread_tick: humantime::Duration,
 
-    /// Promise that no client of an earlier run lives any more, nor another instance: if Redis has lost its data when this
-    /// one starts, nobody waits for leases that nobody believes in. Has no effect on later losses.
+    /// Skip the quarantine if Redis has lost its state when this instance starts. A promise that no
+    /// other instance and no client of an earlier run is alive; later losses have a quarantine.
     #[arg(long, env = "TIDINGS_LOCK_FRESH_START", hide_short_help = true)]
     pub lock_fresh_start: bool,
 }
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_service_could_keep_is_refused() {
+    fn settings_out_of_range_are_refused() {
         for wrong in [
             ["--lock-default-ttl", "999ms"],
             ["--lock-default-ttl", "301s"],

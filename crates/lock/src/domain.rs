@@ -1,28 +1,37 @@
-//! The use cases and their order of steps.
+//! Use cases, and the order in which each of them touches Redis and Postgres.
 //!
-//! Redis holds who holds and who waits, and each step there is a script. Postgres keeps the epochs, from which tokens grow
-//! whatever Redis forgets; the usual call never asks it. These invariants hold:
-//! - **L1** the tokens of a lock strictly grow in the order of its grants: within an epoch Redis counts them; an epoch is
-//!   opened in Postgres above all that were, once, and nobody works in one that Postgres does not name ([`epoch`]);
-//! - **L2** at most one holder believes: a hold stands in Redis for longer than its holder was told (`grace`, by a clock that
-//!   no jump of the host's makes go faster); and after Redis lost its holds nobody is granted anything for as long as the
-//!   longest of them (quarantine). A longer one than ever is made known to Postgres before it is granted;
-//! - **L3** a free lock with a live waiter is offered to the first of them in the step that freed it; whoever may not have heard
-//!   of it looks after its place once a second; nobody else depends on that;
-//! - **L4** an offer is not a hold: nobody believes in it until it is claimed, and one that is not claimed passes on;
-//! - **L5** what a call has in Redis is its own, by a random name, until a repeat of its request takes it over: then the
-//!   older call's claim and cancel do nothing. A hold that two calls were told of is neither's, so that no caller who goes
-//!   away ends what another believes in;
-//! - **L6** a call leaves nothing behind: what its caller did not get is given up, at once or by a task that outlives it; what
-//!   that could not, ends by itself;
-//! - **L7** an answer of Redis is used only in the epoch in which it was asked for;
-//! - **L8** who waits at this instance and lost its place with Redis comes back into the queue in order of arrival here.
+//! Redis keeps the holds and the wait queues; every step there is one script. Postgres keeps the
+//! epochs, so that tokens grow even when Redis loses its state; the usual call never reads it.
+//!
+//! Invariants:
+//! - **L1** The tokens of a lock strictly grow in the order of its grants. Redis counts them within
+//!   an epoch. Postgres opens each epoch once, above all earlier ones, and no instance works in an
+//!   epoch that Postgres does not name (module `epoch`).
+//! - **L2** At most one client at a time considers itself the holder. A hold stays in Redis for
+//!   longer than its holder's deadline (`grace`), by a logical clock that no jump of the host's
+//!   clock speeds up. After Redis lost its holds, nothing is granted for as long as the longest of
+//!   them may be held (quarantine). A lease longer than any before is recorded in Postgres before
+//!   it is granted.
+//! - **L3** The script that frees a lock offers it to the first live waiter in the same step. An
+//!   instance that may have missed the notification rechecks its waiters once a second; no other
+//!   waiter depends on that recheck.
+//! - **L4** An offer is not a hold: it is worth nothing until it is claimed, and an unclaimed one
+//!   passes to the next waiter.
+//! - **L5** An entry in Redis belongs to one call, named by a random id, until a retry of the
+//!   request takes it over. From then on claim and cancel of the older call do nothing. A hold that
+//!   was granted to two calls belongs to neither, so that no cancelled call ends the hold of the
+//!   other.
+//! - **L6** A call leaves nothing behind: state that its caller did not receive is cancelled, at
+//!   once or by a task that outlives the call. Anything that could not be cancelled expires.
+//! - **L7** A reply from Redis is used only in the epoch in which its script was sent.
+//! - **L8** Waiters of this instance that Redis lost are queued again, in order of their arrival
+//!   here.
 
-mod call;
+mod acquire;
 mod epoch;
 mod error;
 mod upkeep;
-mod waiting;
+mod waiters;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,50 +42,56 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use error::{Error, Missing};
+pub use error::{Error, NoEpochCause};
 
-use crate::leases::{self, Cancel, Leases, Release, Renew};
-use crate::model::{Acquired, Epoch, InstanceId, LeaseId, Lock, LockName, Token, Wish, Worth};
-use crate::numbers::Numbers;
+use crate::leases::{self, CancelReply, CancelScope, Leases, RenewReply};
+use crate::metrics::Metrics;
+use crate::model::{
+    AcquireOutcome, AcquireRequest, FencingToken, InstanceId, LeaseId, Lock, LockEpoch, LockName, LockRelease,
+    TokenState,
+};
 use crate::store::Store;
-use call::Call;
-use epoch::Epochs;
-use waiting::{Asked, Waiting};
+use acquire::AcquireCall;
+use epoch::EpochTracker;
+use waiters::{LocalWaiters, PendingAcquire};
 
-/// How often a script is sent again because the epoch had changed meanwhile. More than one change in a row is rare; more than
-/// this is no state to work in.
-const ROUNDS: usize = 3;
-/// How often it is tried to give up what nobody wants. What is left after that ends by itself, within its `ttl` or its wait.
-const GIVE_UPS: u32 = 5;
-/// The pause after the first try; it doubles with each. All of them outlast a short restart of Redis.
-const GIVE_UP_PAUSE: Duration = Duration::from_millis(100);
-/// The waiters that GetLock tells of.
+/// Attempts per script when the epoch changes meanwhile. More than one change in a row is rare;
+/// after this many the call fails.
+const EPOCH_ATTEMPTS: usize = 3;
+/// Attempts to cancel unwanted state. Anything left after that expires with its `ttl` or its wait.
+const CANCEL_ATTEMPTS: u32 = 5;
+/// Pause after the first failed attempt; it doubles each time. All pauses together outlast a short
+/// restart of Redis.
+const CANCEL_BACKOFF: Duration = Duration::from_millis(100);
+/// Most waiters that GetLock lists.
 const WAITERS_SHOWN: usize = 100;
 
-/// The locks. Cheap to clone.
+/// The lock service's use cases. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Locks {
+pub struct LockManager {
     store: Store,
     leases: Arc<Leases>,
-    epochs: Epochs,
+    epochs: EpochTracker,
     instance: InstanceId,
-    waiting: Arc<Waiting>,
-    /// One at a time puts waiters back into queues.
-    returning: Arc<tokio::sync::Mutex<()>>,
+    waiters: Arc<LocalWaiters>,
+    /// Held by the one task that queues lost waiters again.
+    requeue_lock: Arc<tokio::sync::Mutex<()>>,
     draining: CancellationToken,
-    numbers: Arc<Numbers>,
+    metrics: Arc<Metrics>,
     jobs: TaskTracker,
-    /// Bounds the jobs that give something up: there are no more than calls that may wait.
-    giving_up: Arc<Semaphore>,
-    /// Where jobs run, also those of a call that is dropped outside.
+    /// Bounds the background cancellations: no more than calls that may wait.
+    cancel_permits: Arc<Semaphore>,
+    /// Runtime of the jobs, also of those started by a call that is dropped outside of it.
     runtime: Handle,
 }
 
-impl Locks {
-    /// The locks of one Redis and one store. At most `max_waiters` calls wait at a time, and none of them once `draining`.
+impl LockManager {
+    /// Creates the use cases over one Redis and one store.
+    ///
+    /// At most `max_waiters` calls wait at a time, and none of them once `draining` is cancelled.
     ///
     /// # Panics
-    /// Outside of a runtime.
+    /// Panics outside of a Tokio runtime.
     pub fn new(
         store: Store,
         leases: Leases,
@@ -84,83 +99,85 @@ impl Locks {
         max_waiters: usize,
         draining: CancellationToken,
     ) -> Self {
-        let (leases, jobs, numbers) = (Arc::new(leases), TaskTracker::new(), Numbers::new());
+        let (leases, jobs, metrics) = (Arc::new(leases), TaskTracker::new(), Metrics::new());
         Self {
-            epochs: Epochs::new(
+            epochs: EpochTracker::new(
                 store.epochs.clone(),
                 Arc::clone(&leases),
                 default_ttl,
                 jobs.clone(),
-                Arc::clone(&numbers),
+                Arc::clone(&metrics),
             ),
             store,
             leases,
             instance: InstanceId::random(),
-            waiting: Arc::new(Waiting::new(max_waiters, Arc::clone(&numbers))),
-            returning: Arc::default(),
+            waiters: Arc::new(LocalWaiters::new(max_waiters, Arc::clone(&metrics))),
+            requeue_lock: Arc::default(),
             draining,
-            numbers,
+            metrics,
             jobs,
-            giving_up: Arc::new(Semaphore::new(max_waiters)),
+            cancel_permits: Arc::new(Semaphore::new(max_waiters)),
             runtime: Handle::current(),
         }
     }
 
-    /// The name of this instance, on whose channel it hears of its calls.
+    /// Returns the id of this instance, which names its notification channel.
     pub fn instance(&self) -> &InstanceId {
         &self.instance
     }
 
-    /// Acquires a lock, or waits for it, or says who holds it.
-    pub async fn acquire(&self, wish: Wish) -> Result<Acquired, Error> {
-        let (arrived, waits) = (wish.arrived, wish.until.is_some());
-        let acquired = match Call::begin(self, wish) {
+    /// Acquires a lock, waits for it, or reports its holder.
+    pub async fn acquire(&self, request: AcquireRequest) -> Result<AcquireOutcome, Error> {
+        let (arrived, waits) = (request.arrived, request.wait_until.is_some());
+        let acquired = match AcquireCall::begin(self, request) {
             Ok(call) => call.run().await,
             Err(error) => Err(error),
         };
-        self.numbers.acquired(&acquired, waits.then(|| arrived.elapsed()));
+        self.metrics.acquired(&acquired, waits.then(|| arrived.elapsed()));
         acquired
     }
 
-    /// Lets a lease last its whole time again, and says how long that is.
-    pub async fn renew(&self, name: &LockName, lease: &LeaseId, token: Token) -> Result<Duration, Error> {
+    /// Renews a lease for its whole TTL, and returns that TTL.
+    pub async fn renew(&self, name: &LockName, lease: &LeaseId, token: FencingToken) -> Result<Duration, Error> {
         if token.epoch() < self.epochs.current().await?.epoch {
-            self.numbers.renewed(&Renew::Lost);
+            self.metrics.renewed(&RenewReply::Lost);
             return Err(Error::LeaseLost);
         }
         let renew = |epoch| self.leases.renew(epoch, name, lease, token.seq_in(epoch));
         let (_, renewed) = self.in_epoch(Duration::ZERO, renew).await?;
-        self.numbers.renewed(&renewed);
+        self.metrics.renewed(&renewed);
         match renewed {
-            Renew::Renewed(lasts) => Ok(lasts),
-            Renew::Lost => Err(Error::LeaseLost),
+            RenewReply::Renewed(lasts) => Ok(lasts),
+            RenewReply::Lost => Err(Error::LeaseLost),
         }
     }
 
-    /// Ends a hold. Returns whether there was one to end.
-    pub async fn release(&self, name: &LockName, lease: &LeaseId, token: Token) -> Result<bool, Error> {
+    /// Ends a hold.
+    pub async fn release(&self, name: &LockName, lease: &LeaseId, token: FencingToken) -> Result<LockRelease, Error> {
         if token.epoch() < self.epochs.current().await?.epoch {
-            return Ok(false); // it ended with its epoch, whatever Redis says
+            return Ok(LockRelease::NotHeld); // the hold ended with its epoch
         }
         let release = |epoch| self.leases.release(epoch, name, lease, token.seq_in(epoch));
         let (_, released) = self.in_epoch(Duration::ZERO, release).await?;
-        self.numbers.released(released);
-        Ok(released == Release::Released)
+        self.metrics.released(released);
+        Ok(released)
     }
 
-    /// Says what a token is worth.
-    pub async fn check(&self, name: &LockName, token: Token) -> Result<Worth, Error> {
-        let (epoch, view) = self.in_epoch(Duration::ZERO, |epoch| self.leases.look(epoch, name, 0)).await?;
+    /// Returns the state of a token: current, stale, or not granted yet.
+    pub async fn check(&self, name: &LockName, token: FencingToken) -> Result<TokenState, Error> {
+        let (epoch, view) = self.in_epoch(Duration::ZERO, |epoch| self.leases.get(epoch, name, 0)).await?;
         Ok(match view.holder {
-            Some(holder) if holder.token == token => Worth::Current(holder.remaining),
-            _ if token > view.last || view.offered == Some(token) || !token.was_possible(epoch) => Worth::Unknown,
-            _ => Worth::Stale,
+            Some(holder) if holder.token == token => TokenState::Current(holder.remaining),
+            _ if token > view.last_token || view.offered_token == Some(token) || !token.may_exist_by(epoch) => {
+                TokenState::Unknown
+            }
+            _ => TokenState::Stale,
         })
     }
 
-    /// Says who holds a lock and who waits for it.
-    pub async fn look(&self, name: LockName) -> Result<Lock, Error> {
-        let (_, view) = self.in_epoch(Duration::ZERO, |epoch| self.leases.look(epoch, &name, WAITERS_SHOWN)).await?;
+    /// Returns the holder and the first waiters of a lock.
+    pub async fn get(&self, name: LockName) -> Result<Lock, Error> {
+        let (_, view) = self.in_epoch(Duration::ZERO, |epoch| self.leases.get(epoch, &name, WAITERS_SHOWN)).await?;
         Ok(Lock {
             name,
             holder: view.holder,
@@ -170,58 +187,59 @@ impl Locks {
         })
     }
 
-    /// Waits for what outlives its callers, then closes all connections.
+    /// Waits for the background jobs, then closes all connections.
     pub async fn close(&self) {
         self.jobs.close();
         self.jobs.wait().await;
         self.store.close().await;
     }
 
-    /// Runs a script in the epoch of this instance, in which leases of `ttl` are allowed; again if that has changed meanwhile.
-    /// Says in which it was.
-    async fn in_epoch<T, F>(&self, ttl: Duration, script: impl Fn(Epoch) -> F) -> Result<(Epoch, T), Error>
+    /// Runs a script in the epoch of this instance, after Postgres has recorded that the epoch has
+    /// leases of `ttl`. Runs it again in the next epoch if the epoch changed meanwhile, up to
+    /// [`EPOCH_ATTEMPTS`] times. Returns the epoch and the reply.
+    async fn in_epoch<T, F>(&self, ttl: Duration, script: impl Fn(LockEpoch) -> F) -> Result<(LockEpoch, T), Error>
     where
         F: Future<Output = Result<T, leases::Error>>,
     {
-        for _ in 0..ROUNDS {
-            let known = self.epochs.current().await?;
-            if !self.epochs.allow(known, ttl).await? {
+        for _ in 0..EPOCH_ATTEMPTS {
+            let adopted = self.epochs.current().await?;
+            if !self.epochs.ensure_max_ttl(adopted, ttl).await? {
                 continue;
             }
-            match script(known.epoch).await {
-                Err(leases::Error::NoEpoch) => self.epochs.forget(known.epoch),
+            match script(adopted.epoch).await {
+                Err(leases::Error::NoEpoch) => self.epochs.forget(adopted.epoch),
                 Err(error) => return Err(error.into()),
-                Ok(answer) if self.epochs.has(known.epoch) => return Ok((known.epoch, answer)),
-                Ok(_) => {} // of an epoch that is over
+                Ok(reply) if self.epochs.has(adopted.epoch) => return Ok((adopted.epoch, reply)),
+                Ok(_) => {} // the epoch ended meanwhile: the reply is discarded
             }
         }
-        Err(Error::NoEpoch(Missing::State))
+        Err(Error::NoEpoch(NoEpochCause::RedisUnavailable))
     }
 
-    /// Gives up what a call has in Redis, under the id of its place or under its own.
-    async fn leave(&self, asked: &Asked, id: &LeaseId, claimed: bool) -> Result<Cancel, Error> {
-        let Asked { call, wish, .. } = asked;
-        let request = wish.request.as_ref().map_or("", |request| request.id.as_str());
-        let cancel = |epoch| self.leases.cancel(epoch, &wish.name, (id, call), request, claimed);
+    /// Cancels what a call has in Redis, under the id of its queue entry or under its own.
+    async fn cancel(&self, pending: &PendingAcquire, id: &LeaseId, scope: CancelScope) -> Result<CancelReply, Error> {
+        let PendingAcquire { call, request, .. } = pending;
+        let request_id = request.key.as_ref().map_or("", |key| key.id.as_str());
+        let cancel = |epoch| self.leases.cancel(epoch, &request.name, (id, call), request_id, scope);
         Ok(self.in_epoch(Duration::ZERO, cancel).await?.1)
     }
 
-    /// Does the same in a job of its own, with some patience.
-    fn give_up(&self, asked: Arc<Asked>, place: Option<LeaseId>, claimed: bool) {
-        let Ok(permit) = Arc::clone(&self.giving_up).try_acquire_owned() else {
-            tracing::warn!("too much to give up: what is left ends by itself");
+    /// Cancels like [`cancel`](Self::cancel), with retries, in a job that outlives the call.
+    fn cancel_in_background(&self, pending: Arc<PendingAcquire>, queued_id: Option<LeaseId>, scope: CancelScope) {
+        let Ok(permit) = Arc::clone(&self.cancel_permits).try_acquire_owned() else {
+            tracing::warn!("background cancel skipped: too many in progress; the state expires by itself");
             return;
         };
         let locks = self.clone();
         let job = async move {
-            let id = place.as_ref().unwrap_or(&asked.id);
-            for attempt in 0..GIVE_UPS {
+            let id = queued_id.as_ref().unwrap_or(&pending.id);
+            for attempt in 0..CANCEL_ATTEMPTS {
                 if attempt > 0 {
-                    sleep(GIVE_UP_PAUSE * 2_u32.pow(attempt - 1)).await;
+                    sleep(CANCEL_BACKOFF * 2_u32.pow(attempt - 1)).await;
                 }
-                match locks.leave(&asked, id, claimed).await {
+                match locks.cancel(&pending, id, scope).await {
                     Ok(_) => break,
-                    Err(error) => tracing::debug!(%error, "not given up yet"),
+                    Err(error) => tracing::debug!(%error, attempt, "background cancel failed"),
                 }
             }
             drop(permit);

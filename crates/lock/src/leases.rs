@@ -1,30 +1,34 @@
-//! Redis: who holds and who waits. It is the only copy there is, as long as it lasts; when it is lost, Postgres opens another
-//! epoch.
+//! Redis: the holds and the wait queues. Each step is one Lua script. Redis has the only copy;
+//! after it has lost that, an instance opens another epoch in Postgres.
 //!
-//! Everything is in one partition, whose keys share the hash tag `{lk00}`; [`KEYS`] and the head of `leases/prelude.lua` say
-//! what each holds. Every script names the epoch that its caller has, and does nothing in any other.
+//! All keys belong to one partition and share the hash tag `{lk00}`. [`KEYS`] and the head of
+//! `leases/prelude.lua` describe them. Every script names its caller's epoch and changes nothing in
+//! any other epoch.
 
-mod answer;
-mod outcome;
+mod replies;
+mod script_reply;
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value, Written};
+use tidings_redis::{Call, Lane, Redis, Script, Value, WriteOutcome, millis};
 use tokio::time::Instant;
 
-use answer::Answer;
-pub use outcome::{Acquire, Activate, Began, Cancel, Claim, Place, Release, Renew, Seen, Swept, View};
+pub use replies::{
+    AcquireReply, ActivateReply, CancelReply, ClaimReply, EpochReply, LockView, RenewReply, StoredEpoch, SweepReply,
+    WaiterStatus,
+};
+use script_reply::ScriptReply;
 
-use crate::model::{CallId, Epoch, InstanceId, LeaseId, LockName, Wish};
+use crate::model::{AcquireRequest, CallId, InstanceId, LeaseId, LockEpoch, LockName, LockRelease};
 
-/// The keys of the partition, in the order in which every script has them.
+/// Keys of the partition, in the order in which every script declares them.
 pub const KEYS: [&str; 8] = ["meta", "holds", "queue", "waiters", "due", "requests", "ended", "instances"];
-/// Places in queues that one `reread` looks after: it takes well below a millisecond.
-pub const REREAD_MAX: usize = 500;
+/// Most waiters that one `recheck` compares: it takes well below a millisecond.
+pub const RECHECK_MAX: usize = 500;
 
-/// A script with what it shares with the others. The flags have to stand in the first line.
+/// Builds a script from the shared prelude and its own file. The first line has to hold the flags.
 macro_rules! script {
     ($flags:literal, $file:literal) => {
         Script::new(concat!(
@@ -38,55 +42,64 @@ macro_rules! script {
     };
 }
 
-/// Why Redis did not do what it was asked for.
+/// Error of a script call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Redis is in another epoch than the one named, or in none: nothing was done.
+    /// Redis is in another epoch or in none; nothing was done.
     #[error("redis is not in this epoch")]
     NoEpoch,
-    /// Nothing was done: Redis was away, or did not take it, or did not answer a question.
+    /// Nothing was done: Redis was unavailable, refused the write, or did not answer a read.
     #[error(transparent)]
     Redis(#[from] tidings_redis::Error),
-    /// What was asked for may have been done, or may be done yet.
-    #[error("whether redis did it is not known")]
-    Doubtful(#[source] tidings_redis::Error),
-    /// It answered something that nobody expects.
-    #[error("unexpected answer of a script")]
+    /// Write with unknown outcome: the script may have run, or may run yet.
+    #[error("outcome unknown: no reply from redis after the script was sent")]
+    Unknown(#[source] tidings_redis::Error),
+    /// Reply with an unexpected shape.
+    #[error("unexpected reply of a script")]
     Malformed,
 }
 
 impl Error {
-    /// Whether what was asked for may have been done, or may be done yet.
-    pub fn leaves_doubt(&self) -> bool {
+    /// Returns true if the script may have run, or may run yet.
+    pub fn outcome_unknown(&self) -> bool {
         match self {
             Self::NoEpoch | Self::Redis(_) => false,
-            Self::Doubtful(_) | Self::Malformed => true,
+            Self::Unknown(_) | Self::Malformed => true,
         }
     }
 }
 
-/// How much there may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Waiters of one lock.
-    pub queue: usize,
-    /// Requests whose hold is over, and that are remembered.
-    pub ended: usize,
+/// Entries of a call that a cancel ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelScope {
+    /// The queue entry and the offer; a hold stays.
+    Unclaimed,
+    /// The queue entry, the offer and the hold.
+    All,
 }
 
-impl Default for Limits {
-    /// What the contract promises.
+/// Limits of the state in Redis.
+#[derive(Clone, Copy, Debug)]
+pub struct LockLimits {
+    /// Most waiters of one lock.
+    pub waiters_per_lock: usize,
+    /// Most remembered requests whose hold is over.
+    pub ended_requests: usize,
+}
+
+impl Default for LockLimits {
+    /// Returns the limits that the contract promises.
     fn default() -> Self {
-        Self { queue: 10_000, ended: 1_000_000 }
+        Self { waiters_per_lock: 10_000, ended_requests: 1_000_000 }
     }
 }
 
-/// The leases.
+/// Scripts over the holds and wait queues of one Redis.
 #[derive(Clone)]
 pub struct Leases {
     redis: Redis,
-    limits: Limits,
-    /// The keys, and what the channel of an instance begins with, as every lane names them.
+    limits: LockLimits,
+    /// Names of the keys, and the prefix of the instances' channels.
     names: OnceLock<([String; KEYS.len()], String)>,
     acquire: Script,
     claim: Script,
@@ -94,15 +107,15 @@ pub struct Leases {
     release: Script,
     renew: Script,
     sweep: Script,
-    reread: Script,
-    look: Script,
+    recheck: Script,
+    get: Script,
     epoch: Script,
     activate: Script,
 }
 
 impl Leases {
-    /// The leases in one Redis.
-    pub fn new(redis: Redis, limits: Limits) -> Self {
+    /// Creates the scripts for one Redis.
+    pub fn new(redis: Redis, limits: LockLimits) -> Self {
         Self {
             redis,
             limits,
@@ -113,160 +126,188 @@ impl Leases {
             release: script!(" flags=allow-oom", "release"),
             renew: script!(" flags=allow-oom", "renew"),
             sweep: script!(" flags=allow-oom", "sweep"),
-            reread: script!(" flags=allow-oom", "reread"),
-            look: script!(" flags=no-writes", "look"),
+            recheck: script!(" flags=allow-oom", "recheck"),
+            get: script!(" flags=no-writes", "get"),
             epoch: script!(" flags=no-writes", "epoch"),
             activate: script!(" flags=allow-oom", "activate"),
         }
     }
 
-    /// Acquires a lock for a call, or queues for it; `now` is when this is sent.
+    /// Acquires a lock for a call, or queues it. `now` is the time of sending.
     pub async fn acquire(
         &self,
-        epoch: Epoch,
+        epoch: LockEpoch,
         instance: &InstanceId,
         (id, call): (&LeaseId, &CallId),
-        wish: &Wish,
+        request: &AcquireRequest,
         now: Instant,
-    ) -> Result<Acquire, Error> {
-        let mut lane = self.redis.writer(wish.name.as_str()).await?;
-        let mut asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
-        asked.arg(0);
-        outcome::acquire(epoch, Answer::new(done(lane.write(&asked).await)?)?)
+    ) -> Result<AcquireReply, Error> {
+        let mut lane = self.redis.writer(request.name.as_str()).await?;
+        let mut invocation = self.prepare_acquire(&lane, epoch, instance, (id, call), request, now);
+        invocation.arg(0);
+        replies::acquire(epoch, ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 
-    /// Acquires once more for calls that lost what they had with Redis, in their order. One round trip; if it fails, any of
-    /// them may have been done.
-    pub async fn acquire_again<'a>(
+    /// Acquires again for calls whose queue entries were lost with Redis, in their order. One round
+    /// trip; if it fails, any of the acquires may have been done.
+    pub async fn requeue<'a>(
         &self,
-        epoch: Epoch,
+        epoch: LockEpoch,
         instance: &InstanceId,
-        wishes: impl Iterator<Item = (&'a LeaseId, &'a CallId, &'a Wish)>,
+        requests: impl Iterator<Item = (&'a LeaseId, &'a CallId, &'a AcquireRequest)>,
         now: Instant,
-    ) -> Result<Vec<Acquire>, Error> {
+    ) -> Result<Vec<AcquireReply>, Error> {
         let mut lane = self.redis.reader().await?;
-        let again = |(id, call, wish)| {
-            let mut asked = self.acquire_call(&lane, epoch, instance, (id, call), wish, now);
-            asked.arg(1);
-            asked
+        let prepare = |(id, call, request)| {
+            let mut invocation = self.prepare_acquire(&lane, epoch, instance, (id, call), request, now);
+            invocation.arg(1);
+            invocation
         };
-        let calls: Vec<_> = wishes.map(again).collect();
-        let answers: Vec<Vec<Value>> = done(lane.write_all(&calls).await)?;
-        answers.into_iter().map(|answer| outcome::acquire(epoch, Answer::new(answer)?)).collect()
+        let calls: Vec<_> = requests.map(prepare).collect();
+        let replies: Vec<Vec<Value>> = into_result(lane.write_all(&calls).await)?;
+        replies.into_iter().map(|reply| replies::acquire(epoch, ScriptReply::new(reply)?)).collect()
     }
 
-    /// Takes the offer made to a call.
-    pub async fn claim(&self, epoch: Epoch, name: &LockName, id: &LeaseId, call: &CallId) -> Result<Claim, Error> {
+    /// Claims the offer that was made to a call.
+    pub async fn claim(
+        &self,
+        epoch: LockEpoch,
+        name: &LockName,
+        id: &LeaseId,
+        call: &CallId,
+    ) -> Result<ClaimReply, Error> {
         let mut lane = self.redis.writer(name.as_str()).await?;
-        let mut asked = self.call(&self.claim, &lane, epoch);
-        asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
-        outcome::claim(epoch, Answer::new(done(lane.write(&asked).await)?)?)
+        let mut invocation = self.prepare(&self.claim, &lane, epoch);
+        invocation.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
+        replies::claim(epoch, ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 
-    /// Gives up what a call has; what was claimed only if `claimed`. `request` finds what was taken over under another id.
+    /// Cancels what a call has, as far as `scope` reaches. `request_id` finds an entry that the
+    /// call took over under another id.
     pub async fn cancel(
         &self,
-        epoch: Epoch,
+        epoch: LockEpoch,
         name: &LockName,
         (id, call): (&LeaseId, &CallId),
-        request: &str,
-        claimed: bool,
-    ) -> Result<Cancel, Error> {
+        request_id: &str,
+        scope: CancelScope,
+    ) -> Result<CancelReply, Error> {
         let mut lane = self.redis.writer(name.as_str()).await?;
-        let mut asked = self.call(&self.cancel, &lane, epoch);
-        asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str()).arg(request).arg(u8::from(claimed));
-        outcome::cancel(epoch, Answer::new(done(lane.write(&asked).await)?)?)
+        let mut invocation = self.prepare(&self.cancel, &lane, epoch);
+        invocation
+            .arg(name.as_str())
+            .arg(id.as_str())
+            .arg(call.as_str())
+            .arg(request_id)
+            .arg(u8::from(scope == CancelScope::All));
+        replies::cancel(epoch, ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 
-    /// Ends a hold.
-    pub async fn release(&self, epoch: Epoch, name: &LockName, id: &LeaseId, seq: i64) -> Result<Release, Error> {
-        let mut lane = self.redis.writer(name.as_str()).await?;
-        let mut asked = self.call(&self.release, &lane, epoch);
-        asked.arg(name.as_str()).arg(id.as_str()).arg(seq);
-        outcome::release(&Answer::new(done(lane.write(&asked).await)?)?)
-    }
-
-    /// Lets a lease last its whole time again.
-    pub async fn renew(&self, epoch: Epoch, name: &LockName, id: &LeaseId, seq: i64) -> Result<Renew, Error> {
-        let mut lane = self.redis.writer(name.as_str()).await?;
-        let mut asked = self.call(&self.renew, &lane, epoch);
-        asked.arg(name.as_str()).arg(id.as_str()).arg(seq);
-        outcome::renew(Answer::new(done(lane.write(&asked).await)?)?)
-    }
-
-    /// Ends at most `limit` things that are over, and says that an instance lives.
-    pub async fn sweep(&self, epoch: Epoch, instance: &InstanceId, limit: usize) -> Result<Swept, Error> {
-        let mut lane = self.redis.reader().await?;
-        let mut asked = self.call(&self.sweep, &lane, epoch);
-        asked.arg(instance.as_str()).arg(limit);
-        outcome::swept(Answer::new(done(lane.write(&asked).await)?)?)
-    }
-
-    /// Looks after at most [`REREAD_MAX`] places in queues; tells of each, in their order.
-    pub async fn reread<'a>(
+    /// Ends a hold if lease and sequence number match.
+    pub async fn release(
         &self,
-        epoch: Epoch,
+        epoch: LockEpoch,
+        name: &LockName,
+        id: &LeaseId,
+        seq: i64,
+    ) -> Result<LockRelease, Error> {
+        let mut lane = self.redis.writer(name.as_str()).await?;
+        let mut invocation = self.prepare(&self.release, &lane, epoch);
+        invocation.arg(name.as_str()).arg(id.as_str()).arg(seq);
+        replies::release(&ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
+    }
+
+    /// Renews a lease for its whole TTL.
+    pub async fn renew(&self, epoch: LockEpoch, name: &LockName, id: &LeaseId, seq: i64) -> Result<RenewReply, Error> {
+        let mut lane = self.redis.writer(name.as_str()).await?;
+        let mut invocation = self.prepare(&self.renew, &lane, epoch);
+        invocation.arg(name.as_str()).arg(id.as_str()).arg(seq);
+        replies::renew(ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
+    }
+
+    /// Ends at most `limit` expired entries, and reports an instance as live.
+    pub async fn sweep(&self, epoch: LockEpoch, instance: &InstanceId, limit: usize) -> Result<SweepReply, Error> {
+        let mut lane = self.redis.reader().await?;
+        let mut invocation = self.prepare(&self.sweep, &lane, epoch);
+        invocation.arg(instance.as_str()).arg(limit);
+        replies::sweep(ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
+    }
+
+    /// Returns the status of at most [`RECHECK_MAX`] waiters, in their order.
+    pub async fn recheck<'a>(
+        &self,
+        epoch: LockEpoch,
         instance: &InstanceId,
-        places: impl Iterator<Item = (&'a LockName, &'a LeaseId, &'a CallId)>,
-    ) -> Result<Vec<Place>, Error> {
+        waiters: impl Iterator<Item = (&'a LockName, &'a LeaseId, &'a CallId)>,
+    ) -> Result<Vec<WaiterStatus>, Error> {
         let mut lane = self.redis.reader().await?;
-        let mut asked = self.call(&self.reread, &lane, epoch);
-        asked.arg(instance.as_str());
-        for (name, id, call) in places {
-            asked.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
+        let mut invocation = self.prepare(&self.recheck, &lane, epoch);
+        invocation.arg(instance.as_str());
+        for (name, id, call) in waiters {
+            invocation.arg(name.as_str()).arg(id.as_str()).arg(call.as_str());
         }
-        outcome::places(Answer::new(done(lane.write(&asked).await)?)?)
+        replies::statuses(ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 
-    /// Looks at a lock and at the first `limit` of its waiters.
-    pub async fn look(&self, epoch: Epoch, name: &LockName, limit: usize) -> Result<View, Error> {
+    /// Reads a lock and the first `limit` of its waiters.
+    pub async fn get(&self, epoch: LockEpoch, name: &LockName, limit: usize) -> Result<LockView, Error> {
         let mut lane = self.redis.reader().await?;
-        let mut asked = self.call(&self.look, &lane, epoch);
-        asked.arg(name.as_str()).arg(limit);
-        outcome::view(epoch, Answer::new(lane.read(&asked).await?)?)
+        let mut invocation = self.prepare(&self.get, &lane, epoch);
+        invocation.arg(name.as_str()).arg(limit);
+        replies::lock_view(epoch, ScriptReply::new(lane.read(&invocation).await?)?)
     }
 
-    /// Says in which epoch and in which reign this Redis is, whoever asks.
-    pub async fn epoch(&self) -> Result<Seen, Error> {
+    /// Reads the epoch and the incarnation of Redis, in any epoch.
+    pub async fn epoch(&self) -> Result<EpochReply, Error> {
         let mut lane = self.redis.reader().await?;
-        let asked = self.call(&self.epoch, &lane, Epoch::new(0));
-        outcome::seen(lane.read(&asked).await?)
+        let invocation = self.prepare(&self.epoch, &lane, LockEpoch::new(0));
+        replies::epoch(lane.read(&invocation).await?)
     }
 
-    /// Begins an epoch that Postgres knows already, with a quarantine.
-    pub async fn activate(&self, epoch: Epoch, reign: &str, quarantine: Duration) -> Result<Activate, Error> {
+    /// Begins an epoch, already committed in Postgres, with a quarantine.
+    pub async fn activate(
+        &self,
+        epoch: LockEpoch,
+        incarnation: &str,
+        quarantine: Duration,
+    ) -> Result<ActivateReply, Error> {
         let mut lane = self.redis.reader().await?;
-        let mut asked = self.call(&self.activate, &lane, epoch);
-        asked.arg(reign).arg(millis(quarantine));
-        outcome::activate(&Answer::new(done(lane.write(&asked).await)?)?)
+        let mut invocation = self.prepare(&self.activate, &lane, epoch);
+        invocation.arg(incarnation).arg(millis(quarantine));
+        replies::activate(&ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 
-    fn acquire_call(
+    fn prepare_acquire(
         &self,
         lane: &Lane,
-        epoch: Epoch,
+        epoch: LockEpoch,
         instance: &InstanceId,
         (id, call): (&LeaseId, &CallId),
-        wish: &Wish,
+        request: &AcquireRequest,
         now: Instant,
     ) -> Call<'_> {
-        // A call whose time is up will leave the queue itself: what is left of its wait is never nothing.
-        let wait = wish.until.map_or(0, |until| millis(until - now).max(1));
-        let (request, fingerprint) =
-            wish.request.as_ref().map_or(("", &[][..]), |request| (&request.id, &request.fingerprint[..]));
-        let mut asked = self.call(&self.acquire, lane, epoch);
-        asked.arg(wish.name.as_str()).arg(id.as_str()).arg(call.as_str()).arg(instance.as_str()).arg(&wish.owner);
-        asked.arg(millis(wish.ttl)).arg(wait).arg(millis(now - wish.arrived));
-        asked.arg(request).arg(fingerprint).arg(self.limits.queue);
-        asked
+        // At least 1 ms, because 0 means no wait: a call whose wait is over cancels itself.
+        let wait = request.wait_until.map_or(0, |until| millis(until - now).max(1));
+        let (request_id, fingerprint) =
+            request.key.as_ref().map_or(("", &[][..]), |key| (&key.id, &key.fingerprint[..]));
+        let mut invocation = self.prepare(&self.acquire, lane, epoch);
+        invocation
+            .arg(request.name.as_str())
+            .arg(id.as_str())
+            .arg(call.as_str())
+            .arg(instance.as_str())
+            .arg(&request.owner);
+        invocation.arg(millis(request.ttl)).arg(wait).arg(millis(now - request.arrived));
+        invocation.arg(request_id).arg(fingerprint).arg(self.limits.waiters_per_lock);
+        invocation
     }
 
-    /// What every call has.
-    fn call<'a>(&self, script: &'a Script, lane: &Lane, epoch: Epoch) -> Call<'a> {
+    /// Starts a script call with the arguments that all scripts share.
+    fn prepare<'a>(&self, script: &'a Script, lane: &Lane, epoch: LockEpoch) -> Call<'a> {
         let names = || (KEYS.map(|key| lane.key(format_args!("{{lk00}}:{key}"))), lane.channel(format_args!("n:")));
-        let (keys, news) = self.names.get_or_init(names);
+        let (keys, channel_prefix) = self.names.get_or_init(names);
         let mut call = script.prepare_invoke();
-        call.key(keys).arg(epoch.get()).arg(news).arg(self.limits.ended);
+        call.key(keys).arg(epoch.get()).arg(channel_prefix).arg(self.limits.ended_requests);
         call
     }
 }
@@ -277,43 +318,52 @@ impl fmt::Debug for Leases {
     }
 }
 
-/// The answer to a write.
-fn done<T>(written: Written<T>) -> Result<T, Error> {
+/// Separates a write that was not done from one with unknown outcome.
+fn into_result<T>(written: WriteOutcome<T>) -> Result<T, Error> {
     match written {
-        Written::Done(answer) => Ok(answer),
-        Written::NotDone(error) => Err(Error::Redis(error)),
-        Written::Doubtful(error) => Err(Error::Doubtful(error)),
+        WriteOutcome::Done(reply) => Ok(reply),
+        WriteOutcome::NotDone(error) => Err(Error::Redis(error)),
+        WriteOutcome::Unknown(error) => Err(Error::Unknown(error)),
     }
 }
 
-/// The channel on which an instance hears of its calls, without the prefix of the service.
+/// Returns the notification channel of an instance, without the prefix of the service.
 pub fn channel(instance: &InstanceId) -> String {
     format!("n:{}", instance.as_str())
 }
 
-/// What an instance hears of one of its calls; may be lost.
+/// Event that an instance is notified of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotificationEvent {
+    /// The lock is offered to the call.
+    Offered,
+    /// A retry took the queue entry over.
+    TakenOver,
+}
+
+/// Notification about one waiting call of an instance. Delivery is not guaranteed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Whether it was made an offer; else a repeat took its place.
-    pub offered: bool,
-    /// The call.
+pub struct WaiterNotification {
+    /// The event.
+    pub event: NotificationEvent,
+    /// Id of the call.
     pub call: CallId,
-    /// Its place in the queue.
+    /// Id of its queue entry.
     pub id: LeaseId,
-    /// The lock.
+    /// Name of the lock.
     pub name: LockName,
 }
 
-impl News {
-    /// Reads what a script published: `offer` or `taken`, call, id and name.
+impl WaiterNotification {
+    /// Parses a published message: `offer` or `taken`, then call, id and name.
     pub fn read(message: &[u8]) -> Option<Self> {
         let mut words = str::from_utf8(message).ok()?.splitn(4, ' ').map(str::to_owned);
-        let offered = words.next()? == "offer";
+        let event = match words.next()?.as_str() {
+            "offer" => NotificationEvent::Offered,
+            "taken" => NotificationEvent::TakenOver,
+            _ => return None,
+        };
         let (call, id, name) = (words.next()?, words.next()?, words.next()?);
-        Some(Self { offered, call: CallId::new(call), id: LeaseId::new(id), name: LockName::new(name) })
+        Some(Self { event, call: CallId::new(call), id: LeaseId::new(id), name: LockName::new(name) })
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The nouns of the service.
+//! Domain types of the lock service.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,276 +6,289 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// The shortest lease: a renewal and its repeat fit in, also where the network is slow.
+/// Shortest lease: long enough for a renewal and its retry, also on a slow network.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
-/// The longest lease: as long as this a lock may be lost with a holder that died, and all of them after Redis lost its data.
+/// Longest lease. With its grace it bounds the time a lock stays held after its holder died, and
+/// the quarantine after Redis lost its state.
 pub const TTL_MAX: Duration = Duration::from_mins(5);
 
-/// How many bits of a token count within its epoch.
+/// Bits of a token that count within its epoch.
 const SEQ_BITS: u32 = 40;
 
-/// The name of a lock, checked.
+/// Checked name of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockName(String);
 
-/// What names a lease, and the place in the queue before it; nobody can guess it.
+/// Unguessable id of a lease, and of the queue entry before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseId(String);
 
-/// What names one call of AcquireLock: whatever it has in Redis is its own, until a repeat takes it over.
+/// Random id of one AcquireLock call, which owns its entries in Redis until a retry takes them
+/// over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(String);
 
-/// What names one process that serves locks.
+/// Random id of one process that serves locks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InstanceId(String);
 
-/// What Postgres counts: a new one begins when Redis lost its data. From 1.
+/// Number of an epoch, from 1. Postgres counts it; a new epoch begins when Redis lost its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Epoch(i64);
+pub struct LockEpoch(i64);
 
-/// A fencing token: an epoch, and a number that Redis counts within it.
+/// Fencing token: an epoch, and a sequence number that Redis counts within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(i64);
+pub struct FencingToken(i64);
 
 impl LockName {
-    /// Takes a text that was checked before.
+    /// Wraps a name that was checked before.
     pub fn new(checked: String) -> Self {
         Self(checked)
     }
 
-    /// As text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl LeaseId {
-    /// Takes a text that was checked before.
+    /// Wraps an id that was checked before, or that a script returned.
     pub fn new(checked: String) -> Self {
         Self(checked)
     }
 
-    /// Makes one.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(Uuid::new_v4().to_string())
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl CallId {
-    /// Takes a text that another instance, or this one, made.
-    pub fn new(made: String) -> Self {
-        Self(made)
+    /// Wraps an id that an instance created.
+    pub fn new(id: String) -> Self {
+        Self(id)
     }
 
-    /// Makes one.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl InstanceId {
-    /// Takes a text that an instance made.
-    pub fn new(made: String) -> Self {
-        Self(made)
+    /// Wraps an id that an instance created.
+    pub fn new(id: String) -> Self {
+        Self(id)
     }
 
-    /// Makes one.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl Epoch {
-    /// The last one there can be: a token is a positive number of 64 bits.
+impl LockEpoch {
+    /// The last possible epoch: a token is a positive 64-bit number.
     pub const LAST: Self = Self((1 << (63 - SEQ_BITS)) - 1);
 
-    /// Takes a number that Postgres or Redis gave.
+    /// Wraps a number from Postgres or Redis.
     pub const fn new(number: i64) -> Self {
         Self(number)
     }
 
-    /// As a number.
+    /// Returns the epoch as a number.
     pub fn get(self) -> i64 {
         self.0
     }
 
-    /// The one after it.
+    /// Returns the next epoch.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-impl Token {
-    /// From this number on an epoch is used up. Scripts have the same: the million above it is for what one of them gives.
+impl FencingToken {
+    /// Sequence number at which an epoch is used up; scripts have the same limit. The million
+    /// numbers above it are reserved for the grants of a single script.
     pub const SEQ_END: i64 = (1 << SEQ_BITS) - (1 << 20);
 
-    /// The token of a number within an epoch.
-    pub fn new(epoch: Epoch, seq: i64) -> Self {
+    /// Combines an epoch and a sequence number within it.
+    pub fn new(epoch: LockEpoch, seq: i64) -> Self {
         Self(epoch.0 << SEQ_BITS | seq)
     }
 
-    /// Takes what a caller presents.
+    /// Wraps a token that a caller presented.
     pub fn presented(token: i64) -> Self {
         Self(token)
     }
 
-    /// As a number.
+    /// Returns the token as a number.
     pub fn get(self) -> i64 {
         self.0
     }
 
-    /// Its epoch.
-    pub fn epoch(self) -> Epoch {
-        Epoch(self.0 >> SEQ_BITS)
+    /// Returns the epoch of the token.
+    pub fn epoch(self) -> LockEpoch {
+        LockEpoch(self.0 >> SEQ_BITS)
     }
 
-    /// Whether it may have been given by the end of this epoch: epochs and numbers begin with 1.
-    pub fn was_possible(self, last: Epoch) -> bool {
+    /// Returns true if the token may have been granted by the end of epoch `last`; epochs and
+    /// sequence numbers begin with 1.
+    pub fn may_exist_by(self, last: LockEpoch) -> bool {
         (1..=last.0).contains(&self.epoch().0) && self.seq_in(self.epoch()) > 0
     }
 
-    /// Its number, if it is of this epoch; else 0, which is that of no hold.
-    pub fn seq_in(self, epoch: Epoch) -> i64 {
+    /// Returns the sequence number of a token of this epoch, and 0 otherwise: no hold has number 0.
+    pub fn seq_in(self, epoch: LockEpoch) -> i64 {
         if self.epoch() == epoch { self.0 & ((1 << SEQ_BITS) - 1) } else { 0 }
     }
 }
 
-impl fmt::Display for Token {
+impl fmt::Display for FencingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-/// How much longer than its holder believes a lease stands: clocks may run 1 % apart, and time may jump by up to 1 s between
-/// two scripts without being noticed. Scripts compute the same.
+/// Time by which a hold in Redis outlasts its holder's deadline. It covers clocks that run 1 %
+/// apart, and an unnoticed jump of up to 1 s between two scripts. Scripts compute the same.
 pub fn grace(ttl: Duration) -> Duration {
     Duration::from_secs(1) + ttl / 100
 }
 
-/// The name that a caller gave to an acquire.
+/// Dedupe key of an acquire.
 #[derive(Clone, Debug)]
-pub struct RequestName {
-    /// The name.
+pub struct RequestKey {
+    /// `request_id` of the caller.
     pub id: String,
-    /// A hash of what was asked for: equal for a repeat, different for anything else.
+    /// Hash of the request: equal for a retry, different for any other request.
     pub fingerprint: [u8; 16],
 }
 
-/// What a caller of AcquireLock wants.
+/// A checked AcquireLock request.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// Which lock.
+pub struct AcquireRequest {
+    /// Lock to acquire.
     pub name: LockName,
-    /// What the holder calls itself.
+    /// Name that the holder gives itself, for people.
     pub owner: String,
-    /// How long the lease lasts.
+    /// Length of the lease.
     pub ttl: Duration,
-    /// The name of the acquire, if it has one.
-    pub request: Option<RequestName>,
-    /// When it arrived here.
+    /// Dedupe key, if the caller gave a `request_id`.
+    pub key: Option<RequestKey>,
+    /// Time of arrival at this instance.
     pub arrived: Instant,
-    /// Until when it waits; `None`: not at all.
-    pub until: Option<Instant>,
+    /// End of the wait; `None` for a request that does not wait.
+    pub wait_until: Option<Instant>,
 }
 
-/// What became of it.
+/// Outcome of an acquire.
 #[derive(Clone, Debug)]
-pub enum Acquired {
+pub enum AcquireOutcome {
     /// The caller holds the lock.
     Granted(Grant),
-    /// Somebody else does, and the caller did not want to wait.
+    /// Another client holds the lock, and the request does not wait.
     Held {
-        /// Who; nobody if it has just been offered to somebody who waits.
-        holder: Option<Holder>,
-        /// How many wait.
+        /// The holder; `None` if the lock has just been offered to a waiter.
+        holder: Option<HolderInfo>,
+        /// Number of waiters.
         waiting: i64,
     },
-    /// It was waited for in vain.
+    /// The wait ended without a grant.
     TimedOut {
-        /// Who holds it, as far as it is known.
-        holder: Option<Holder>,
-        /// The place in the queue that was given up, from 1; 0: there was none.
+        /// The holder, if it is known.
+        holder: Option<HolderInfo>,
+        /// Queue position that was given up, from 1; 0 if the call was not queued.
         position: i64,
     },
 }
 
-/// A hold.
+/// A granted hold.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// Its token.
-    pub token: Token,
-    /// Its lease.
+    /// Fencing token of the hold.
+    pub token: FencingToken,
+    /// Id of its lease.
     pub lease_id: LeaseId,
-    /// How long that lasted when it began.
+    /// Length of the lease when it began.
     pub lease: Duration,
-    /// How long the request had been here when the script was sent that began it.
+    /// Time from the request's arrival to the sending of the script that began the lease.
     pub waited: Duration,
-    /// Whether an earlier call had been granted it.
+    /// True if an earlier call of the same request was granted this hold.
     pub deduplicated: bool,
 }
 
-/// Somebody who holds a lock, as others see it.
+/// A holder, as other clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// What it calls itself.
+pub struct HolderInfo {
+    /// Name that the holder gives itself.
     pub owner: String,
-    /// Its token.
-    pub token: Token,
-    /// For how long.
+    /// Fencing token of the hold.
+    pub token: FencingToken,
+    /// Time since the grant.
     pub held_for: Duration,
-    /// How long it may believe in it.
+    /// Time until the holder's deadline, if it does not renew.
     pub remaining: Duration,
 }
 
-/// Somebody who waits for a lock.
+/// A waiter, as other clients see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiter {
-    /// What it calls itself.
+pub struct WaiterInfo {
+    /// Name that the waiter gives itself.
     pub owner: String,
-    /// For how long.
+    /// Time since its arrival.
     pub waited: Duration,
 }
 
-/// A lock as it is now.
+/// A lock at one moment.
 #[derive(Clone, Debug)]
 pub struct Lock {
-    /// Its name.
+    /// Name of the lock.
     pub name: LockName,
-    /// Who holds it.
-    pub holder: Option<Holder>,
-    /// Who waits for it, the first of them.
-    pub waiters: Vec<Waiter>,
-    /// How many wait for it.
+    /// The current holder.
+    pub holder: Option<HolderInfo>,
+    /// The first waiters, in order of arrival.
+    pub waiters: Vec<WaiterInfo>,
+    /// Number of all waiters.
     pub waiter_count: i64,
-    /// How long until anybody is granted anything.
+    /// Time until the quarantine ends; zero without one.
     pub quarantine: Duration,
 }
 
-/// What a token is worth.
+/// Outcome of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worth {
-    /// It is that of the present hold, of which so much is left.
+pub enum LockRelease {
+    /// The hold was ended by this release.
+    Released,
+    /// The hold was over before.
+    NotHeld,
+}
+
+/// State of a token relative to the current hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    /// Token of the current hold, with the time until the holder's deadline.
     Current(Duration),
-    /// Its hold is over.
+    /// The hold of the token is over.
     Stale,
-    /// It was not given yet.
+    /// The token has not been granted yet.
     Unknown,
 }
 
@@ -284,17 +297,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_a_later_epoch_are_larger_whatever_the_number() {
-        let last_of_one = Token::new(Epoch::new(1), (1 << SEQ_BITS) - 1);
-        let first_of_two = Token::new(Epoch::new(2), 1);
+    fn tokens_of_a_later_epoch_are_always_larger() {
+        let last_of_one = FencingToken::new(LockEpoch::new(1), (1 << SEQ_BITS) - 1);
+        let first_of_two = FencingToken::new(LockEpoch::new(2), 1);
 
         assert!(last_of_one < first_of_two);
-        assert_eq!((first_of_two.epoch(), first_of_two.seq_in(Epoch::new(2))), (Epoch::new(2), 1));
-        assert_eq!(first_of_two.seq_in(Epoch::new(1)), 0);
+        assert_eq!((first_of_two.epoch(), first_of_two.seq_in(LockEpoch::new(2))), (LockEpoch::new(2), 1));
+        assert_eq!(first_of_two.seq_in(LockEpoch::new(1)), 0);
     }
 
     #[test]
     fn the_largest_token_is_positive() {
-        assert_eq!(Token::new(Epoch::LAST, (1 << SEQ_BITS) - 1).get(), i64::MAX);
+        assert_eq!(FencingToken::new(LockEpoch::LAST, (1 << SEQ_BITS) - 1).get(), i64::MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! The handlers: check, call, answer.
+//! gRPC handlers: check the request, call the domain, convert the outcome.
 
 mod status;
 
@@ -10,19 +10,19 @@ use tidings_server::Deadline;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use crate::domain::Locks;
+use crate::domain::LockManager;
 use crate::wire;
 
-/// The contract over the use cases.
+/// Implementation of `LockService`.
 #[derive(Clone, Debug)]
 pub struct Rpc {
-    locks: Locks,
+    locks: LockManager,
     default_ttl: Duration,
 }
 
 impl Rpc {
-    /// The contract over these locks.
-    pub fn new(locks: Locks, default_ttl: Duration) -> Self {
+    /// Creates the service over the domain.
+    pub fn new(locks: LockManager, default_ttl: Duration) -> Self {
         Self { locks, default_ttl }
     }
 }
@@ -34,8 +34,8 @@ impl LockService for Rpc {
         request: Request<pb::AcquireLockRequest>,
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
         let deadline = request.extensions().get().and_then(Deadline::callers);
-        let wish = wire::acquire(request.into_inner(), self.default_ttl, Instant::now(), deadline)?;
-        let acquired = self.locks.acquire(wish).await?;
+        let acquire = wire::acquire(request.into_inner(), self.default_ttl, Instant::now(), deadline)?;
+        let acquired = self.locks.acquire(acquire).await?;
         Ok(Response::new(wire::acquired(acquired)))
     }
 
@@ -53,8 +53,8 @@ impl LockService for Rpc {
         request: Request<pb::ReleaseLockRequest>,
     ) -> Result<Response<pb::ReleaseLockResponse>, Status> {
         let hold = wire::release(request.into_inner())?;
-        let there_was_one = self.locks.release(&hold.name, &hold.lease, hold.token).await?;
-        Ok(Response::new(wire::released(there_was_one)))
+        let released = self.locks.release(&hold.name, &hold.lease, hold.token).await?;
+        Ok(Response::new(wire::released(released)))
     }
 
     async fn check_lock(
@@ -62,13 +62,13 @@ impl LockService for Rpc {
         request: Request<pb::CheckLockRequest>,
     ) -> Result<Response<pb::CheckLockResponse>, Status> {
         let (name, token) = wire::check(request.into_inner())?;
-        let worth = self.locks.check(&name, token).await?;
-        Ok(Response::new(wire::worth(worth)))
+        let state = self.locks.check(&name, token).await?;
+        Ok(Response::new(wire::token_state(state)))
     }
 
     async fn get_lock(&self, request: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
         let name = wire::get(request.into_inner())?;
-        let lock = self.locks.look(name).await?;
+        let lock = self.locks.get(name).await?;
         Ok(Response::new(wire::lock(lock)))
     }
 }

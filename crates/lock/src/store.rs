@@ -1,25 +1,25 @@
-//! Postgres: the epochs, from which tokens grow whatever Redis forgets.
+//! Postgres: the epochs, so that tokens grow even when Redis loses its state.
 
 mod epochs;
 
-pub use epochs::{Epochs, Opening, Row};
+pub use epochs::{Epochs, NewEpoch, Row};
 pub use tidings_postgres::Fault as Error;
 
-/// The tables of the service.
+/// Tables of the lock service.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The epochs.
+    /// Access to the table `lock_epoch`.
     pub epochs: Epochs,
     postgres: tidings_postgres::Postgres,
 }
 
 impl Store {
-    /// The tables in one database.
+    /// Creates access to the tables of one database.
     pub fn new(postgres: tidings_postgres::Postgres) -> Self {
         Self { epochs: Epochs::new(postgres.clone()), postgres }
     }
 
-    /// Closes all connections, after the work on them.
+    /// Closes all connections, after the work in progress.
     pub async fn close(&self) {
         self.postgres.close().await;
     }

@@ -1,5 +1,5 @@
-//! What runs without being called; started with the service and ended with it.
+//! Background tasks, which start and end with the service.
 
-pub mod news;
-pub mod reread;
+pub mod notifications;
+pub mod recheck;
 pub mod sweep;

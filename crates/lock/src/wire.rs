@@ -1,4 +1,4 @@
-//! Model <-> contract messages, both ways.
+//! Conversion between domain types and contract messages.
 
 mod acquire;
 
@@ -9,51 +9,51 @@ use tidings_status::{Fields, Invalid};
 
 pub use acquire::{acquire, acquired};
 
-use crate::model::{Holder, LeaseId, Lock, LockName, Token, Worth};
+use crate::model::{FencingToken, HolderInfo, LeaseId, Lock, LockName, LockRelease, TokenState};
 
-/// Whose reasons our errors give.
+/// `ErrorInfo.domain` of the errors of this service.
 pub const DOMAIN: &str = "lock.tidings";
 
-/// A hold as its holder names it.
+/// Reference to a hold, as its holder presents it.
 #[derive(Clone, Debug)]
-pub struct Hold {
-    /// Which lock.
+pub struct HoldRef {
+    /// Name of the lock.
     pub name: LockName,
-    /// Under which lease.
+    /// Id of the lease.
     pub lease: LeaseId,
-    /// With which token.
-    pub token: Token,
+    /// Fencing token of the hold.
+    pub token: FencingToken,
 }
 
-/// Checks RenewLock.
-pub fn renew(request: pb::RenewLockRequest) -> Result<Hold, Invalid> {
+/// Validates a request of RenewLock, and converts it into the model.
+pub fn renew(request: pb::RenewLockRequest) -> Result<HoldRef, Invalid> {
     hold(request.name, request.lease_id, request.token)
 }
 
-/// Checks ReleaseLock.
-pub fn release(request: pb::ReleaseLockRequest) -> Result<Hold, Invalid> {
+/// Validates a request of ReleaseLock, and converts it into the model.
+pub fn release(request: pb::ReleaseLockRequest) -> Result<HoldRef, Invalid> {
     hold(request.name, request.lease_id, request.token)
 }
 
-fn hold(name: String, lease_id: String, token: i64) -> Result<Hold, Invalid> {
+fn hold(name: String, lease_id: String, token: i64) -> Result<HoldRef, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.name("name", &name);
     fields.id("lease_id", &lease_id);
     fields.require("token", token > 0, "expected 1 or more");
     fields.finish()?;
-    Ok(Hold { name: LockName::new(name), lease: LeaseId::new(lease_id), token: Token::presented(token) })
+    Ok(HoldRef { name: LockName::new(name), lease: LeaseId::new(lease_id), token: FencingToken::presented(token) })
 }
 
-/// Checks CheckLock.
-pub fn check(request: pb::CheckLockRequest) -> Result<(LockName, Token), Invalid> {
+/// Validates a request of CheckLock, and converts it into the model.
+pub fn check(request: pb::CheckLockRequest) -> Result<(LockName, FencingToken), Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.name("name", &request.name);
     fields.require("token", request.token > 0, "expected 1 or more");
     fields.finish()?;
-    Ok((LockName::new(request.name), Token::presented(request.token)))
+    Ok((LockName::new(request.name), FencingToken::presented(request.token)))
 }
 
-/// Checks GetLock.
+/// Validates a request of GetLock, and converts it into the model.
 pub fn get(request: pb::GetLockRequest) -> Result<LockName, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.name("name", &request.name);
@@ -61,30 +61,33 @@ pub fn get(request: pb::GetLockRequest) -> Result<LockName, Invalid> {
     Ok(LockName::new(request.name))
 }
 
-/// The answer to a renewal.
+/// Builds the response to RenewLock.
 pub fn renewed(lease: Duration) -> pb::RenewLockResponse {
     pb::RenewLockResponse { lease: duration(lease) }
 }
 
-/// The answer to a release.
-pub fn released(there_was_one: bool) -> pb::ReleaseLockResponse {
+/// Builds the response to ReleaseLock.
+pub fn released(release: LockRelease) -> pb::ReleaseLockResponse {
     use pb::release_lock_response::Outcome;
-    let outcome = if there_was_one { Outcome::Released } else { Outcome::NotHeld };
+    let outcome = match release {
+        LockRelease::Released => Outcome::Released,
+        LockRelease::NotHeld => Outcome::NotHeld,
+    };
     pb::ReleaseLockResponse { outcome: outcome.into() }
 }
 
-/// What a token is worth.
-pub fn worth(worth: Worth) -> pb::CheckLockResponse {
+/// Builds the response to CheckLock.
+pub fn token_state(state: TokenState) -> pb::CheckLockResponse {
     use pb::check_lock_response::State;
-    let (state, remaining) = match worth {
-        Worth::Current(remaining) => (State::Current, duration(remaining)),
-        Worth::Stale => (State::Stale, None),
-        Worth::Unknown => (State::Unknown, None),
+    let (state, remaining) = match state {
+        TokenState::Current(remaining) => (State::Current, duration(remaining)),
+        TokenState::Stale => (State::Stale, None),
+        TokenState::Unknown => (State::Unknown, None),
     };
     pb::CheckLockResponse { state: state.into(), remaining }
 }
 
-/// A lock.
+/// Builds the response to GetLock.
 pub fn lock(lock: Lock) -> pb::GetLockResponse {
     let waiters = lock.waiters.into_iter();
     let lock = pb::Lock {
@@ -97,8 +100,8 @@ pub fn lock(lock: Lock) -> pb::GetLockResponse {
     pb::GetLockResponse { lock: Some(lock) }
 }
 
-/// A holder as others see it.
-fn holder(holder: Holder) -> pb::Holder {
+/// Converts a holder.
+fn holder(holder: HolderInfo) -> pb::Holder {
     pb::Holder {
         owner: holder.owner,
         token: holder.token.get(),
@@ -107,7 +110,7 @@ fn holder(holder: Holder) -> pb::Holder {
     }
 }
 
-/// A length of time; never `None`, because all of ours are below 10,000 years.
+/// Converts a duration; never `None`, because all durations here are below 10,000 years.
 fn duration(duration: Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }

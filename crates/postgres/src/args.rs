@@ -1,38 +1,39 @@
-//! Where Postgres is and how much of it a service may use.
+//! Address of Postgres, and the limits on its use by a service.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
 
-/// How a service reaches Postgres; flattened into the settings of each.
+/// Postgres settings, flattened into those of each service.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Postgres")]
-#[group(skip)] // clap names groups after the struct and refuses twins
+#[group(skip)] // clap names groups after the struct and refuses duplicates
 pub struct Args {
-    /// URL of the service's database; may hold a password, so it is never shown, and can be in a file that
-    /// `TIDINGS_POSTGRES_URL_FILE` names.
+    /// URL of the service's database. May hold a password, so its value is never shown;
+    /// `TIDINGS_POSTGRES_URL_FILE` can name a file that holds it.
     #[arg(long, env = "TIDINGS_POSTGRES_URL", hide_env_values = true, value_name = "URL")]
     pub postgres_url: PostgresUrl,
 
-    /// Most connections for what callers wait for, 1 to 1000.
+    /// Most connections for work that callers wait for, 1 to 1000.
     #[arg(long, env = "TIDINGS_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub postgres_connections: u32,
 
-    /// Longest wait for a free connection, e.g. `500ms`; past it the call is refused.
+    /// Longest wait for a free connection, e.g. `500ms`; then the call is refused as overloaded.
     #[arg(long, env = "TIDINGS_POSTGRES_ACQUIRE_TIMEOUT", default_value = "500ms", value_name = "DURATION",
           value_parser = duration)]
     pub postgres_acquire_timeout: humantime::Duration,
 
-    /// Longest time Postgres may work on one statement, e.g. `2s`; we wait half a second longer for its answer.
+    /// Longest duration of one statement, e.g. `2s`; half of it for a wait for locks. A connection
+    /// is closed if its work takes longer than this, the acquire timeout and 500 ms together.
     #[arg(long, env = "TIDINGS_POSTGRES_STATEMENT_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = duration)]
     pub postgres_statement_timeout: humantime::Duration,
 }
 
 impl Args {
-    /// The defaults, for one database.
+    /// Returns the default settings for a database.
     pub fn new(postgres_url: PostgresUrl) -> Self {
         Self {
             postgres_url,
@@ -48,7 +49,7 @@ impl Args {
 pub struct PostgresUrl(PgConnectOptions);
 
 impl PostgresUrl {
-    /// What the URL says.
+    /// Returns the connect options that the URL describes.
     pub fn options(&self) -> &PgConnectOptions {
         &self.0
     }
@@ -79,7 +80,7 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// Reads a length of time that is more than nothing.
+/// Parses a duration greater than zero.
 fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
     match text.parse::<humantime::Duration>() {
         Ok(duration) if !duration.is_zero() => Ok(duration),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_without_repeating_it() {
+    fn a_refused_url_is_not_repeated_in_the_error() {
         let refusal = "mysql://secret".parse::<PostgresUrl>().unwrap_err();
 
         assert!(!refusal.contains("secret"));

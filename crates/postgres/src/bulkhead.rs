@@ -1,4 +1,4 @@
-//! A part of the pool, for work that must not take all of it.
+//! A bulkhead: a share of the pool for one class of work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,38 +7,44 @@ use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::{Fault, Postgres};
+use crate::fault::Fault;
+use crate::pool::Postgres;
 
-/// A part of the connections for what callers wait for: work that goes through it leaves the others to other work, however
-/// much of it there is. Cheap to clone.
+/// A share of the callers' connections. Work that runs through it never occupies more connections,
+/// so the rest remains for other work. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bulkhead {
     postgres: Postgres,
-    places: Arc<Semaphore>,
-    /// How long a place is waited for.
+    permits: Arc<Semaphore>,
+    /// Longest wait for a permit.
     patience: Duration,
 }
 
-impl Bulkhead {
-    /// `percent` of the connections, but at least one.
-    pub(crate) fn new(postgres: Postgres, percent: u32) -> Self {
-        let (connections, patience) = postgres.callers_limits();
-        let places = usize::try_from((connections * percent / 100).max(1)).unwrap_or(1);
-        Self { postgres, places: Arc::new(Semaphore::new(places)), patience }
+impl Postgres {
+    /// Creates a bulkhead of `percent` of the callers' connections, at least one.
+    pub fn bulkhead(&self, percent: u32) -> Bulkhead {
+        let (connections, patience) = self.callers_limits();
+        let permits = usize::try_from((connections * percent / 100).max(1)).unwrap_or(1);
+        Bulkhead { postgres: self.clone(), permits: Arc::new(Semaphore::new(permits)), patience }
     }
+}
 
-    /// Like [`Postgres::run`], once there is a place. It is taken until the connection is free again, also if the future is
-    /// dropped: what Postgres still works on takes a connection.
+impl Bulkhead {
+    /// Waits for a permit, then runs the work like [`Postgres::run`].
+    ///
+    /// The permit is released together with the connection, even if the future is dropped:
+    /// abandoned work occupies a connection while Postgres executes it.
     ///
     /// # Errors
-    /// Like [`Postgres::run`]; [`Fault::Exhausted`], too, if no place became free for as long as a connection is waited for.
+    /// Like [`Postgres::run`]; also [`Fault::Exhausted`] if no permit was released within the
+    /// acquire timeout.
     pub async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        match timeout(self.patience, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(place)) => self.postgres.run_in(place, work).await,
-            Ok(Err(_)) | Err(_) => Err(self.postgres.no_place()),
+        match timeout(self.patience, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(Ok(permit)) => self.postgres.run_in(permit, work).await,
+            Ok(Err(_)) | Err(_) => Err(self.postgres.no_permit()),
         }
     }
 }

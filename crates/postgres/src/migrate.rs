@@ -1,4 +1,4 @@
-//! Migrations: forward only, one instance at a time, and never by surprise.
+//! Migrations: forward only, by one instance at a time, and only on request.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,36 +7,37 @@ use sqlx::migrate::{Migrate as _, MigrateError as Cause, Migration, Migrator};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::timeout;
 
-use crate::fault::is_away;
-use crate::start::check_version;
-use crate::{Args, Fault, StartError};
+use crate::args::Args;
+use crate::fault::{Fault, is_away};
+use crate::start::{StartError, check_version};
 
-/// How long a Postgres may take to let us in: one that is stopped accepts connections and never answers.
+/// Longest time to connect: a paused server accepts connections and never responds.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The answer of Postgres to a query of a table that is not there.
+/// SQLSTATE of a query of a missing table.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Why the schema is not as the service needs it.
+/// Reason why the schema does not fit the service.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Nobody answered, or refused us, or it is too old.
+    /// Postgres is unreachable, refused the connection, or is too old.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A migration failed; those before it stay applied, it left nothing.
+    /// A migration failed and was rolled back; earlier ones stay applied.
     #[error("migration failed")]
     Failed(#[source] Cause),
     /// The schema is older than the service.
-    #[error("{count} migration(s) are pending, the first is `{first}`: run the service's `migrate` command")]
+    #[error("{count} migration(s) are pending, first `{first}`: run the service's `migrate` command")]
     Pending {
-        /// How many.
+        /// Number of pending migrations.
         count: usize,
-        /// What the first does.
+        /// Description of the first one.
         first: String,
     },
 }
 
 impl MigrateError {
-    /// Whether it is for Postgres to come back, rather than for people to mend something.
+    /// Returns true if waiting may help, because Postgres is unavailable; false if an operator must
+    /// act.
     pub fn is_away(&self) -> bool {
         match self {
             Self::Start(error) => error.is_away(),
@@ -46,18 +47,19 @@ impl MigrateError {
     }
 }
 
-/// The migrations that a service brings.
+/// The migrations of a service.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrations(&'static Migrator);
 
 impl Migrations {
-    /// Takes what `sqlx::migrate!` made.
+    /// Wraps the result of `sqlx::migrate!`.
     pub const fn new(migrator: &'static Migrator) -> Self {
         Self(migrator)
     }
 
-    /// Applies what is pending. Several may do so at once: one applies, the others wait for it and find nothing to do.
-    /// Migrations that are applied but not known here are of a newer release, which may run beside this one.
+    /// Applies pending migrations. Safe to run concurrently: one instance applies, the others wait
+    /// and find nothing to do. Unknown applied migrations belong to a newer release, which may run
+    /// beside this one.
     ///
     /// # Errors
     /// [`MigrateError::Start`] or [`MigrateError::Failed`].
@@ -65,21 +67,22 @@ impl Migrations {
         let mut connection = connect(args).await?;
         let mut migrator = Migrator::with_migrations(self.0.iter().cloned().collect());
         migrator.set_ignore_missing(true);
-        // Not `run`: no compiler can see that a future with the driver's `Acquire` in it is `Send`.
+        // Not `run`: the compiler cannot prove that its future, which holds the driver's `Acquire`,
+        // is `Send`.
         migrator.run_direct(None, &mut connection, false).await.map_err(MigrateError::Failed)?;
         let _ = connection.close().await;
         Ok(())
     }
 
-    /// Checks that nothing is pending.
+    /// Checks that no migration is pending.
     ///
     /// # Errors
-    /// [`MigrateError`]; `Failed` if what was applied can not be read.
+    /// [`MigrateError`]; `Failed` if the list of applied migrations cannot be read.
     pub async fn check(self, args: &Args) -> Result<(), MigrateError> {
         let mut connection = connect(args).await?;
         let applied: HashSet<i64> = match connection.list_applied_migrations(&self.0.table_name).await {
             Ok(applied) => applied.into_iter().map(|migration| migration.version).collect(),
-            Err(error) if no_table(&error) => HashSet::new(), // nothing was ever applied
+            Err(error) if no_table(&error) => HashSet::new(), // no migration was ever applied
             Err(error) => return Err(MigrateError::Failed(error)),
         };
         let _ = connection.close().await;
@@ -98,13 +101,14 @@ fn no_table(error: &Cause) -> bool {
     refusal.code().as_deref() == Some(UNDEFINED_TABLE)
 }
 
-/// A connection without the limits of the pools: a migration may wait for another instance and take its time.
+/// Opens a connection without the limits of the pools: a migration may run long, or wait for
+/// another instance.
 async fn connect(args: &Args) -> Result<PgConnection, StartError> {
-    let (options, place) = (args.postgres_url.options().clone(), args.postgres_url.to_string());
+    let (options, address) = (args.postgres_url.options().clone(), args.postgres_url.to_string());
     let fault = match timeout(CONNECT, options.application_name("tidings-migrate").connect()).await {
-        Ok(Ok(connection)) => return check_version(&connection, &place).map(|()| connection),
+        Ok(Ok(connection)) => return check_version(&connection, &address).map(|()| connection),
         Ok(Err(error)) => Fault::from(error),
         Err(_) => Fault::Away(None),
     };
-    Err(StartError::Connect(place, fault))
+    Err(StartError::Connect(address, fault))
 }

@@ -1,78 +1,82 @@
-//! Two pools with their limits, and the one way through which all work goes.
+//! Two pools with their limits. All work passes through [`Postgres::run_on`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::PgConnection;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::lent::Lent;
-use crate::numbers::Numbers;
+use crate::args::Args;
+use crate::fault::Fault;
+use crate::metrics::Metrics;
+use crate::pooled_connection::PooledConnection;
 use crate::start::{StartError, check_version};
-use crate::{Args, Bulkhead, Fault};
 
-/// Connections for relays and sweeps.
+/// Connections for background work: relays and sweeps.
 const BACKGROUND_CONNECTIONS: u32 = 4;
-/// How much longer than Postgres we wait for a statement before we give the connection up.
+/// Added to the acquire and the statement timeout: work that takes longer loses its connection.
 const GRACE: Duration = Duration::from_millis(500);
-/// A connection is renewed after so long, so that load moves when servers behind one name change.
+/// Longest life of a connection, so that load moves when the servers behind a host name change.
 const LIFETIME: Duration = Duration::from_mins(30);
 
-/// Asks for a little room on the disk where the tables are, and gives it back at once.
-const ROOM: &str =
+/// Probe of a full server: allocates a little disk space and frees it at the end of the
+/// transaction.
+const DISK_PROBE: &str =
     "CREATE TEMPORARY TABLE tidings_room ON COMMIT DROP AS SELECT repeat('room', 100) FROM generate_series(1, 100)";
 
 /// The pools of one service on one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    /// Where it is, for people.
-    place: String,
+    /// Address for error messages, without password.
+    address: String,
     callers: Arc<Pool>,
     background: Arc<Pool>,
-    /// The connections for what callers wait for, and how long one is waited for.
+    /// Size of the callers' pool, and the longest wait for one of its connections.
     limits: (u32, Duration),
     work_limit: Duration,
-    state: Arc<State>,
+    state: Arc<ServerState>,
 }
 
-/// One pool, and what is counted of it.
+/// One pool and its metrics.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pool: PgPool,
-    numbers: Numbers,
+    metrics: Metrics,
 }
 
 impl Pool {
-    /// Looks how many connections there are, after one came or went.
-    pub(crate) fn look(&self) {
-        self.numbers.look(&self.pool);
+    /// Updates the connection gauges.
+    pub(crate) fn update_connections(&self) {
+        self.metrics.update_connections(&self.pool);
     }
 }
 
-/// What is known of the server, by both pools.
+/// State of the server as observed by both pools.
 #[derive(Debug, Default)]
-struct State {
-    /// Whether it was found to be one that we may work on.
+struct ServerState {
+    /// True once its version was accepted.
     open: AtomicBool,
+    /// True if the latest work received a response.
     answers: AtomicBool,
-    /// Whether it had no room when it was last asked for some.
+    /// True if it was out of disk space or memory when last used.
     full: AtomicBool,
-    /// When it was last found to be away.
+    /// Time of the latest observed outage.
     away: Mutex<Option<Instant>>,
 }
 
-impl State {
+impl ServerState {
     fn found_away(&self) {
         self.answers.store(false, Ordering::Relaxed);
-        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.away.lock() = Some(Instant::now());
     }
 
-    /// Whether the server was away since `age` ago.
+    /// Returns true if an outage was observed within the last `age`.
     fn was_away_within(&self, age: Duration) -> bool {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|away| away.elapsed() <= age)
+        self.away.lock().is_some_and(|away| away.elapsed() <= age)
     }
 }
 
@@ -87,8 +91,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// The pools of a database that nobody has looked at yet: until [`Postgres::open`] all work is answered at once as if it
-    /// was away, so that a service can be there before its database, and none works on a database that is not right.
+    /// Creates pools that refuse all work with [`Fault::Away`] until [`Postgres::open`] succeeds. A
+    /// service can thus start before its database, and never works on an unsuitable one.
     pub fn closed(args: &Args, application: &str) -> Self {
         let statement = *args.postgres_statement_timeout;
         let acquire = *args.postgres_acquire_timeout;
@@ -97,24 +101,24 @@ impl Postgres {
             ("lock_timeout", (statement / 2).as_millis().to_string()),
             ("idle_in_transaction_session_timeout", "5000".to_owned()),
         ]);
-        let state = Arc::new(State::default());
+        let state = Arc::new(ServerState::default());
         let pool = |name, connections| {
             let state = Arc::clone(&state);
             let pool = PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(acquire)
                 .max_lifetime(LIFETIME)
-                .test_before_acquire(false) // a round trip for each statement
-                // Instead, what was there before an outage is not used after it: most of it is dead.
+                .test_before_acquire(false) // it would cost a round trip per statement
+                // Instead, connections from before an outage are dropped: most of them are dead.
                 .before_acquire(move |_, about| {
                     let usable = !state.was_away_within(about.age);
                     Box::pin(async move { Ok(usable) })
                 })
                 .connect_lazy_with(options.clone());
-            Arc::new(Pool { pool, numbers: Numbers::new(name) })
+            Arc::new(Pool { pool, metrics: Metrics::new(name) })
         };
         Self {
-            place: args.postgres_url.to_string(),
+            address: args.postgres_url.to_string(),
             callers: pool("callers", args.postgres_connections),
             background: pool("background", BACKGROUND_CONNECTIONS),
             limits: (args.postgres_connections, acquire),
@@ -123,30 +127,30 @@ impl Postgres {
         }
     }
 
-    /// Checks the server's version; from then on work is done.
+    /// Checks the server's version and opens the pools.
     ///
     /// # Errors
-    /// [`StartError`] if nobody answers within the acquire time-out, or the server is too old.
+    /// [`StartError`] if the server does not respond within the acquire timeout, or is too old.
     pub async fn open(&self) -> Result<(), StartError> {
-        let looked =
-            self.work_on(&self.callers, None, async |connection| Ok(check_version(connection, &self.place))).await;
-        looked.map_err(|fault| match fault {
-            // Nobody else uses the pool.
-            Fault::Exhausted => StartError::Connect(self.place.clone(), Fault::Away(None)),
-            fault => StartError::Connect(self.place.clone(), fault),
+        let checked =
+            self.work_on(&self.callers, None, async |connection| Ok(check_version(connection, &self.address))).await;
+        checked.map_err(|fault| match fault {
+            // The pool has no other user yet.
+            Fault::Exhausted => StartError::Connect(self.address.clone(), Fault::Away(None)),
+            fault => StartError::Connect(self.address.clone(), fault),
         })??;
         self.state.open.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Runs work that a caller waits for, on a connection of its own for as long.
+    /// Runs work that a caller waits for, with exclusive use of a connection.
     ///
-    /// If the work takes longer than the limits, its connection is closed: nothing that was not committed stays. If the
-    /// future is dropped, the statement under way may still be done; its connection is used again after the answer to
-    /// it, or closed if none comes.
+    /// Work that exceeds the limits loses its connection, which rolls back an open transaction. If
+    /// the future is dropped, the current statement may still be executed; its connection is reused
+    /// after the response, or closed if none arrives.
     ///
     /// # Errors
-    /// [`Fault`]. After [`Fault::Ambiguous`] a commit may or may not have been done.
+    /// [`Fault`]. After [`Fault::Ambiguous`] the transaction may or may not have committed.
     pub async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -154,30 +158,25 @@ impl Postgres {
         self.run_on(&self.callers, None, work).await
     }
 
-    /// The same, in a place of a part of the connections.
+    /// Like [`Postgres::run`], with a permit of a bulkhead.
     pub(crate) async fn run_in<T>(
         &self,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        self.run_on(&self.callers, Some(place), work).await
-    }
-
-    /// `percent` of the connections for what callers wait for, as a part of its own.
-    pub fn bulkhead(&self, percent: u32) -> Bulkhead {
-        Bulkhead::new(self.clone(), percent)
+        self.run_on(&self.callers, Some(permit), work).await
     }
 
     pub(crate) fn callers_limits(&self) -> (u32, Duration) {
         self.limits
     }
 
-    /// Concludes that work found no place in its part of the connections.
-    pub(crate) fn no_place(&self) -> Fault {
-        self.callers.numbers.failed(self.judge(Fault::Exhausted))
+    /// Returns the fault of work that got no permit of its bulkhead.
+    pub(crate) fn no_permit(&self) -> Fault {
+        self.callers.metrics.failed(self.judge(Fault::Exhausted))
     }
 
-    /// Runs work that nobody waits for, on the connections kept for such work.
+    /// Runs background work, on the connections reserved for it.
     ///
     /// # Errors
     /// Like [`Postgres::run`].
@@ -192,36 +191,36 @@ impl Postgres {
         done
     }
 
-    /// Asks Postgres for a sign of life within `patience`, on the connections kept for work that nobody waits for. Of one that
-    /// was found full it is asked whether it has room again.
+    /// Probes Postgres on the background connections within `patience`. Returns true if it
+    /// responded. A full server is probed for disk space.
     ///
-    /// That no such connection could be had is as good as an answer, also if it was waited for less than work would: a service
-    /// without a relay has no other way to hear of it.
+    /// A probe that gets no connection marks the server as unavailable, even if `patience` is
+    /// shorter than the acquire timeout: a service without a relay would not notice otherwise.
     pub async fn ping(&self, patience: Duration) -> bool {
         let full = self.state.full.load(Ordering::Relaxed);
-        let question = if full { ROOM } else { "SELECT 1" };
+        let query = if full { DISK_PROBE } else { "SELECT 1" };
         let mut connected = false;
-        let asking = self.run_background(async |connection| {
+        let probe = self.run_background(async |connection| {
             connected = true;
-            sqlx::raw_sql(question).execute(connection).await
+            sqlx::raw_sql(query).execute(connection).await
         });
-        let asked = timeout(patience, asking).await;
-        if asked.is_err() && !connected {
+        let probed = timeout(patience, probe).await;
+        if probed.is_err() && !connected {
             self.judge(Fault::Away(None));
         }
-        let answered = matches!(asked, Ok(Ok(_)));
+        let answered = matches!(probed, Ok(Ok(_)));
         if full && answered {
             self.state.full.store(false, Ordering::Relaxed);
         }
         answered
     }
 
-    /// Whether the last work that anybody sent to Postgres was answered.
+    /// Returns true if the latest work sent to Postgres received a response.
     pub fn answers(&self) -> bool {
         self.state.answers.load(Ordering::Relaxed)
     }
 
-    /// Closes all connections, after the work on them.
+    /// Waits for running work, then closes all connections.
     pub async fn close(&self) {
         self.callers.pool.close().await;
         self.background.pool.close().await;
@@ -230,34 +229,35 @@ impl Postgres {
     async fn run_on<T>(
         &self,
         pool: &Arc<Pool>,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
         if !self.state.open.load(Ordering::Relaxed) {
-            return Err(pool.numbers.failed(Fault::Away(None)));
+            return Err(pool.metrics.failed(Fault::Away(None)));
         }
-        // In a box, because it takes kilobytes: every call that might come to ask Postgres would carry them about.
-        Box::pin(self.work_on(pool, place, work)).await
+        // Boxed because the future has kilobytes, which every caller that might use Postgres would
+        // embed.
+        Box::pin(self.work_on(pool, permit, work)).await
     }
 
     async fn work_on<T>(
         &self,
         pool: &Arc<Pool>,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let failed = |fault| Err(pool.numbers.failed(self.judge(fault)));
-        let asked = Instant::now();
+        let failed = |fault| Err(pool.metrics.failed(self.judge(fault)));
+        let waiting_since = Instant::now();
         let acquired = pool.pool.acquire().await;
-        pool.numbers.waited(asked);
+        pool.metrics.waited(waiting_since);
         let connection = match acquired {
             Ok(connection) => connection,
             Err(error) => return failed(Fault::from(error)),
         };
-        let mut lent = Lent::new(connection, place, self.work_limit, pool);
-        let begun = Instant::now();
-        let worked = timeout(self.work_limit, work(lent.connection())).await;
-        pool.numbers.worked(begun);
+        let mut pooled = PooledConnection::new(connection, permit, self.work_limit, pool);
+        let start = Instant::now();
+        let worked = timeout(self.work_limit, work(pooled.connection())).await;
+        pool.metrics.worked(start);
         match worked {
             Ok(Ok(done)) => {
                 self.state.answers.store(true, Ordering::Relaxed);
@@ -265,15 +265,17 @@ impl Postgres {
             }
             Ok(Err(error)) => failed(Fault::of_work(error)),
             Err(_) => {
-                lent.close();
+                pooled.close();
                 failed(Fault::Ambiguous(None))
             }
         }
     }
 
-    /// Remembers that Postgres is away. The pool's time-out alone does not say it: sqlx waits for a server that refuses
-    /// connections just as for a connection that is busy. The background pool, which is never short of connections and
-    /// asked by a relay four times a second, tells the two apart.
+    /// Updates the observed state of the server from a fault, and refines the fault by it.
+    ///
+    /// A timeout of the pool alone is ambiguous: sqlx waits for a server that refuses connections
+    /// just as for a busy connection. The background pool, which always has a free connection and
+    /// is used four times a second by a relay, distinguishes the two.
     fn judge(&self, fault: Fault) -> Fault {
         match fault {
             Fault::Exhausted if !self.answers() => Fault::Away(None),
@@ -281,8 +283,8 @@ impl Postgres {
                 self.state.found_away();
                 fault
             }
-            // Concluded from a wait, which says nothing of the other connections: it may be this one work that takes too
-            // long, or the machine that is busy.
+            // Concluded from a timeout, which does not condemn the other connections: this work may
+            // be slow, or the machine busy.
             Fault::Away(None) | Fault::Ambiguous(None) => {
                 self.state.answers.store(false, Ordering::Relaxed);
                 fault

@@ -1,43 +1,45 @@
-//! What must be before a service begins to use Postgres: that it lets us in, and is not too old.
+//! Conditions for the use of a Postgres server: it accepts the connection, and its version is
+//! supported.
 
 use sqlx::PgConnection;
 
-use crate::Fault;
+use crate::fault::Fault;
 
-/// The oldest Postgres we know to work.
+/// Oldest supported version.
 const OLDEST: u32 = 150_000;
 
-/// Why a service can not begin to use Postgres.
+/// Reason why a service cannot use Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Nobody answered, or refused us.
-    #[error("can not use postgres at {0}")]
+    /// The server is unreachable or refused the connection.
+    #[error("cannot connect to postgres at {0}")]
     Connect(String, #[source] Fault),
-    /// It is too old.
-    #[error("found postgres {found} at {place}, need 15 or newer")]
+    /// The server is too old.
+    #[error("found postgres {found} at {address}, need 15 or newer")]
     Version {
-        /// Where.
-        place: String,
-        /// What it says it is.
+        /// Address of the server.
+        address: String,
+        /// Version that the server reports.
         found: String,
     },
 }
 
 impl StartError {
-    /// Whether it is for Postgres to come back, rather than for people to mend something.
+    /// Returns true if waiting may help, because Postgres is unavailable; false if an operator must
+    /// act.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Connect(_, fault) if fault.is_away())
     }
 }
 
-/// Checks what the server at `place` said of itself when it let us in.
-pub(crate) fn check_version(connection: &PgConnection, place: &str) -> Result<(), StartError> {
+/// Checks the version that the server reported when it accepted the connection.
+pub(crate) fn check_version(connection: &PgConnection, address: &str) -> Result<(), StartError> {
     match connection.server_version_num() {
         Some(version) if version < OLDEST => {
             let found = format!("{}.{}", version / 10_000, version % 10_000);
-            Err(StartError::Version { place: place.to_owned(), found })
+            Err(StartError::Version { address: address.to_owned(), found })
         }
-        // One that does not say is no Postgres, but something that answers like one.
+        // A server that reports no version is a compatible product, not Postgres itself.
         Some(_) | None => Ok(()),
     }
 }

@@ -7,9 +7,9 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-/// Protobuf by prost, but what a caller sends and nobody can decode is the caller's error.
+/// The prost codec, with one change: an undecodable request is the caller's error.
 ///
-/// The stock codec answers INTERNAL, which reads like a bug of the server and is not worth a retry by anybody's rules.
+/// The stock codec returns INTERNAL for it, which would blame the server.
 #[derive(Debug)]
 pub struct Codec<T, U> {
     prost: ProstCodec<T, U>,
@@ -40,7 +40,7 @@ where
     }
 }
 
-/// Decodes a `U`, or answers INVALID_ARGUMENT.
+/// Decodes a `U`, or fails with INVALID_ARGUMENT.
 #[derive(Debug)]
 pub struct Decode<U>(PhantomData<U>);
 

@@ -1,22 +1,26 @@
-//! The contracts of Tidings: messages, clients and servers generated from `proto/`, where every field is explained.
+//! Messages, clients and servers generated from the contracts in `proto/`, which document every
+//! field.
 //!
 //! Maps are ordered and bytes are [`bytes::Bytes`], so that equal messages encode to equal bytes.
 
 mod codec;
 mod methods;
+mod reasons;
 
 pub use codec::{Codec, Decode};
 pub use methods::{METHODS, Method, Retry, Scope, Work};
 
-/// Every contract with its imports, as a serialized `google.protobuf.FileDescriptorSet`: for reflection and for
-/// clients that learn the contracts at run time.
+/// Every contract with its comments and imports, as a serialized
+/// `google.protobuf.FileDescriptorSet`: for reflection, and for clients that load the contracts at
+/// run time.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// `tidings.user.v1`.
 pub mod user {
     tonic::include_proto!("tidings.user.v1");
 
-    /// The same contract with each `User` that is read by name already encoded, for the server: equal on the wire.
+    /// The same contract, for the server: each `User` that a read returns is a field of encoded
+    /// bytes. Equal on the wire.
     pub mod encoded {
         include!(concat!(env!("OUT_DIR"), "/encoded/tidings.user.v1.rs"));
     }
@@ -36,7 +40,8 @@ pub mod lock {
 pub mod broadcast {
     tonic::include_proto!("tidings.broadcast.v1");
 
-    /// The same contract with each `Message` of a `Messages` already encoded, for the server: equal on the wire.
+    /// The same contract, for the server: each `Message` of a `Messages` is a field of encoded
+    /// bytes. Equal on the wire.
     pub mod encoded {
         include!(concat!(env!("OUT_DIR"), "/encoded/tidings.broadcast.v1.rs"));
     }

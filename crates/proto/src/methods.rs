@@ -1,57 +1,60 @@
-//! What is promised of each method besides its messages, one line a method: the server enforces it, the client repeats by
-//! it, `deploy/service_config.json` and `docs/methods.md` are written from it.
+//! Properties of each method that its messages do not show, one line per method.
+//!
+//! The server enforces them, the client retries by them; `deploy/service_config.json` and
+//! `docs/methods.md` are generated from them.
 
 use std::time::Duration;
 
 /// A method of a contract.
 #[derive(Clone, Copy, Debug)]
 pub struct Method {
-    /// Its full name, e.g. `tidings.user.v1.UserService/GetUser`.
+    /// Full name, e.g. `tidings.user.v1.UserService/GetUser`.
     pub name: &'static str,
-    /// How long it may take.
+    /// Longest duration, and the limit that it counts towards.
     pub work: Work,
-    /// What a caller needs to be allowed.
+    /// Scope that the token of a caller must have.
     pub scope: Scope,
-    /// What may be repeated.
+    /// Condition under which a retry is safe.
     pub retry: Retry,
 }
 
-/// How long a call may take, and what it is counted as.
+/// Longest duration of a call, and the limit that it counts towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// One answer, worked on all the time: counts as a call in flight. Over after this long.
+    /// A unary call that works all the time: counts as in flight. Ends after this duration.
     Brief(Duration),
-    /// One answer that is mostly waited for, within a limit of its own: no call in flight. Over after this long.
+    /// A unary call that mostly waits, with a limit of its own: does not count as in flight. Ends
+    /// after this duration.
     Waiting(Duration),
-    /// A stream of answers that ends when its caller, its connection or the process does.
+    /// A server stream: ends when its caller, its connection or the process does.
     Stream,
 }
 
-/// What a caller does to the data, and must be allowed to do.
+/// Permission that a call requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Sees.
+    /// Reads data of any caller.
     Read,
-    /// Changes.
+    /// Creates or changes data.
     Write,
-    /// Changes what is not its own.
+    /// Changes data of other callers.
     Admin,
 }
 
-/// When a call whose answer was lost may be sent again.
+/// Condition under which a call without a response may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Whenever: it changes nothing, or a repeat changes nothing more.
+    /// Always: the method is idempotent.
     Safe,
-    /// If this field of the request is set.
+    /// Only if this field of the request is set.
     With(&'static str),
     /// As a new call, from the position of the last message.
     Resume,
 }
 
-/// How long a call of a healthy service takes at the very most.
+/// Far longer than any call of a healthy service takes.
 const BRIEF: Work = Work::Brief(Duration::from_secs(5));
-/// The longest wait for a lock, and time to say so.
+/// The longest wait for a lock (60 s), and time to respond.
 const ACQUIRE: Work = Work::Waiting(Duration::from_secs(62));
 
 /// Every method of every contract.
@@ -97,22 +100,22 @@ const fn method(name: &'static str, work: Work, scope: Scope, retry: Retry) -> M
 }
 
 impl Method {
-    /// The full name of its contract, e.g. `tidings.user.v1.UserService`.
+    /// Full name of the contract, e.g. `tidings.user.v1.UserService`.
     pub fn contract(&self) -> &'static str {
         self.name.split_once('/').map_or(self.name, |(contract, _)| contract)
     }
 
-    /// Its name within the contract, e.g. `GetUser`.
+    /// Name within the contract, e.g. `GetUser`.
     pub fn short_name(&self) -> &'static str {
         self.name.split_once('/').map_or(self.name, |(_, name)| name)
     }
 
-    /// The service whose contract it belongs to, as scopes and error domains call it, e.g. `user`.
+    /// Name of the service in scopes and error domains, e.g. `user`.
     pub fn service(&self) -> &'static str {
         self.name.split('.').nth(1).unwrap_or(self.name)
     }
 
-    /// How long it may take; `None` for a stream.
+    /// Longest duration; `None` for a stream.
     pub fn cap(&self) -> Option<Duration> {
         match self.work {
             Work::Brief(cap) | Work::Waiting(cap) => Some(cap),
@@ -122,7 +125,7 @@ impl Method {
 }
 
 impl Scope {
-    /// As tokens name it.
+    /// Name of the scope in tokens.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -141,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Every method of the contracts, and whether it answers with a stream.
+    /// Returns every method of the contracts, with `true` for a server stream.
     fn contracts() -> BTreeSet<(String, bool)> {
         let set = FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap();
         let mut methods = BTreeSet::new();

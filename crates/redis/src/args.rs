@@ -1,4 +1,4 @@
-//! Where Redis is and how long a service waits for it.
+//! Address of Redis, and the limits on waits for it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,43 +6,44 @@ use std::time::Duration;
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
-/// How a service reaches Redis; flattened into the settings of each.
+/// Redis settings, flattened into those of each service.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Redis")]
-#[group(skip)] // clap names groups after the struct and refuses twins
+#[group(skip)] // clap names groups after the struct and refuses duplicates
 pub struct Args {
-    /// URL of the Redis server, `redis://` or `rediss://`; may hold a password, so it is never shown, and can be in
-    /// a file that `TIDINGS_REDIS_URL_FILE` names.
+    /// URL of the Redis server, `redis://` or `rediss://`. May hold a password, so its value is
+    /// never shown; `TIDINGS_REDIS_URL_FILE` can name a file that holds it.
     #[arg(long, env = "TIDINGS_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: RedisUrl,
 
-    /// What all keys begin with: 1 to 64 of `[A-Za-z0-9._-]`. Give each installation on one server its own.
+    /// Prefix of all keys: 1 to 64 of `[A-Za-z0-9._-]`. Installations on one server need different
+    /// ones.
     #[arg(long, env = "TIDINGS_REDIS_PREFIX", default_value = "tidings", value_name = "TEXT", value_parser = prefix)]
     pub redis_prefix: String,
 
-    /// Connections, each shared by all callers, 1 to 64.
+    /// Number of lanes: connections that all callers share, 1 to 64.
     #[arg(long, env = "TIDINGS_REDIS_LANES", default_value_t = 2, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub redis_lanes: u16,
 
-    /// Longest wait for an answer, e.g. `50ms`; past it a cache is done without, and a state counts as away
-    /// [default: 50ms for user and history, 150ms for lock and broadcast].
+    /// Longest wait for a reply, e.g. `50ms`; then a cache is bypassed, and a state store counts as
+    /// unavailable [default: 50ms for user and history, 150ms for lock and broadcast].
     #[arg(long, env = "TIDINGS_REDIS_TIMEOUT", value_name = "DURATION", value_parser = duration)]
     pub redis_timeout: Option<humantime::Duration>,
 
-    /// Longest time a new connection may take, e.g. `300ms`.
+    /// Longest time to connect, e.g. `300ms`.
     #[arg(long, env = "TIDINGS_REDIS_CONNECT_TIMEOUT", default_value = "300ms", value_name = "DURATION",
           value_parser = duration)]
     pub redis_connect_timeout: humantime::Duration,
 
-    /// Keep locks and channels in a Redis that may evict keys, which is refused else: leases and messages may be lost at any
-    /// time. Caches need no such permission.
+    /// Accept a Redis that may evict keys for locks and channels, although leases and messages may
+    /// then be lost at any time; refused otherwise. Caches do not need this.
     #[arg(long, env = "TIDINGS_ALLOW_EVICTION")]
     pub allow_eviction: bool,
 }
 
 impl Args {
-    /// The defaults, for one server.
+    /// Returns the default settings for a server.
     pub fn new(redis_url: RedisUrl) -> Self {
         Self {
             redis_url,
@@ -55,18 +56,19 @@ impl Args {
     }
 }
 
-/// What a service keeps in Redis.
+/// Kind of data that a service keeps in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Copies: losing them costs time. Keys carry the reign, so that another reign is an empty cache.
+    /// Copies: a loss costs time. Keys contain the incarnation, so another incarnation is an empty
+    /// cache.
     Cache,
-    /// The only copy there is: keys stay the same in every reign, and each script makes sure of the reign itself. A server
-    /// that may evict keys is refused, unless that is allowed.
+    /// The only copy. Keys are the same in every incarnation, and each script compares the
+    /// incarnation. A server that may evict keys is refused, unless that is allowed.
     State,
 }
 
 impl Role {
-    /// How long an answer is waited for unless the settings say otherwise.
+    /// Returns the default of the longest wait for a reply.
     pub(crate) fn timeout(self) -> Duration {
         match self {
             Self::Cache => Duration::from_millis(50),
@@ -80,7 +82,7 @@ impl Role {
 pub struct RedisUrl(ConnectionInfo);
 
 impl RedisUrl {
-    /// What the URL says.
+    /// Returns the connection info that the URL describes.
     pub fn info(&self) -> &ConnectionInfo {
         &self.0
     }
@@ -115,7 +117,7 @@ fn prefix(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Reads a length of time that is more than nothing.
+/// Parses a duration greater than zero.
 fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
     match text.parse::<humantime::Duration>() {
         Ok(duration) if !duration.is_zero() => Ok(duration),

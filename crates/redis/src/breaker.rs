@@ -1,45 +1,48 @@
-//! Spares callers the wait for a Redis that does not answer.
+//! The circuit breaker before all lanes of a service.
 //!
-//! A lane whose connection was closed fails its calls at once and is made anew by its keeper. What that does not spare is
-//! the *wait*: a Redis that stands still costs every caller the time-out for its answer, and one that is gone costs every
-//! caller the time-out for a lane. So there is one breaker before all lanes of a service: once enough calls were in vain it
-//! opens, and while it is open a call fails in microseconds, with nothing sent. The closed breaker costs a call an atomic or
-//! two.
+//! A lane whose connection was closed fails its calls immediately and is reconnected by its keeper.
+//! The *wait* remains: a hanging Redis costs every caller the reply timeout, and an unreachable
+//! one the wait for a lane. After enough timeouts the breaker opens, and calls fail within
+//! microseconds without being sent. A closed breaker costs a call one or two atomic operations.
 //!
-//! It lets one call through now and then, after pauses that grow; the answer of that one closes it. And it lets one through
-//! at once when a probe of a keeper or of the health succeeds after one that did not: probes go past the breaker.
+//! An open breaker admits a single call after growing pauses; a reply to it closes the breaker.
+//! It also admits one call as soon as a probe of a keeper or of the health check succeeds after a
+//! failed one. Probes bypass the breaker.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::numbers::Numbers;
+use crate::doubling_pause::DoublingPause;
+use crate::metrics::Metrics;
+use crate::ttl::jittered;
 
-/// So many time-outs in a row open it: fewer may be one slow command of somebody else.
-const IN_VAIN_MAX: u32 = 5;
-/// How long calls are counted together, from the first of them that failed on.
-const SECOND: Duration = Duration::from_secs(1);
-/// So many calls have to be counted before half of them says anything.
+/// Consecutive timeouts that open the breaker. Fewer may be due to one slow command of another
+/// client.
+const TIMEOUTS_MAX: u32 = 5;
+/// Length of the window for the failure ratio; starts with a failed call.
+const WINDOW: Duration = Duration::from_secs(1);
+/// Calls in the window below which the failure ratio is ignored.
 const CALLS_MIN: u64 = 20;
-/// The first pause before a call is let through; it doubles with each.
+/// First pause before a call is admitted.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// The longest pause.
+/// Longest pause: bounds the time until a recovered Redis is used again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How much a pause is shortened or lengthened at random, in percent, so that many instances do not try together.
-const JITTER_PERCENT: u32 = 20;
+/// Random variation of a pause in percent, so that instances do not retry simultaneously.
+const JITTER_PERCENT: u64 = 20;
 
-/// What the breaker does with the next call.
+/// State of the breaker: its decision on the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// It passes.
+    /// The call passes.
     Closed,
-    /// It fails at once.
+    /// The call fails immediately.
     Open,
-    /// It passes, alone, and decides.
+    /// The call passes alone; its result decides.
     HalfOpen,
 }
 
@@ -53,13 +56,13 @@ impl fmt::Display for BreakerState {
     }
 }
 
-/// A time in which the breaker was closed, or open: they alternate. Every call belongs to the one in which it was let
-/// through, and what becomes of it later says nothing about another.
+/// Number of a period in which the breaker was closed (even) or open (odd). A call belongs to the
+/// generation that admitted it; its result is ignored in later generations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Term(u64);
+pub(crate) struct BreakerGeneration(u64);
 
-impl Term {
-    /// Of a probe, which goes past the breaker and counts in no term.
+impl BreakerGeneration {
+    /// Generation of probes, which bypass the breaker and are not counted.
     pub(crate) const PROBE: Self = Self(u64::MAX);
 
     fn is_open(self) -> bool {
@@ -67,161 +70,168 @@ impl Term {
     }
 }
 
-/// The breaker before the lanes of one service.
+/// The circuit breaker before the lanes of one service.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    term: AtomicU64,
-    /// Calls that were answered, in all.
+    generation: AtomicU64,
+    /// Number of replies since the start.
     answered: AtomicU64,
-    /// Time-outs in a row.
-    in_vain: AtomicU32,
-    /// What only calls that fail, and calls while it is open, look at.
-    rest: Mutex<Rest>,
-    numbers: Arc<Numbers>,
+    /// Number of consecutive timeouts.
+    timeouts: AtomicU32,
+    /// State that only failed calls, and calls while open, use.
+    cold: Mutex<ColdState>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
-struct Rest {
-    second: Second,
-    /// While it is open: when the next call is let through.
+struct ColdState {
+    window: FailureWindow,
+    /// While open: time at which the next call is admitted.
     next: Instant,
-    /// While it is open: the pause after that.
-    pause: Duration,
-    /// While it is open: whether a probe has half-opened it, and none has failed since.
+    /// While open: the pause after that call.
+    pause: DoublingPause,
+    /// While open: true after a probe has half-opened the breaker, until a probe fails.
     probed: bool,
 }
 
-/// The calls since one failed.
+impl ColdState {
+    /// Admits no call for the next pause.
+    fn start_pause(&mut self, now: Instant) {
+        self.next = now + jittered(self.pause.take(), JITTER_PERCENT, rand::random());
+    }
+}
+
+/// Calls since the failure that started the window.
 #[derive(Debug)]
-struct Second {
-    begun: Instant,
+struct FailureWindow {
+    start: Instant,
     answered_before: u64,
     failed: u64,
 }
 
 impl Breaker {
-    pub(crate) fn new(numbers: Arc<Numbers>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        let second = Second { begun: now, answered_before: 0, failed: 0 };
+        let window = FailureWindow { start: now, answered_before: 0, failed: 0 };
         Self {
-            term: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             answered: AtomicU64::new(0),
-            in_vain: AtomicU32::new(0),
-            rest: Mutex::new(Rest { second, next: now, pause: PAUSE_MIN, probed: false }),
-            numbers,
+            timeouts: AtomicU32::new(0),
+            cold: Mutex::new(ColdState {
+                window,
+                next: now,
+                pause: DoublingPause::new(PAUSE_MIN, PAUSE_MAX),
+                probed: false,
+            }),
+            metrics,
         }
     }
 
-    /// Lets a call through, or not.
-    pub(crate) fn admit(&self) -> Option<Term> {
-        let term = self.now();
-        if term.is_open() { self.admit_one() } else { Some(term) }
+    /// Admits a call; `None` if it must fail immediately.
+    pub(crate) fn admit(&self) -> Option<BreakerGeneration> {
+        let generation = self.now();
+        if generation.is_open() { self.admit_one() } else { Some(generation) }
     }
 
     #[cold]
-    fn admit_one(&self) -> Option<Term> {
-        let mut rest = self.rest();
-        let (term, now) = (self.now(), Instant::now());
-        if !term.is_open() {
-            return Some(term);
+    fn admit_one(&self) -> Option<BreakerGeneration> {
+        let mut cold = self.cold.lock();
+        let (generation, now) = (self.now(), Instant::now());
+        if !generation.is_open() {
+            return Some(generation);
         }
-        if now < rest.next {
+        if now < cold.next {
             return None;
         }
-        rest.next = now + jittered(rest.pause);
-        rest.pause = (rest.pause * 2).min(PAUSE_MAX);
-        Some(term)
+        cold.start_pause(now);
+        Some(generation)
     }
 
-    /// A call was answered, whatever the answer.
-    pub(crate) fn answered(&self, term: Term) {
-        if term != self.now() {
+    /// Records a reply to a call, including an error reply.
+    pub(crate) fn answered(&self, generation: BreakerGeneration) {
+        if generation != self.now() {
             return;
         }
-        if term.is_open() {
-            return self.close(term);
+        if generation.is_open() {
+            return self.close(generation);
         }
         self.answered.fetch_add(1, Ordering::Relaxed);
-        // Looked at before it is written: usually there is nothing to write, and many do this at once.
-        if self.in_vain.load(Ordering::Relaxed) != 0 {
-            self.in_vain.store(0, Ordering::Relaxed);
+        // Read before write: usually nothing changes, and many calls do this concurrently.
+        if self.timeouts.load(Ordering::Relaxed) != 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
         }
     }
 
-    /// A call got no answer, or no lane; `timed_out` if it waited for it in vain.
+    /// Records a call without a reply or without a lane; `timed_out` if it waited for the whole
+    /// timeout.
     #[cold]
-    pub(crate) fn failed(&self, term: Term, timed_out: bool) {
-        let mut rest = self.rest();
-        if term != self.now() || term.is_open() {
-            return; // one that was let through alone: when the next will be was settled then
+    pub(crate) fn failed(&self, generation: BreakerGeneration, timed_out: bool) {
+        let mut cold = self.cold.lock();
+        if generation != self.now() || generation.is_open() {
+            return; // admitted while open: the time of the next call is already set
         }
         let answered = self.answered.load(Ordering::Relaxed);
-        if rest.second.failed == 0 || rest.second.begun.elapsed() > SECOND {
-            rest.second = Second { begun: Instant::now(), answered_before: answered, failed: 0 };
+        if cold.window.failed == 0 || cold.window.start.elapsed() > WINDOW {
+            cold.window = FailureWindow { start: Instant::now(), answered_before: answered, failed: 0 };
         }
-        rest.second.failed += 1;
-        let (failed, calls) = (rest.second.failed, rest.second.failed + answered - rest.second.answered_before);
-        let in_vain = self.in_vain.fetch_add(u32::from(timed_out), Ordering::Relaxed) + u32::from(timed_out);
-        if in_vain >= IN_VAIN_MAX {
-            self.open(rest, "time-outs in a row");
+        cold.window.failed += 1;
+        let (failed, calls) = (cold.window.failed, cold.window.failed + answered - cold.window.answered_before);
+        let timeouts = self.timeouts.fetch_add(u32::from(timed_out), Ordering::Relaxed) + u32::from(timed_out);
+        if timeouts >= TIMEOUTS_MAX {
+            self.open(cold, "consecutive timeouts");
         } else if calls >= CALLS_MIN && failed * 2 >= calls {
-            self.open(rest, "half of the calls of a second failed");
+            self.open(cold, "half of the calls within a second failed");
         }
     }
 
-    /// A probe was answered, or not: the first that is lets a call through.
+    /// Records the result of a probe. The first success after a failure admits a call.
     pub(crate) fn probed(&self, answered: bool) {
         if !self.now().is_open() {
             return;
         }
-        let mut rest = self.rest();
-        if answered && !rest.probed {
-            (rest.next, rest.pause) = (Instant::now(), PAUSE_MIN);
+        let mut cold = self.cold.lock();
+        if answered && !cold.probed {
+            cold.next = Instant::now();
+            cold.pause.reset();
         }
-        rest.probed = answered;
+        cold.probed = answered;
     }
 
-    /// What it does with the next call.
+    /// Returns the decision on the next call.
     pub(crate) fn state(&self) -> BreakerState {
         if !self.now().is_open() {
             BreakerState::Closed
-        } else if Instant::now() < self.rest().next {
+        } else if Instant::now() < self.cold.lock().next {
             BreakerState::Open
         } else {
             BreakerState::HalfOpen
         }
     }
 
-    fn open(&self, mut rest: MutexGuard<'_, Rest>, why: &str) {
-        (rest.next, rest.pause, rest.probed) = (Instant::now() + jittered(PAUSE_MIN), PAUSE_MIN * 2, false);
-        rest.second.failed = 0;
-        self.term.fetch_add(1, Ordering::Release);
-        self.numbers.breaker_opened();
-        tracing::warn!(why, "redis breaker open");
+    fn open(&self, mut cold: MutexGuard<'_, ColdState>, reason: &str) {
+        cold.pause.reset();
+        cold.start_pause(Instant::now());
+        cold.probed = false;
+        cold.window.failed = 0;
+        self.generation.fetch_add(1, Ordering::Release);
+        self.metrics.breaker_opened();
+        tracing::warn!(reason, "redis breaker open");
     }
 
     #[cold]
-    fn close(&self, term: Term) {
-        let _rest = self.rest();
-        if term == self.now() {
-            self.in_vain.store(0, Ordering::Relaxed);
-            self.term.fetch_add(1, Ordering::Release);
-            self.numbers.breaker_closed();
+    fn close(&self, generation: BreakerGeneration) {
+        let _cold = self.cold.lock();
+        if generation == self.now() {
+            self.timeouts.store(0, Ordering::Relaxed);
+            self.generation.fetch_add(1, Ordering::Release);
+            self.metrics.breaker_closed();
             tracing::info!("redis breaker closed");
         }
     }
 
-    fn now(&self) -> Term {
-        Term(self.term.load(Ordering::Acquire))
+    fn now(&self) -> BreakerGeneration {
+        BreakerGeneration(self.generation.load(Ordering::Acquire))
     }
-
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause * rand::rng().random_range(100 - JITTER_PERCENT..=100 + JITTER_PERCENT) / 100
 }
 
 #[cfg(test)]
@@ -231,63 +241,65 @@ mod tests {
     use super::*;
 
     fn breaker() -> Breaker {
-        Breaker::new(Numbers::new())
+        Breaker::new(Metrics::new())
     }
 
-    /// Calls that wait in vain until it is open.
+    /// Opens a breaker by timeouts.
     fn opened() -> Breaker {
         let breaker = breaker();
-        for _ in 0..IN_VAIN_MAX {
+        for _ in 0..TIMEOUTS_MAX {
             breaker.failed(breaker.admit().unwrap(), true);
         }
         assert_eq!((breaker.admit(), breaker.state()), (None, BreakerState::Open));
         breaker
     }
 
-    /// How long it takes until a call is let through.
-    async fn pause(breaker: &Breaker) -> (Duration, Term) {
-        let begun = Instant::now();
+    /// Waits until a call is admitted; returns the time that this took.
+    async fn pause(breaker: &Breaker) -> (Duration, BreakerGeneration) {
+        let start = Instant::now();
         loop {
-            if let Some(term) = breaker.admit() {
-                return (begun.elapsed(), term);
+            if let Some(generation) = breaker.admit() {
+                return (start.elapsed(), generation);
             }
             sleep(Duration::from_millis(1)).await;
         }
     }
 
+    /// Four timeouts do not open it, nor do failures that cost no time.
     #[tokio::test(start_paused = true)]
-    async fn five_time_outs_in_a_row_open_it_and_four_do_not_nor_failures_that_cost_no_time() {
+    async fn five_consecutive_timeouts_open_it() {
         let breaker = breaker();
         for _ in 0..100 {
-            for _ in 0..IN_VAIN_MAX - 1 {
+            for _ in 0..TIMEOUTS_MAX - 1 {
                 breaker.failed(breaker.admit().unwrap(), true);
             }
             breaker.answered(breaker.admit().unwrap());
-            advance(SECOND).await; // so that it is not half of a second's calls
+            advance(WINDOW).await; // keeps the failure ratio below one half
         }
         for _ in 0..CALLS_MIN - 1 {
             breaker.failed(breaker.admit().unwrap(), false);
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
 
-        advance(2 * SECOND).await;
-        for _ in 0..IN_VAIN_MAX {
+        advance(2 * WINDOW).await;
+        for _ in 0..TIMEOUTS_MAX {
             breaker.failed(breaker.admit().unwrap(), true);
         }
         assert_eq!((breaker.admit(), breaker.state()), (None, BreakerState::Open));
     }
 
+    /// A third does not open it.
     #[tokio::test(start_paused = true)]
-    async fn half_of_at_least_twenty_calls_of_one_second_open_it_and_a_third_does_not() {
-        // One of so many calls fails, and so much time passes between two.
+    async fn half_of_twenty_calls_within_a_second_open_it() {
+        // One of `one_of` calls fails; `between` passes after each call.
         let calls_until_open = async |one_of: u64, between: Duration| {
             let breaker = breaker();
             for call in 0..1000 {
-                let Some(term) = breaker.admit() else { return Some(call) };
+                let Some(generation) = breaker.admit() else { return Some(call) };
                 if call % one_of == 0 {
-                    breaker.failed(term, false);
+                    breaker.failed(generation, false);
                 } else {
-                    breaker.answered(term);
+                    breaker.answered(generation);
                 }
                 advance(between).await;
             }
@@ -296,58 +308,61 @@ mod tests {
         let at_once = Duration::from_millis(1);
 
         assert_eq!(calls_until_open(1, at_once).await, Some(20));
-        assert_eq!(calls_until_open(2, at_once).await, Some(21), "the first that fails after twenty");
+        assert_eq!(calls_until_open(2, at_once).await, Some(21), "the first failure after twenty calls");
         assert_eq!(calls_until_open(3, at_once).await, None);
-        assert_eq!(calls_until_open(1, SECOND / 10).await, None, "too few in a second");
+        assert_eq!(calls_until_open(1, WINDOW / 10).await, None, "too few in a second");
     }
 
+    /// The pauses double up to 5 s.
     #[tokio::test(start_paused = true)]
-    async fn an_open_one_lets_one_call_through_after_250_ms_then_after_pauses_that_double_up_to_5_s() {
+    async fn an_open_breaker_admits_single_calls_after_growing_pauses() {
         let breaker = opened();
         for wanted in [250, 500, 1000, 2000, 4000, 5000, 5000] {
-            let (paused, term) = pause(&breaker).await;
+            let (paused, generation) = pause(&breaker).await;
             let (low, high) = (Duration::from_millis(wanted * 80 / 100), Duration::from_millis(wanted * 120 / 100 + 2));
             assert!((low..=high).contains(&paused), "{paused:?} instead of {wanted} ms");
             assert_eq!(breaker.admit(), None, "one at a time");
-            breaker.failed(term, true);
+            breaker.failed(generation, true);
         }
     }
 
+    /// The next outage starts with a short pause again.
     #[tokio::test(start_paused = true)]
-    async fn the_answer_of_the_one_closes_it_and_the_next_outage_begins_with_a_short_pause() {
+    async fn a_reply_to_the_admitted_call_closes_it() {
         let breaker = opened();
-        let (_, stale) = (pause(&breaker).await, Term(0));
-        let (_, term) = pause(&breaker).await;
+        let (_, stale) = (pause(&breaker).await, BreakerGeneration(0));
+        let (_, generation) = pause(&breaker).await;
 
         breaker.answered(stale);
-        assert_eq!(breaker.admit(), None, "an answer of before says nothing");
-        breaker.answered(term);
+        assert_eq!(breaker.admit(), None, "a reply of an earlier generation is ignored");
+        breaker.answered(generation);
         assert_eq!(breaker.state(), BreakerState::Closed);
         for _ in 0..100 {
             breaker.failed(stale, true);
-            breaker.failed(term, true);
+            breaker.failed(generation, true);
         }
-        assert_eq!(breaker.state(), BreakerState::Closed, "nor does what is still in vain from before");
+        assert_eq!(breaker.state(), BreakerState::Closed, "failures of earlier generations are ignored");
 
-        for _ in 0..IN_VAIN_MAX {
+        for _ in 0..TIMEOUTS_MAX {
             breaker.failed(breaker.admit().unwrap(), true);
         }
         assert!(pause(&breaker).await.0 <= PAUSE_MIN * 3 / 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_goes_away_unanswered_leaves_it_to_the_next() {
+    async fn after_an_abandoned_call_the_next_one_decides() {
         let breaker = opened();
-        let _gone = pause(&breaker).await;
+        let _abandoned = pause(&breaker).await;
 
-        let (paused, term) = pause(&breaker).await;
+        let (paused, generation) = pause(&breaker).await;
         assert!(paused <= PAUSE_MIN * 3, "{paused:?}");
-        breaker.answered(term);
+        breaker.answered(generation);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
+    /// Later successful probes do not.
     #[tokio::test(start_paused = true)]
-    async fn the_first_probe_that_succeeds_half_opens_it_at_once_and_those_after_it_do_not() {
+    async fn the_first_successful_probe_half_opens_it() {
         let breaker = opened();
         for _ in 0..5 {
             pause(&breaker).await;
@@ -359,7 +374,7 @@ mod tests {
             assert_eq!(breaker.state(), BreakerState::HalfOpen);
             assert!(breaker.admit().is_some(), "{round}");
             breaker.probed(true);
-            assert_eq!(breaker.admit(), None, "probes are answered, calls are not: the pauses are what helps");
+            assert_eq!(breaker.admit(), None, "if only probes succeed, the pauses apply");
             assert!(pause(&breaker).await.0 <= PAUSE_MIN * 3 / 2);
         }
         breaker.probed(false);

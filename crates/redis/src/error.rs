@@ -1,33 +1,54 @@
-//! What can go wrong with Redis, told apart by what a caller may conclude.
+//! Failures of Redis, classified by what a caller may conclude.
 
 use redis::RedisError;
 
-use crate::lane::{REFUSES_WRITES, says};
+/// Error codes of a server that refuses writes. It would still answer reads, with data that cannot
+/// be corrected.
+pub(crate) const REFUSES_WRITES: [&str; 4] = [OUT_OF_MEMORY, "READONLY", "MISCONF", "NOREPLICAS"];
 
-/// Why a call to Redis failed.
+/// Error code of a server out of memory. Scripts that free memory are still executed.
+pub(crate) const OUT_OF_MEMORY: &str = "OOM";
+
+/// Returns true if the server returned this code for the call, or for one call of a pipeline.
+pub(crate) fn has_code(error: &RedisError, code: &str) -> bool {
+    error.clone().into_server_errors().is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == code))
+}
+
+/// Failure of a call to Redis.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no connection, or the breaker is open: nothing was sent.
-    #[error("redis is away")]
+    /// No connection, or the circuit breaker is open: nothing was sent.
+    #[error("redis is unavailable")]
     Away,
-    /// No answer came. A question that was not answered is asked elsewhere; a write **may have been done**, or may be done yet,
-    /// which [`Written`](crate::Written) says by itself.
+    /// No reply. A read can be retried, or served from elsewhere. A write **may have been applied,
+    /// or may still be**, which [`WriteOutcome`](crate::WriteOutcome) makes explicit.
     #[error("redis did not answer")]
     Unanswered(#[source] RedisError),
-    /// Redis answered that it takes no writes just now (out of memory, a snapshot that failed, a replica, still loading): it
-    /// was not done.
-    #[error("redis takes no writes")]
+    /// Redis currently refuses writes (out of memory, failed snapshot, replica, loading): not
+    /// applied.
+    #[error("redis refuses writes")]
     Unwritable(#[source] RedisError),
-    /// Redis answered that it would not, or something nobody expects.
-    #[error("redis refused")]
+    /// Any other error reply, or a reply of an unexpected type.
+    #[error("unexpected reply from redis")]
     Refused(#[source] RedisError),
 }
 
 impl Error {
+    /// Logs that a step continues without Redis, and thus without `part`, e.g. `the cache`. A
+    /// refusal is a warning, because it is no outage.
+    pub fn log_skip(&self, part: &str) {
+        match self {
+            Self::Refused(cause) => tracing::warn!(%cause, "redis refused a command; continuing without {part}"),
+            Self::Away | Self::Unanswered(_) | Self::Unwritable(_) => {
+                tracing::debug!(error = %self, "redis unavailable; continuing without {part}");
+            }
+        }
+    }
+
     pub(crate) fn from_redis(error: RedisError) -> Self {
         if error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error() {
             Self::Unanswered(error)
-        } else if REFUSES_WRITES.iter().chain(&["LOADING"]).any(|code| says(&error, code)) {
+        } else if REFUSES_WRITES.iter().chain(&["LOADING"]).any(|code| has_code(&error, code)) {
             Self::Unwritable(error)
         } else {
             Self::Refused(error)

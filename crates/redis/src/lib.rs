@@ -1,41 +1,84 @@
-//! Redis, which makes it fast and may forget anything at any moment: lanes, scripts and reigns, the same for every service.
+//! Redis for every service: lanes, circuit breaker, scripts, pub/sub, tracking. Redis may lose its
+//! data at any moment.
 //!
-//! A [`Lane`] is one multiplexed connection, shared by all callers: no checkout per command, one round trip per call.
-//! Every lane knows the *reign* of the server it talks to, and every key of a cache begins with it. A server that
-//! restarted, with nothing, or with an old snapshot, is another reign: an empty cache, whatever it holds. Services that
-//! keep state compare the reign in their scripts instead.
+//! A [`Lane`] is one multiplexed connection, shared by all callers: no checkout per command, one
+//! round trip per call. Every lane knows the *incarnation* of its server, which is Redis'
+//! `master_replid`. It changes with every restart, with or without data, with every promotion, and
+//! when the first replica is attached. Every key of a cache begins with the incarnation, so a
+//! restarted server is an empty cache even if it loaded an old snapshot. Services that keep state
+//! compare the incarnation in their scripts instead.
 //!
-//! A breaker before all lanes spares callers the wait for a Redis that does not answer. What is known of a write is
-//! [`Written`], which is more than a result: one without an answer may have been done.
+//! Every 500 ms the keeper of a lane checks that the incarnation is unchanged and that the server
+//! accepts writes. If not, the lane is reconnected; also after a connection error, a refused write
+//! (OOM, READONLY, MISCONF, NOREPLICAS; not OOM for state), 20 consecutive unanswered calls or 6
+//! consecutive unanswered probes. Between failed attempts it pauses for 20 to 200 ms.
 //!
-//! A [`Subscriber`] is the one connection over which a service hears what others publish, a [`Tracker`] the one over which
-//! it hears which keys of its cache have changed.
+//! A circuit breaker before all lanes makes calls fail immediately while Redis does not reply.
+//! The result of a write is a [`WriteOutcome`]: a write without a reply may have been applied.
+//!
+//! A [`Subscriber`] is the connection on which a service receives notifications of other instances.
+//! A [`Tracker`] is the connection on which it receives invalidations of cached keys.
+//!
+//! `tests/it/example.rs` runs these lines:
+//!
+//! ```no_run
+//! use tidings_redis::{Args, Redis, Role, Script, WriteOutcome, cmd};
+//!
+//! # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
+//! let args = Args::new(url.parse()?);
+//! let redis = Redis::open(&args, "orders", Role::Cache)?; // connects in the background
+//!
+//! // Never lowers the cached version, also if it runs twice or late.
+//! let raise = Script::new("
+//!     local version = math.max(ARGV[1], redis.call('GET', KEYS[1]) or 0)
+//!     redis.call('SET', KEYS[1], version, 'PX', ARGV[2])
+//!     return version
+//! ");
+//! let mut lane = redis.writer("42").await?;
+//! let key = lane.key(format_args!("v:42")); // tidings:orders:INCARNATION:v:42
+//! match lane.write::<i64>(raise.key(&key).arg(7).arg(60_000)).await {
+//!     WriteOutcome::Done(version) => assert_eq!(version, 7),
+//!     WriteOutcome::NotDone(error) => return Err(error.into()),
+//!     WriteOutcome::Unknown(error) => return Err(error.into()), // perhaps applied: repeat it
+//! }
+//!
+//! let version: Option<i64> = redis.reader().await?.send(cmd("GET").arg(&key)).await?;
+//! assert_eq!(version, Some(7));
+//! # Ok(())
+//! # }
+//! ```
 
 mod args;
 mod breaker;
+mod compatibility;
+mod doubling_pause;
 mod error;
-mod fit;
+mod incarnation;
 mod keeper;
 mod lane;
-mod numbers;
+mod metrics;
 mod redis;
 mod script;
+mod script_outcome;
 mod subscriber;
 mod tracker;
-mod written;
+mod ttl;
+mod write_outcome;
 
 pub use args::{Args, RedisUrl, Role};
 pub use breaker::BreakerState;
+pub use compatibility::Incompatible;
 pub use error::Error;
-pub use fit::Unfit;
+pub use incarnation::Incarnation;
 pub use lane::Lane;
 pub use redis::Redis;
 pub use script::{Call, Script};
-pub use subscriber::{Session, Subscriber};
-pub use tracker::{Heard, Tracker};
-pub use written::Written;
+pub use subscriber::{Session, Subscriber, SubscriptionEvent};
+pub use tracker::{Tracker, TrackingEvent};
+pub use ttl::{jittered_ttl, millis};
+pub use write_outcome::WriteOutcome;
 
-/// Why Redis can not be used at all: the URL or what it asks for makes no sense to the driver.
+/// Failure to open a client: the driver does not accept the URL or its options.
 pub use ::redis::RedisError as OpenError;
-/// The driver's commands and values, for the caches of the services.
-pub use ::redis::{Cmd, FromRedisValue, Value, cmd};
+/// Commands and values of the driver, for the caches of the services.
+pub use ::redis::{Cmd, FromRedisValue, ParsingError, Value, cmd};

@@ -12,17 +12,19 @@ use redis::{
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::breaker::{Breaker, Term};
-use crate::fit::Needs;
-use crate::keeper::{self, Keeper, Slot};
-use crate::numbers::Numbers;
-use crate::{Args, BreakerState, Error, Lane, Role, Unfit};
+use crate::args::{Args, Role};
+use crate::breaker::{Breaker, BreakerGeneration, BreakerState};
+use crate::compatibility::{Incompatible, Needs};
+use crate::error::Error;
+use crate::keeper::{self, Keeper, LaneSlot};
+use crate::lane::Lane;
+use crate::metrics::Metrics;
 
-/// Commands that may wait in one lane to be written; more wait in their callers.
+/// Commands queued in one lane; further callers wait for room.
 const PIPELINE_BUFFER: usize = 1024;
-/// Silence after which the kernel asks whether the other side still lives.
+/// Idle time after which the kernel sends keepalive probes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+/// Time for which sent bytes may stay unacknowledged before the kernel closes the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The lanes of one service to one Redis. Cheap to clone; the connections end with the last clone.
@@ -33,21 +35,22 @@ pub struct Redis {
 
 #[derive(Debug)]
 struct Lanes {
-    slots: Vec<Slot>,
+    slots: Vec<LaneSlot>,
     next: AtomicUsize,
     patience: Duration,
     breaker: Arc<Breaker>,
-    numbers: Arc<Numbers>,
+    metrics: Arc<Metrics>,
     keepers: Vec<JoinHandle<()>>,
 }
 
 impl Redis {
-    /// Begins to connect, and goes on for ever: a Redis that is away stops no service, now or later.
+    /// Starts to connect in the background, and keeps reconnecting. An unavailable Redis never
+    /// fails the service.
     ///
     /// `service` follows the prefix in every key.
     ///
     /// # Errors
-    /// The driver's, if the URL can not be used at all.
+    /// The driver's error if it does not accept the URL.
     pub fn open(args: &Args, service: &str, role: Role) -> Result<Self, RedisError> {
         let (info, config) = connection(args, role)?;
         let (closed, closings) = watch::channel(());
@@ -59,8 +62,8 @@ impl Redis {
         });
         let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
         let channels: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
-        let numbers = Numbers::new();
-        let breaker = Arc::new(Breaker::new(Arc::clone(&numbers)));
+        let metrics = Metrics::new();
+        let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
         let keeper = Keeper {
             pool,
             channels,
@@ -68,73 +71,76 @@ impl Redis {
             limit: *args.redis_connect_timeout,
             closings,
             breaker: Arc::clone(&breaker),
-            numbers: Arc::clone(&numbers),
+            metrics: Arc::clone(&metrics),
         };
         let (slots, keepers) = (0..args.redis_lanes).map(|number| keeper.clone().keep(number)).unzip();
         let patience = timeout(args, role);
-        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, numbers, keepers }) })
+        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, metrics, keepers }) })
     }
 
-    /// Waits for the first attempt to connect. A server that is away then is no obstacle: it will be used when it is there.
+    /// Waits for the first connection attempt. An unavailable server is no error: it is used once
+    /// it is back.
     ///
     /// # Errors
-    /// [`Unfit`] if there is one that must not be used: too old, or one that may evict what is nowhere else.
-    pub async fn fit(&self) -> Result<(), Unfit> {
+    /// [`Incompatible`] if the server is too old, or may evict keys that it must keep.
+    pub async fn check_compatibility(&self) -> Result<(), Incompatible> {
         match self.lanes.slots.first() {
-            Some(slot) => slot.fit().await,
+            Some(slot) => slot.check_compatibility().await,
             None => Ok(()),
         }
     }
 
-    /// A lane for reading: they take turns.
+    /// Returns a lane for reading, round-robin.
     ///
     /// # Errors
-    /// [`Error::Away`] if it has no connection and gets none within the answer time-out; at once while the breaker is open.
+    /// [`Error::Away`] if the lane does not connect within the reply timeout; immediately while
+    /// the breaker is open.
     pub async fn reader(&self) -> Result<Lane, Error> {
         let turn = self.lanes.next.fetch_add(1, Ordering::Relaxed);
         self.lane(turn).await
     }
 
-    /// The lane for writing under `name`, always the same: two writes of one instance arrive in order.
+    /// Returns the lane for writes to `name`, always the same, so writes of one instance arrive in
+    /// order.
     ///
     /// # Errors
     /// Like [`Redis::reader`].
     pub async fn writer(&self, name: &str) -> Result<Lane, Error> {
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        let place = hasher.finish() % self.lanes.slots.len() as u64;
-        self.lane(usize::try_from(place).unwrap_or_default()).await
+        let index = hasher.finish() % self.lanes.slots.len() as u64;
+        self.lane(usize::try_from(index).unwrap_or_default()).await
     }
 
-    /// Asks Redis for a sign of life that is of use: whether it takes a write. Goes past the breaker, and tells it.
+    /// Probes whether Redis accepts writes. Bypasses the breaker, and reports the result to it.
     pub async fn ping(&self) -> bool {
         let Lanes { next, patience, breaker, .. } = &*self.lanes;
         let slot = self.slot(next.fetch_add(1, Ordering::Relaxed));
-        let answer = match slot.lane(*patience, Term::PROBE).await {
-            Ok(mut lane) => lane.prove().await,
+        let answer = match slot.lane(*patience, BreakerGeneration::PROBE).await {
+            Ok(mut lane) => lane.health_check().await,
             Err(error) => Err(error),
         };
         breaker.probed(!matches!(answer, Err(Error::Away | Error::Unanswered(_))));
         answer.is_ok()
     }
 
-    /// What the breaker does with the next call.
+    /// Returns the state of the circuit breaker.
     pub fn breaker(&self) -> BreakerState {
         self.lanes.breaker.state()
     }
 
     async fn lane(&self, turn: usize) -> Result<Lane, Error> {
-        let Lanes { patience, breaker, numbers, .. } = &*self.lanes;
-        let term = breaker.admit().ok_or_else(|| numbers.shed())?;
-        self.slot(turn).lane(*patience, term).await.inspect_err(|_| breaker.failed(term, true))
+        let Lanes { patience, breaker, metrics, .. } = &*self.lanes;
+        let generation = breaker.admit().ok_or_else(|| metrics.shed())?;
+        self.slot(turn).lane(*patience, generation).await.inspect_err(|_| breaker.failed(generation, true))
     }
 
-    fn slot(&self, turn: usize) -> &Slot {
+    fn slot(&self, turn: usize) -> &LaneSlot {
         &self.lanes.slots[turn % self.lanes.slots.len()]
     }
 }
 
-/// How every connection of a service is made.
+/// Returns the settings of every connection of a service.
 pub(crate) fn connection(args: &Args, role: Role) -> Result<(ConnectionInfo, AsyncConnectionConfig), RedisError> {
     let info = args.redis_url.info().clone().into_connection_info()?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -149,7 +155,7 @@ pub(crate) fn connection(args: &Args, role: Role) -> Result<(ConnectionInfo, Asy
     Ok((info.set_redis_settings(settings).set_tcp_settings(tcp), config))
 }
 
-/// How long an answer is waited for.
+/// Returns the longest wait for a reply.
 pub(crate) fn timeout(args: &Args, role: Role) -> Duration {
     args.redis_timeout.map_or(role.timeout(), Into::into)
 }

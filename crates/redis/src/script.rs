@@ -1,41 +1,42 @@
-//! Lua scripts, and calls of them.
+//! Lua scripts and their calls.
 //!
-//! A call is written into two buffers, whatever it says, and those into a third when it is sent. The driver's own keeps each
-//! key and each argument in a piece of memory of its own, of which a call has up to thirty.
+//! A call encodes its keys and arguments into two buffers, which are joined when it is sent. The
+//! driver's own type allocates each key and argument separately, and a call has up to thirty of
+//! them.
 
 use redis::{Arg, Cmd, ToRedisArgs};
 
-/// Room that a call has from the start: for most keys, and most arguments.
+/// Initial capacity in bytes for keys, and for arguments.
 const BYTES: usize = 256;
-/// Keys, or arguments, that there is room for from the start.
+/// Initial capacity in number of keys, and of arguments.
 const COUNT: usize = 16;
 
-/// A Lua script, sent by its hash and loaded when the server does not know it.
+/// A Lua script. Sent by its hash; loaded if the server does not have it.
 #[derive(Clone, Debug)]
 pub struct Script {
     inner: redis::Script,
 }
 
 impl Script {
-    /// A script of this code.
+    /// Creates a script from its source.
     pub fn new(code: &str) -> Self {
         Self { inner: redis::Script::new(code) }
     }
 
-    /// A call without keys and arguments yet.
+    /// Starts a call without keys and arguments.
     pub fn prepare_invoke(&self) -> Call<'_> {
         let empty = || Cmd::with_capacity(COUNT, BYTES);
         Call { script: self, keys: empty(), args: empty() }
     }
 
-    /// A call with a key.
+    /// Starts a call with one key.
     pub fn key(&self, key: impl ToRedisArgs) -> Call<'_> {
         let mut call = self.prepare_invoke();
         call.key(key);
         call
     }
 
-    /// A call without keys, with an argument.
+    /// Starts a call with one argument.
     pub fn arg(&self, arg: impl ToRedisArgs) -> Call<'_> {
         let mut call = self.prepare_invoke();
         call.arg(arg);
@@ -43,7 +44,7 @@ impl Script {
     }
 }
 
-/// A call of a [`Script`] with its keys and arguments.
+/// A call of a [`Script`], with keys and arguments.
 #[derive(Debug)]
 pub struct Call<'a> {
     script: &'a Script,
@@ -52,19 +53,19 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Adds a key: the next of `KEYS`.
+    /// Appends a key to `KEYS`.
     pub fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.keys.arg(key);
         self
     }
 
-    /// Adds an argument: the next of `ARGV`.
+    /// Appends an argument to `ARGV`.
     pub fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
         self.args.arg(arg);
         self
     }
 
-    /// The command that runs a script which the server knows.
+    /// Returns the EVALSHA command of the call.
     pub(crate) fn command(&self) -> Cmd {
         let (keys, args) = (self.keys.args_iter(), self.args.args_iter());
         let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), 3 * BYTES);
@@ -77,7 +78,7 @@ impl Call<'_> {
         command
     }
 
-    /// The script, for the server to learn.
+    /// Returns the script, to load it.
     pub(crate) fn script(&self) -> &redis::Script {
         &self.script.inner
     }

@@ -1,8 +1,9 @@
-//! The connection over which a service hears what others publish.
+//! The connection on which a service receives notifications of other instances.
 //!
-//! Pub/sub tells nobody that a message was lost: not when the connection was cut, nor when it is dead and looks alive. So a
-//! connection is a [`Session`] with an end that everybody hears of, and a session that has heard nothing for a while proves
-//! itself by a message of its own. Whoever subscribed does so again in the next session, and then looks for what it missed.
+//! Pub/sub never reports a lost message, neither after a cut connection nor on a dead one that
+//! looks alive. A connection is therefore a [`Session`] with an observable end, and an idle session
+//! verifies itself by publishing a message to itself. A service subscribes again in each session
+//! ([`Subscriber::keep_subscribed`]) and then checks what it missed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,78 +16,122 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::numbers::Ears;
+use crate::args::{Args, Role};
+use crate::doubling_pause::DoublingPause;
+use crate::error::Error;
+use crate::metrics::SessionMetrics;
 use crate::redis::connection;
-use crate::{Args, Error, Role};
+use crate::ttl::millis;
 
-/// Silence after which a session has to prove itself.
-const SILENCE: Duration = Duration::from_secs(5);
-/// How long the proof may take.
-const PROOF: Duration = Duration::from_secs(1);
-/// The first pause after an attempt to connect failed; it doubles with each.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Channels named in one command: few enough to be confirmed within one answer time-out.
+/// Idle time after which a session verifies that it still receives messages.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+/// Longest time for this verification.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Channels per command: few enough to be confirmed within the reply timeout.
 const CHANNELS_MAX: usize = 500;
 
-/// The connection over which a service hears what others publish; made anew for as long as this lives.
+/// Receives pub/sub messages; reconnects until it is dropped.
 #[derive(Debug)]
 pub struct Subscriber {
     sessions: watch::Receiver<Option<Session>>,
     keeper: JoinHandle<()>,
 }
 
-/// One connection of a [`Subscriber`], from its making to its end. Cheap to clone.
+/// An event of a subscription that [`Subscriber::keep_subscribed`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscriptionEvent {
+    /// The server has confirmed all channels: their messages are received from now on.
+    Started,
+    /// The session has ended: messages may have been missed before, and are missed until the next
+    /// start.
+    Ended,
+}
+
+/// One connection of a [`Subscriber`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
     connection: MultiplexedConnection,
     prefix: Arc<str>,
-    ear: Arc<Ear>,
+    liveness: Arc<SessionLiveness>,
 }
 
-/// What the connection's own task knows.
-struct Ear {
-    over: watch::Sender<bool>,
-    begun: Instant,
-    /// When something was heard last, in ms after `begun`.
-    heard: AtomicU64,
+/// Liveness of a session, updated by the task that reads the connection.
+struct SessionLiveness {
+    ended: watch::Sender<bool>,
+    start: Instant,
+    /// Time of the latest message, in ms after `start`.
+    last_message_ms: AtomicU64,
 }
 
-impl Ear {
-    fn heard_now(&self) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(now, Ordering::Relaxed);
+impl SessionLiveness {
+    fn record_message(&self) {
+        self.last_message_ms.store(millis(self.start.elapsed()), Ordering::Relaxed);
     }
 
-    fn silence(&self) -> Duration {
-        self.begun.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
+    fn idle_time(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.last_message_ms.load(Ordering::Relaxed)))
     }
 }
 
 impl Subscriber {
-    /// Begins to connect, and goes on for ever. What is heard is given to `hear`, the name of its channel without
-    /// `<prefix>:<service>:` and the message, in the order in which Redis sent it, by the task that reads the connection:
-    /// it must not block.
+    /// Starts to connect in the background, and keeps reconnecting.
+    ///
+    /// `on_message` receives each message and the name of its channel without
+    /// `<prefix>:<service>:`, in the order in which Redis sent them. The task that reads the
+    /// connection calls it: it must not block.
     ///
     /// # Errors
-    /// The driver's, if the URL can not be used at all.
+    /// The driver's error if it does not accept the URL.
     pub fn open(
         args: &Args,
         service: &str,
         role: Role,
-        hear: impl Fn(&str, Vec<u8>) + Send + Sync + 'static,
+        on_message: impl Fn(&str, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
         let (info, config) = connection(args, role)?;
         let client = Client::open(info)?;
         let prefix: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
         let (slot, sessions) = watch::channel(None);
         let limit = *args.redis_connect_timeout;
-        let keeper = tokio::spawn(keep(client, config, prefix, limit, slot, Arc::new(hear), Ears::new()));
+        let keeper =
+            tokio::spawn(keep(client, config, prefix, limit, slot, Arc::new(on_message), SessionMetrics::of_pubsub()));
         Ok(Self { sessions, keeper })
     }
 
-    /// The present session, `None` while there is none; changes with each.
+    /// Keeps these channels subscribed in one session after another; runs until it is dropped.
+    ///
+    /// `on_event` receives the begin and the end of each subscription, alternating, the begin
+    /// first. It must not block. A message that is published between the two is received, unless
+    /// the connection is dead already: if it looks alive, the end follows within six seconds. A
+    /// message that is published at any other time may be missed. A service that must miss nothing
+    /// therefore compares with its source after each event.
+    ///
+    /// Messages come from another task, and the first of them may precede the begin.
+    pub async fn keep_subscribed(&self, channels: &[impl AsRef<str>], mut on_event: impl FnMut(SubscriptionEvent)) {
+        let mut sessions = self.sessions();
+        loop {
+            let session = sessions.borrow_and_update().clone();
+            let mut started = false;
+            if let Some(mut session) = session {
+                match session.subscribe(channels).await {
+                    Ok(()) => {
+                        started = true;
+                        on_event(SubscriptionEvent::Started);
+                    }
+                    Err(error) => tracing::debug!(%error, "subscribing failed; the next session tries again"),
+                }
+            }
+            if sessions.changed().await.is_err() {
+                return;
+            }
+            if started {
+                on_event(SubscriptionEvent::Ended);
+            }
+        }
+    }
+
+    /// Returns the current session, `None` while disconnected; the receiver changes with each. For
+    /// a service whose channels change during a session.
     pub fn sessions(&self) -> watch::Receiver<Option<Session>> {
         self.sessions.clone()
     }
@@ -99,50 +144,45 @@ impl Drop for Subscriber {
 }
 
 impl Session {
-    /// Subscribes; returns when the server has confirmed all of it, so that from now on every message is heard for as long as
-    /// the session lasts.
+    /// Subscribes to channels. Returns once the server has confirmed all of them: from then on the
+    /// session receives every message until its end.
     ///
     /// # Errors
-    /// [`Error`]; the session is over then.
+    /// [`Error`]; the session has ended then.
     pub async fn subscribe(&mut self, names: &[impl AsRef<str>]) -> Result<(), Error> {
         for names in names.chunks(CHANNELS_MAX) {
             let channels = self.channels(names);
             let answer = self.connection.subscribe(&channels[..]).await;
-            self.judge(answer)?;
+            self.end_on_error(answer)?;
         }
         Ok(())
     }
 
-    /// Ends subscriptions; returns when the server has confirmed it, so that from now on nothing is heard.
+    /// Unsubscribes from channels. Returns once the server has confirmed it: no message follows.
     ///
     /// # Errors
-    /// [`Error`]; the session is over then.
+    /// [`Error`]; the session has ended then.
     pub async fn unsubscribe(&mut self, names: &[impl AsRef<str>]) -> Result<(), Error> {
         for names in names.chunks(CHANNELS_MAX) {
             let channels = self.channels(names);
             let answer = self.connection.unsubscribe(&channels[..]).await;
-            self.judge(answer)?;
+            self.end_on_error(answer)?;
         }
         Ok(())
     }
 
-    /// Ends the session: another one begins.
-    pub fn give_up(&self) {
-        self.ear.over.send_replace(true);
-    }
-
-    /// Whether both are the same session.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.ear, &other.ear)
+    /// Ends the session. The subscriber starts another one.
+    pub fn end(&self) {
+        self.liveness.ended.send_replace(true);
     }
 
     fn channels(&self, names: &[impl AsRef<str>]) -> Vec<String> {
         names.iter().map(|name| format!("{}{}", self.prefix, name.as_ref())).collect()
     }
 
-    fn judge(&self, answer: Result<(), RedisError>) -> Result<(), Error> {
+    fn end_on_error(&self, answer: Result<(), RedisError>) -> Result<(), Error> {
         answer.map_err(|error| {
-            self.give_up();
+            self.end();
             Error::from_redis(error)
         })
     }
@@ -154,7 +194,7 @@ impl fmt::Debug for Session {
     }
 }
 
-type Hear = Arc<dyn Fn(&str, Vec<u8>) + Send + Sync>;
+type OnMessage = Arc<dyn Fn(&str, Vec<u8>) + Send + Sync>;
 
 async fn keep(
     client: Client,
@@ -162,71 +202,79 @@ async fn keep(
     prefix: Arc<str>,
     limit: Duration,
     slot: watch::Sender<Option<Session>>,
-    hear: Hear,
-    numbers: Ears,
+    on_message: OnMessage,
+    metrics: SessionMetrics,
 ) {
-    let mut pause = PAUSE_MIN;
+    let mut pause = DoublingPause::reconnect();
     loop {
         let probe = format!("probe-{:016x}", rand::random::<u64>());
-        match connect(&client, &config, &prefix, &probe, limit, &hear).await {
+        match connect(&client, &config, &prefix, &probe, limit, &on_message).await {
             Ok(session) => {
-                pause = PAUSE_MIN;
-                numbers.hear();
+                pause.reset();
+                metrics.session_started();
                 slot.send_replace(Some(session.clone()));
-                let why = last(&session, &probe).await;
-                session.give_up();
+                let reason = wait_for_end(&session, &probe).await;
+                session.end();
                 slot.send_replace(None);
-                numbers.deaf();
-                tracing::warn!(why, "redis pub/sub lost");
+                metrics.session_ended();
+                tracing::warn!(reason, "redis pub/sub session ended");
             }
             Err(error) => {
-                tracing::debug!(%error, "redis pub/sub is away");
-                sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                tracing::debug!(%error, "redis pub/sub is unavailable");
+                pause.wait().await;
             }
         }
     }
 }
 
-/// Begins a session, which hears its own probe from now on.
+/// Starts a session that is subscribed to its own probe channel.
 async fn connect(
     client: &Client,
     config: &AsyncConnectionConfig,
     prefix: &Arc<str>,
     probe: &str,
     limit: Duration,
-    hear: &Hear,
+    on_message: &OnMessage,
 ) -> Result<Session, Error> {
-    let ear = Arc::new(Ear { over: watch::Sender::new(false), begun: Instant::now(), heard: AtomicU64::new(0) });
-    let config = config.clone().set_push_sender(listen(Arc::clone(prefix), probe.to_owned(), Arc::clone(&ear), hear));
+    let liveness = Arc::new(SessionLiveness {
+        ended: watch::Sender::new(false),
+        start: Instant::now(),
+        last_message_ms: AtomicU64::new(0),
+    });
+    let config = config.clone().set_push_sender(push_handler(
+        Arc::clone(prefix),
+        probe.to_owned(),
+        Arc::clone(&liveness),
+        on_message,
+    ));
     let connecting = timeout(limit, client.get_multiplexed_async_connection_with_config(&config));
     let connection = connecting.await.map_err(|_| Error::Away)?.map_err(Error::from_redis)?;
-    let mut session = Session { connection, prefix: Arc::clone(prefix), ear };
+    let mut session = Session { connection, prefix: Arc::clone(prefix), liveness };
     session.subscribe(&[probe]).await?;
     Ok(session)
 }
 
-/// What is done with each push of the server.
-fn listen(
+/// Returns the handler of the server's pushes.
+fn push_handler(
     prefix: Arc<str>,
     probe: String,
-    ear: Arc<Ear>,
-    hear: &Hear,
+    liveness: Arc<SessionLiveness>,
+    on_message: &OnMessage,
 ) -> impl Fn(PushInfo) -> Result<(), RedisError> + Send + Sync + 'static {
-    let hear = Arc::clone(hear);
+    let on_message = Arc::clone(on_message);
     move |push: PushInfo| {
         match push.kind {
             PushKind::Disconnection => {
-                ear.over.send_replace(true);
+                liveness.ended.send_replace(true);
             }
             PushKind::Message => {
-                ear.heard_now();
+                liveness.record_message();
                 let mut data = push.data.into_iter();
                 if let (Some(Value::BulkString(channel)), Some(Value::BulkString(message))) = (data.next(), data.next())
                     && let Some(name) = str::from_utf8(&channel).ok().and_then(|channel| channel.strip_prefix(&*prefix))
                     && name != probe
                 {
-                    hear(name, message);
+                    on_message(name, message);
                 }
             }
             _ => {}
@@ -235,32 +283,32 @@ fn listen(
     }
 }
 
-/// Waits for the end of a session. Returns why it ended.
-async fn last(session: &Session, probe: &str) -> &'static str {
-    let mut over = session.ear.over.subscribe();
+/// Waits for the end of a session; returns the reason.
+async fn wait_for_end(session: &Session, probe: &str) -> &'static str {
+    let mut ended = session.liveness.ended.subscribe();
     loop {
-        let silence = session.ear.silence();
+        let idle = session.liveness.idle_time();
         tokio::select! {
-            _ = over.wait_for(|over| *over) => return "connection lost or given up",
-            () = sleep(SILENCE.saturating_sub(silence)) => {}
+            _ = ended.wait_for(|ended| *ended) => return "connection lost or session ended",
+            () = sleep(IDLE_MAX.saturating_sub(idle)) => {}
         }
-        if session.ear.silence() >= SILENCE && !proved(session, probe).await {
-            return "deaf: its own message did not come back";
+        if session.liveness.idle_time() >= IDLE_MAX && !receives_its_own_message(session, probe).await {
+            return "no messages: its own probe message did not arrive";
         }
     }
 }
 
-/// Whether a message that the session publishes comes back to it.
-async fn proved(session: &Session, probe: &str) -> bool {
-    let before = session.ear.heard.load(Ordering::Relaxed);
+/// Returns true if the session receives a message that it publishes.
+async fn receives_its_own_message(session: &Session, probe: &str) -> bool {
+    let before = session.liveness.last_message_ms.load(Ordering::Relaxed);
     let mut connection = session.connection.clone();
-    let proof = async {
+    let round_trip = async {
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(format!("{}{probe}", session.prefix)).arg("").exec_async(&mut connection).await?;
-        while session.ear.heard.load(Ordering::Relaxed) == before {
-            sleep(Duration::from_millis(5)).await; // it comes right behind the answer, or never
+        while session.liveness.last_message_ms.load(Ordering::Relaxed) == before {
+            sleep(Duration::from_millis(5)).await; // it follows the reply at once, or never arrives
         }
         Ok::<(), RedisError>(())
     };
-    matches!(timeout(PROOF, proof).await, Ok(Ok(())))
+    matches!(timeout(PROBE_TIMEOUT, round_trip).await, Ok(Ok(())))
 }

@@ -1,9 +1,11 @@
-//! The connection over which a cache of a cache hears which keys have changed: client tracking in broadcasting mode.
+//! Invalidations of cached keys, for a cache of a cache: Redis client tracking in broadcasting
+//! mode.
 //!
-//! Redis says that a key changed, was evicted or expired, and does not repeat it: what was said while nobody listened is
-//! lost. So a connection is a term with a beginning and an end that everybody hears of, and whoever keeps what was
-//! read from Redis keeps it only within a term. A connection that is dead and looks alive ends its term, too: twice a second
-//! the server has to answer, and to be still the one it was.
+//! Redis reports once that a key changed, was evicted or expired; invalidations without a
+//! connection are lost. A connection is therefore a *tracking session* with a start and an end
+//! event, and values read from Redis may be kept only within a session. A dead connection that
+//! looks alive also ends its session: the server must answer twice a second and have the same
+//! incarnation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,65 +17,65 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::keeper::reign;
-use crate::numbers::Tracking;
+use crate::args::{Args, Role};
+use crate::doubling_pause::DoublingPause;
+use crate::error::Error;
+use crate::incarnation::Incarnation;
+use crate::metrics::SessionMetrics;
 use crate::redis::connection;
-use crate::{Args, Error, Role};
 
-/// How often the server has to answer on this connection.
+/// Interval of probes on this connection.
 const PROBE: Duration = Duration::from_millis(500);
-/// How long the answer may take.
-const PROOF: Duration = Duration::from_secs(1);
-/// The first pause after an attempt to connect failed; it doubles with each.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// Longest wait for the reply to a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is heard of the keys of a cache.
+/// An event of a tracking session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
-    /// A term begins: from now on every change is told of the keys of this reign, in order, until the end of the term.
-    Began(&'a str),
-    /// This key has changed or is gone; its name without what all keys begin with.
+pub enum TrackingEvent<'a> {
+    /// A session starts: every change of a key of this incarnation is reported in order until its
+    /// end.
+    Started(&'a Incarnation),
+    /// This key was changed or removed; its name without the common prefix.
     Changed(&'a str),
-    /// All keys are gone.
+    /// All keys were removed.
     Flushed,
-    /// The term is over: changes were missed, or will be.
+    /// The session has ended: changes may have been missed before, and are not reported until the
+    /// next start.
     Ended,
 }
 
-/// The connection over which changes are heard; made anew for as long as this lives.
+/// Receives invalidations; reconnects until it is dropped.
 #[derive(Debug)]
 pub struct Tracker {
     keeper: JoinHandle<()>,
 }
 
 impl Tracker {
-    /// Begins to connect, and goes on for ever. `hear` is given what is heard of keys of the service whose names begin with
-    /// `names`; it must not block.
+    /// Starts to connect in the background, and keeps reconnecting. `on_event` receives the events
+    /// of keys whose names begin with `names`; it must not block.
     ///
-    /// [`Heard::Began`] and [`Heard::Ended`] come in turn. The rest comes from another task: what it says between an end and
-    /// a beginning means nothing.
+    /// [`TrackingEvent::Started`] and [`TrackingEvent::Ended`] alternate. Other events come from
+    /// another task and must be ignored between an end and the next start.
     ///
     /// # Errors
-    /// The driver's, if the URL can not be used at all.
+    /// The driver's error if it does not accept the URL.
     pub fn open(
         args: &Args,
         service: &str,
         names: &str,
-        hear: impl Fn(Heard<'_>) + Send + Sync + 'static,
+        on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
         let (info, config) = connection(args, Role::Cache)?;
-        let tracked = Tracked {
+        let task = TrackerTask {
             client: Client::open(info)?,
-            config: config.set_response_timeout(Some(PROOF)),
+            config: config.set_response_timeout(Some(PROBE_TIMEOUT)),
             prefix: format!("{}:{service}:", args.redis_prefix).into(),
             names: names.into(),
             limit: *args.redis_connect_timeout,
-            hear: Arc::new(hear),
-            numbers: Tracking::new(),
+            on_event: Arc::new(on_event),
+            metrics: SessionMetrics::of_tracking(),
         };
-        Ok(Self { keeper: tokio::spawn(tracked.keep()) })
+        Ok(Self { keeper: tokio::spawn(task.run()) })
     }
 }
 
@@ -83,98 +85,97 @@ impl Drop for Tracker {
     }
 }
 
-/// What is tracked, and for whom.
-struct Tracked {
+/// The task that keeps a tracking session open.
+struct TrackerTask {
     client: Client,
     config: AsyncConnectionConfig,
-    /// What every key begins with before the reign: `<prefix>:<service>:`.
+    /// Prefix of every key before the incarnation: `<prefix>:<service>:`.
     prefix: Box<str>,
     names: Box<str>,
     limit: Duration,
-    hear: Arc<dyn Fn(Heard<'_>) + Send + Sync>,
-    numbers: Tracking,
+    on_event: Arc<dyn Fn(TrackingEvent<'_>) + Send + Sync>,
+    metrics: SessionMetrics,
 }
 
-/// One connection.
-struct Term {
+/// One tracking session: a connection with tracking enabled.
+struct TrackingSession {
     connection: MultiplexedConnection,
-    reign: Box<str>,
-    over: watch::Receiver<bool>,
+    incarnation: Incarnation,
+    ended: watch::Receiver<bool>,
 }
 
-impl Tracked {
-    async fn keep(self) {
-        let mut pause = PAUSE_MIN;
+impl TrackerTask {
+    async fn run(self) {
+        let mut pause = DoublingPause::reconnect();
         loop {
             match self.connect().await {
-                Ok(mut term) => {
-                    pause = PAUSE_MIN;
-                    self.numbers.began();
-                    (self.hear)(Heard::Began(&term.reign));
-                    let why = term.last().await;
-                    (self.hear)(Heard::Ended);
-                    self.numbers.ended();
-                    tracing::warn!(why, "redis tracking lost");
+                Ok(mut session) => {
+                    pause.reset();
+                    self.metrics.session_started();
+                    (self.on_event)(TrackingEvent::Started(&session.incarnation));
+                    let reason = session.wait_for_end().await;
+                    (self.on_event)(TrackingEvent::Ended);
+                    self.metrics.session_ended();
+                    tracing::warn!(reason, "redis tracking session ended");
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "redis tracking is away");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    tracing::debug!(%error, "redis tracking is unavailable");
+                    pause.wait().await;
                 }
             }
         }
     }
 
-    /// Connects, and has every change told of from the answer on.
-    async fn connect(&self) -> Result<Term, Error> {
+    /// Connects and enables tracking: changes are reported from its reply on.
+    async fn connect(&self) -> Result<TrackingSession, Error> {
         let attempt = async {
-            // Whose keys they are is known only when there is a connection, and the listener is needed to make one.
+            // The handler is needed to connect, but the incarnation is known only afterwards.
             let (known, keys) = watch::channel(None);
-            let (closed, over) = watch::channel(false);
-            let config = self.config.clone().set_push_sender(listen(keys, closed, Arc::clone(&self.hear)));
+            let (closed, ended) = watch::channel(false);
+            let config = self.config.clone().set_push_sender(push_handler(keys, closed, Arc::clone(&self.on_event)));
             let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
             let mut connection = connecting.await.map_err(Error::from_redis)?;
-            let reign = ask(&mut connection).await?;
-            let keys: Arc<str> = format!("{}{reign}:", self.prefix).into();
+            let incarnation = read_incarnation(&mut connection).await?;
+            let keys: Arc<str> = format!("{}{incarnation}:", self.prefix).into();
             let mut track = redis::cmd("CLIENT");
             track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(format!("{keys}{}", self.names));
             known.send_replace(Some(keys));
             track.exec_async(&mut connection).await.map_err(Error::from_redis)?;
-            Ok(Term { connection, reign, over })
+            Ok(TrackingSession { connection, incarnation, ended })
         };
         timeout(self.limit, attempt).await.unwrap_or(Err(Error::Away))
     }
 }
 
-impl Term {
-    /// Waits for the end. Returns why it came.
-    async fn last(&mut self) -> &'static str {
+impl TrackingSession {
+    /// Waits for the end of the session; returns the reason.
+    async fn wait_for_end(&mut self) -> &'static str {
         loop {
             tokio::select! {
-                _ = self.over.wait_for(|over| *over) => return "connection lost",
+                _ = self.ended.wait_for(|ended| *ended) => return "connection lost",
                 () = sleep(PROBE) => {}
             }
-            match ask(&mut self.connection).await {
-                Ok(reign) if reign == self.reign => {}
-                Ok(_) => return "another reign",
-                Err(_) => return "no answer",
+            match read_incarnation(&mut self.connection).await {
+                Ok(incarnation) if incarnation == self.incarnation => {}
+                Ok(_) => return "another incarnation",
+                Err(_) => return "no reply to a probe",
             }
         }
     }
 }
 
-/// Asks whose reign it is.
-async fn ask(connection: &mut impl ConnectionLike) -> Result<Box<str>, Error> {
+/// Reads the incarnation of the server.
+async fn read_incarnation(connection: &mut impl ConnectionLike) -> Result<Incarnation, Error> {
     let info: String =
         redis::cmd("INFO").arg("replication").query_async(connection).await.map_err(Error::from_redis)?;
-    reign(&info).map(Box::from).map_err(|_| Error::Away)
+    Incarnation::from_info(&info).map_err(|_| Error::Away)
 }
 
-/// What is done with each push of the server.
-fn listen(
+/// Returns the handler of the server's pushes.
+fn push_handler(
     keys: watch::Receiver<Option<Arc<str>>>,
     closed: watch::Sender<bool>,
-    hear: Arc<dyn Fn(Heard<'_>) + Send + Sync>,
+    on_event: Arc<dyn Fn(TrackingEvent<'_>) + Send + Sync>,
 ) -> impl Fn(PushInfo) -> Result<(), RedisError> + Send + Sync + 'static {
     move |push: PushInfo| {
         match push.kind {
@@ -183,13 +184,13 @@ fn listen(
             }
             PushKind::Invalidate => {
                 let Some(prefix) = keys.borrow().clone() else { return Ok(()) };
-                for said in push.data {
-                    match said {
+                for item in push.data {
+                    match item {
                         Value::Array(changed) => changed
                             .iter()
                             .filter_map(|key| name(key, &prefix))
-                            .for_each(|name| hear(Heard::Changed(name))),
-                        _ => hear(Heard::Flushed),
+                            .for_each(|name| on_event(TrackingEvent::Changed(name))),
+                        _ => on_event(TrackingEvent::Flushed),
                     }
                 }
             }
@@ -199,7 +200,7 @@ fn listen(
     }
 }
 
-/// The name of a key, without what all keys begin with.
+/// Returns the name of a key without the common prefix.
 fn name<'a>(key: &'a Value, prefix: &str) -> Option<&'a str> {
     match key {
         Value::BulkString(key) => str::from_utf8(key).ok()?.strip_prefix(prefix),
@@ -208,8 +209,8 @@ fn name<'a>(key: &'a Value, prefix: &str) -> Option<&'a str> {
     }
 }
 
-impl fmt::Debug for Tracked {
+impl fmt::Debug for TrackerTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracked").field("prefix", &self.prefix).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("TrackerTask").field("prefix", &self.prefix).field("names", &self.names).finish_non_exhaustive()
     }
 }

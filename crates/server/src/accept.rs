@@ -1,4 +1,4 @@
-//! The accept loop: never more connections than allowed, never a spin when the process runs out of files.
+//! The accept loop: bounds the open connections, and backs off when the process runs out of files.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -8,25 +8,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// First pause after a failed accept: short, a descriptor may come free at any moment.
+/// First pause after a failed accept; short, because a descriptor may be freed at any moment.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// Longest pause between two attempts; bounds how late a recovered process answers.
+/// Longest pause between two attempts; bounds how late a recovered process accepts again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts for ever and hands over each connection with the slot it occupies. Cancel-safe.
+/// Accepts connections indefinitely and hands over each with the slot that it occupies.
+/// Cancel-safe.
 pub(crate) async fn run(listener: TcpListener, slots: Arc<Semaphore>, serve: impl Fn(TcpStream, OwnedSemaphorePermit)) {
     // The semaphore is never closed.
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         let stream = next(|| listener.accept()).await;
-        // Small answers must not wait for the acknowledgement of earlier ones; a dead socket shows on its first read.
+        // Small responses must not wait for earlier ones to be acknowledged; a dead socket fails
+        // its first read.
         let _ = stream.set_nodelay(true);
         serve(stream, slot);
     }
 }
 
-/// The next connection, however often `accept` fails before.
+/// Returns the next connection, and retries until there is one.
 ///
-/// A failure of one connection is skipped; any other, such as EMFILE, is logged once and retried with doubling pauses.
+/// Skips errors that concern one connection. Logs any other, such as EMFILE, once, and retries with
+/// doubling pauses.
 async fn next<S, A>(accept: impl Fn() -> A) -> S
 where
     A: Future<Output = io::Result<(S, std::net::SocketAddr)>>,
@@ -38,7 +41,7 @@ where
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if pause == FIRST_PAUSE {
-                    tracing::warn!(%error, "accepting connections fails, backing off");
+                    tracing::warn!(%error, "accept failed, backing off");
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -47,7 +50,7 @@ where
     }
 }
 
-/// Linux reports through accept what happened to a connection while it waited in the backlog.
+/// Linux reports through `accept` an error that a connection had in the backlog.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }
@@ -65,8 +68,8 @@ mod tests {
     const EMFILE: i32 = 24;
     const ECONNABORTED: i32 = 103;
 
-    /// How long accepting takes when it fails `failures` times with `errno`; the clock of the test is virtual.
-    async fn delay(failures: u32, errno: i32) -> Duration {
+    /// Virtual time that accepting takes when it fails `failures` times with `errno`.
+    async fn time_to_accept(failures: u32, errno: i32) -> Duration {
         let start = Instant::now();
         let left = Cell::new(failures);
         next(async || match left.get() {
@@ -82,14 +85,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn running_out_of_files_backs_off_from_5_ms_to_1_s() {
-        assert_eq!(delay(1, EMFILE).await, Duration::from_millis(5));
-        assert_eq!(delay(3, EMFILE).await, Duration::from_millis(5 + 10 + 20));
-        // 5, 10 .. 640 make 1275; from there on every attempt waits a second.
-        assert_eq!(delay(10, EMFILE).await, Duration::from_millis(1275 + 2000));
+        assert_eq!(time_to_accept(1, EMFILE).await, Duration::from_millis(5));
+        assert_eq!(time_to_accept(3, EMFILE).await, Duration::from_millis(5 + 10 + 20));
+        // 5, 10 .. 640 sum to 1275; every later attempt waits a second.
+        assert_eq!(time_to_accept(10, EMFILE).await, Duration::from_millis(1275 + 2000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_died_in_the_backlog_costs_no_pause() {
-        assert_eq!(delay(5, ECONNABORTED).await, Duration::ZERO);
+        assert_eq!(time_to_accept(5, ECONNABORTED).await, Duration::ZERO);
     }
 }

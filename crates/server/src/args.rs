@@ -1,50 +1,54 @@
-//! The settings every Tidings server shares: each is a flag, an environment variable and a documented default.
+//! The settings that every Tidings server shares. Each is a flag and an environment variable with a
+//! documented default.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::security;
+use crate::setting::{duration, duration_or_zero};
 use crate::telemetry::TraceArgs;
 
-/// Limits and timers of a server; services flatten it into their own arguments.
+/// Limits and timeouts of a server; services flatten them into their own arguments.
 ///
-/// The defaults stand once, in [`Args::default`]; clap reads them from there.
+/// The defaults are written once, in [`Args::default`]; clap reads them from there.
 #[derive(Clone, Debug, clap::Args)]
-// The group would be called `Args`, like that of every other flattened struct, and clap refuses twins.
+// The group would be called `Args`, like that of every flattened struct, and clap rejects
+// duplicates.
 #[group(skip)]
 pub struct Args {
-    /// Address to serve `/metrics`, `/livez` and `/readyz` on, over plain HTTP [default: 127.0.0.1, 2000 above the port of
-    /// --listen].
+    /// Address of `/metrics`, `/livez` and `/readyz`, over plain HTTP [default: 127.0.0.1, 2000
+    /// above the port of --listen].
     #[arg(long, env = "TIDINGS_ADMIN_LISTEN", value_name = "ADDR:PORT")]
     pub admin_listen: Option<SocketAddr>,
 
-    /// Most connections held at once; further ones wait in the backlog of the socket.
+    /// Maximum number of open connections; further ones wait in the backlog of the socket.
     #[arg(long, env = "TIDINGS_MAX_CONNECTIONS", default_value_t = Args::default().max_connections, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 
-    /// Most calls running at once on one connection; further ones wait at the client.
+    /// Maximum number of concurrent calls per connection; further ones wait at the client.
     #[arg(long, env = "TIDINGS_MAX_STREAMS", default_value_t = Args::default().max_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
-    /// Most calls worked on at once; further ones are refused at once, with when to try again. Calls that wait for a lock and
-    /// streams have limits of their own.
+    /// Maximum number of calls in flight; further ones are refused at once, with a retry delay.
+    /// Calls that wait for a lock, and streams, have limits of their own.
     #[arg(long, env = "TIDINGS_MAX_IN_FLIGHT", default_value_t = Args::default().max_in_flight, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_in_flight: u32,
 
-    /// Most streams open at once; further ones are refused at once, with when to try again.
+    /// Maximum number of open streams; further ones are refused at once, with a retry delay.
     #[arg(long, env = "TIDINGS_MAX_OPEN_STREAMS", default_value_t = Args::default().max_open_streams, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_open_streams: u32,
 
-    /// Silence on a connection after which it is pinged, e.g. `20s`; `0s` never pings.
+    /// Idle time on a connection after which the server sends a PING, e.g. `20s`; `0s` disables
+    /// PINGs.
     #[arg(long, env = "TIDINGS_KEEPALIVE_INTERVAL", default_value_t = Args::default().keepalive_interval, value_name = "DURATION",
           value_parser = duration_or_zero)]
     pub keepalive_interval: humantime::Duration,
 
-    /// Longest wait for the answer to a ping before the connection is closed, e.g. `10s`.
+    /// Longest wait for the reply to a PING before the connection is closed, e.g. `10s`.
     #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout, value_name = "DURATION",
           value_parser = duration)]
     pub keepalive_timeout: humantime::Duration,
@@ -54,19 +58,20 @@ pub struct Args {
           value_parser = duration)]
     pub preface_timeout: humantime::Duration,
 
-    /// Longest time a client may take to receive an answer that is ready, e.g. `20s`; then the call is reset. Streams may be
-    /// read as slowly as one likes.
+    /// Longest time a client may take to receive a complete response, e.g. `20s`; past it the call
+    /// is reset. Streams have no such limit.
     #[arg(long, env = "TIDINGS_SEND_TIMEOUT", default_value_t = Args::default().send_timeout, value_name = "DURATION",
           value_parser = duration)]
     pub send_timeout: humantime::Duration,
 
-    /// Age at which a connection is ended in order, +-10 % at random, e.g. `30m`, so that clients find new instances; `0s`
-    /// never ends one.
+    /// Age at which a connection is drained, with +/-10 % jitter, e.g. `30m`, so that clients find
+    /// new instances; `0s` means never.
     #[arg(long, env = "TIDINGS_CONNECTION_AGE", default_value_t = Args::default().connection_age, value_name = "DURATION",
           value_parser = duration_or_zero)]
     pub connection_age: humantime::Duration,
 
-    /// Longest time the calls on a connection of that age get to finish before it is cut, e.g. `30s`.
+    /// Longest time that calls get to finish on a connection that has reached its age, before it is
+    /// cut, e.g. `30s`.
     #[arg(long, env = "TIDINGS_CONNECTION_GRACE", default_value_t = Args::default().connection_grace, value_name = "DURATION",
           value_parser = duration)]
     pub connection_grace: humantime::Duration,
@@ -76,45 +81,18 @@ pub struct Args {
           value_parser = duration_or_zero)]
     pub lame_duck: humantime::Duration,
 
-    /// Longest time calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
+    /// Longest time that calls in flight get to finish at shutdown before they are cut, e.g. `20s`.
     #[arg(long, env = "TIDINGS_DRAIN", default_value_t = Args::default().drain, value_name = "DURATION",
           value_parser = duration)]
     pub drain: humantime::Duration,
 
-    /// Who may call.
+    /// Authentication of callers.
     #[command(flatten, next_help_heading = "Security")]
     pub security: security::Args,
 
-    /// What is traced.
+    /// Export of trace spans.
     #[command(flatten, next_help_heading = "Traces")]
     pub traces: TraceArgs,
-}
-
-/// Reads a length of time that is more than nothing.
-///
-/// # Errors
-/// What is expected instead.
-pub fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
-    match text.parse::<humantime::Duration>() {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected a duration like 800ms or 5s"),
-    }
-}
-
-/// Reads a length of time, nothing included.
-///
-/// # Errors
-/// What is expected instead.
-pub fn duration_or_zero(text: &str) -> Result<humantime::Duration, &'static str> {
-    text.parse().map_err(|_| "expected a duration like 0s, 800ms or 5s")
-}
-
-/// Reads a number of bytes.
-///
-/// # Errors
-/// What is expected instead.
-pub fn bytes(text: &str) -> Result<usize, &'static str> {
-    text.parse().map_err(|_| "expected a number of bytes")
 }
 
 impl Default for Args {
@@ -150,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_text_and_defaults_are_shown() {
+    fn durations_are_text_and_help_shows_defaults() {
         let parsed = Command::try_parse_from(["server", "--drain", "1500ms"]).unwrap();
         assert_eq!(parsed.server.drain.as_millis(), 1500);
         assert_eq!(parsed.server.max_connections, 4096);
@@ -160,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_connections_is_refused() {
+    fn zero_connections_are_rejected() {
         Command::try_parse_from(["server", "--max-connections", "0"]).unwrap_err();
     }
 }

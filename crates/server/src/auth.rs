@@ -1,11 +1,11 @@
-//! Bearer tokens: who calls, and what they may.
+//! Bearer tokens: identify callers and say which methods they may call.
 //!
-//! The server knows tokens by their SHA-256 only: whoever reads its list can not call with it. That is enough because a
-//! token is 256 random bits, which nobody finds by trying.
+//! The server stores only the SHA-256 of each token, so its list does not let a reader call. An
+//! unsalted hash is enough, because a token is 256 random bits and cannot be guessed.
 
-mod line;
 mod scopes;
 mod secret;
+mod token_entry;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,123 +18,131 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tidings_proto::{Method, Scope};
 use tidings_status::Reply;
 
-pub use self::line::Line;
 pub use self::scopes::Scopes;
-pub use self::secret::{Hash, Secret};
-use crate::Reason;
-use crate::live::{Content, Live, Malformed, Unusable};
+pub use self::secret::{Secret, TokenHash};
+pub use self::token_entry::TokenEntry;
+use crate::reason::Reason;
+use crate::reloadable::{MalformedFile, Reloadable, ReloadableContent, UnusableFile};
 
-/// More than services have callers. Each costs every call some tens of nanoseconds, as all are compared.
+/// Maximum number of tokens, more than services have callers. Every call compares its token with
+/// all of them, at some tens of nanoseconds each.
 const TOKENS_MAX: usize = 256;
 
-/// The tokens that are accepted, as their list says at the moment. Cheap to clone.
+/// The accepted tokens, reloaded when their list changes. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Tokens(Arc<Live<List>>);
+pub struct Tokens(Arc<Reloadable<TokenList>>);
 
-/// The lines of the list.
-struct List(Vec<Line>);
+/// The entries of the list.
+struct TokenList(Vec<TokenEntry>);
 
-impl Content for List {
-    const WHAT: &'static str = "tokens";
-    const RELOADS: &'static str = "tidings_server_token_reloads_total";
+impl ReloadableContent for TokenList {
+    const NAME: &'static str = "tokens";
+    const RELOADS_METRIC: &'static str = "tidings_server_token_reloads_total";
 }
 
-/// Why a call is not let through.
+/// Reasons to refuse a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has no token.
+pub enum AuthError {
+    /// The call has no bearer token.
     NoToken,
-    /// It has one that is not in the list, or two.
+    /// The call has a token that is not in the list, or more than one token.
     UnknownToken,
-    /// Its token does not have the scope of this service that the method needs.
+    /// The token lacks the scope that the method needs; holds the service and the action.
     NoScope(&'static str, Scope),
 }
 
 impl Tokens {
-    /// Reads the list.
-    pub(crate) fn open(path: &Path) -> Result<Self, Unusable> {
-        Ok(Self(Arc::new(Live::open(vec![path.to_owned()], |contents| List::read(&contents[0]))?)))
+    /// Reads the list of tokens from a file.
+    pub(crate) fn open(path: &Path) -> Result<Self, UnusableFile> {
+        Ok(Self(Arc::new(Reloadable::open(vec![path.to_owned()], |contents| TokenList::parse(&contents[0]))?)))
     }
 
-    /// Says whether a call with these headers may go on to `method`, and whose token it has. `None` is a method that does
-    /// not exist: whoever has a token is told so by what answers it.
+    /// Checks whether a call with these headers may use `method`, and returns the name of its
+    /// token.
+    ///
+    /// `None` is a method that does not exist: it passes with any known token, and the router
+    /// refuses it.
     ///
     /// # Errors
-    /// Why it may not.
-    pub fn check(&self, headers: &HeaderMap, method: Option<&'static Method>) -> Result<Arc<str>, Refusal> {
+    /// The reason for which the call is refused.
+    pub fn check(&self, headers: &HeaderMap, method: Option<&'static Method>) -> Result<Arc<str>, AuthError> {
         let token = bearer(headers)?;
-        let list = self.0.now();
-        let line = list.find(&Hash::of(token)).ok_or(Refusal::UnknownToken)?;
+        let list = self.0.current();
+        let entry = list.find(&TokenHash::of(token)).ok_or(AuthError::UnknownToken)?;
         match method {
-            Some(method) if !line.scopes.allow(method) => Err(Refusal::NoScope(method.service(), method.scope)),
-            _ => Ok(Arc::clone(&line.name)),
+            Some(method) if !entry.scopes.allow(method) => Err(AuthError::NoScope(method.service(), method.scope)),
+            _ => Ok(Arc::clone(&entry.name)),
         }
     }
 
-    /// Looks at the list so often, and takes over what it holds when that has changed, for as long as it is polled.
-    pub(crate) async fn watch(self, look: Duration) {
-        self.0.watch(look).await;
+    /// Polls the list at this interval and reloads it when it has changed; runs until dropped.
+    pub(crate) async fn watch(self, poll_interval: Duration) {
+        self.0.watch(poll_interval).await;
     }
 }
 
-/// The token of a call: what stands behind `Bearer` in its one `authorization`.
-fn bearer(headers: &HeaderMap) -> Result<&[u8], Refusal> {
+/// Returns the token that follows `Bearer` in the only `authorization` header of a call.
+fn bearer(headers: &HeaderMap) -> Result<&[u8], AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(Refusal::NoToken)?.as_bytes();
+    let value = values.next().ok_or(AuthError::NoToken)?.as_bytes();
     if values.next().is_some() {
-        return Err(Refusal::UnknownToken);
+        return Err(AuthError::UnknownToken);
     }
-    let (scheme, token) = value.split_at_checked("Bearer ".len()).ok_or(Refusal::NoToken)?;
-    if scheme.eq_ignore_ascii_case(b"Bearer ") { Ok(token) } else { Err(Refusal::NoToken) }
+    let (scheme, token) = value.split_at_checked("Bearer ".len()).ok_or(AuthError::NoToken)?;
+    if scheme.eq_ignore_ascii_case(b"Bearer ") { Ok(token) } else { Err(AuthError::NoToken) }
 }
 
-impl List {
-    fn read(content: &[u8]) -> Result<Self, Malformed> {
+impl TokenList {
+    fn parse(content: &[u8]) -> Result<Self, MalformedFile> {
         let malformed = |expected: String| (0, expected);
         let text = std::str::from_utf8(content).map_err(|_| malformed("text in UTF-8".to_owned()))?;
-        let mut lines = Vec::new();
-        let mut places = HashMap::new();
+        let mut entries = Vec::new();
+        let mut first_lines = HashMap::new();
         for (number, text) in (1..).zip(text.lines().map(str::trim)) {
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
-            let line: Line = text
+            let entry: TokenEntry = text
                 .parse()
                 .map_err(|problem| malformed(format!("NAME SHA256 SCOPES, but in line {number}: {problem}")))?;
-            if let Some(place) = places.insert(line.hash.clone(), number) {
-                return Err(malformed(format!("each token once, but line {number} has that of line {place}")));
+            if let Some(first) = first_lines.insert(entry.hash.clone(), number) {
+                return Err(malformed(format!("each token once, but line {number} repeats the token of line {first}")));
             }
-            lines.push(line);
+            entries.push(entry);
         }
-        if lines.len() > TOKENS_MAX {
-            return Err(malformed(format!("at most {TOKENS_MAX} tokens, got {}", lines.len())));
+        if entries.len() > TOKENS_MAX {
+            return Err(malformed(format!("at most {TOKENS_MAX} tokens, got {}", entries.len())));
         }
-        Ok(Self(lines))
+        Ok(Self(entries))
     }
 
-    /// The line of a token. How long it takes says nothing about the list but its length.
-    fn find(&self, hash: &Hash) -> Option<&Line> {
+    /// Finds the entry of a token in constant time: the duration depends only on the length of the
+    /// list.
+    fn find(&self, hash: &TokenHash) -> Option<&TokenEntry> {
         let mut found = (Choice::from(0), 0_u64);
-        for (place, line) in (0..).zip(&self.0) {
-            let equal = line.hash.ct_eq(hash);
+        for (index, entry) in (0..).zip(&self.0) {
+            let equal = entry.hash.ct_eq(hash);
             found.0 |= equal;
-            found.1.conditional_assign(&place, equal);
+            found.1.conditional_assign(&index, equal);
         }
-        let (is_there, place) = found;
-        self.0.get(usize::try_from(place).ok()?).filter(|_| is_there.into())
+        let (is_known, index) = found;
+        self.0.get(usize::try_from(index).ok()?).filter(|_| is_known.into())
     }
 }
 
-impl Refusal {
-    /// How it is answered to a call of this path.
+impl AuthError {
+    /// Builds the reply to a call of this path.
     pub fn reply(self, path: &str) -> Reply {
         match self {
-            Self::NoToken => Reason::Unauthenticated
-                .reply(path, "the call has no token: expected authorization: Bearer TOKEN in its metadata"),
-            Self::UnknownToken => Reason::Unauthenticated.reply(path, "the token is not known here"),
+            Self::NoToken => {
+                Reason::Unauthenticated.reply(path, "no token: expected metadata 'authorization: Bearer TOKEN'")
+            }
+            Self::UnknownToken => {
+                Reason::Unauthenticated.reply(path, "unknown token: not in the token list of this service")
+            }
             Self::NoScope(service, scope) => {
                 let scope = format!("{service}:{}", scope.as_str());
-                let message = format!("the token does not have the scope {scope}");
+                let message = format!("the token lacks the scope {scope}");
                 Reason::PermissionDenied.reply(path, message).with("scope", &scope)
             }
         }

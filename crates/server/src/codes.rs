@@ -1,8 +1,9 @@
-//! How codes are called in numbers and logs: as the gRPC ecosystem does, so that its dashboards and alerts fit.
+//! Names of gRPC codes in metrics and logs, as in the gRPC ecosystem, so that common dashboards
+//! fit.
 
 use tonic::Code;
 
-/// The name of a code, e.g. `NotFound`.
+/// Returns the name of a code, e.g. `NotFound`.
 pub(crate) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

@@ -1,4 +1,4 @@
-//! Open connections: how one is served, and how all of them come to an end.
+//! Serves connections, and drains all of them at shutdown.
 
 use std::io::{self, ErrorKind};
 use std::pin::pin;
@@ -18,34 +18,35 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Args;
-use crate::ending::Closing;
+use crate::args::Args;
+use crate::drain_signal::ConnectionDrain;
 use crate::routes::Routes;
-use crate::sending;
+use crate::send_timeout;
 use crate::stack::Stack;
 use crate::tls::Tls;
 
 /// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Largest header list of a request: room for tokens and trace context, too little to fill memory with.
+/// Maximum size of a request's header list: enough for tokens and trace context, a bound on memory.
 const HEADER_LIST_BYTES: u32 = 16 << 10;
-/// What a client may send ahead on one stream: 20 MiB/s at a round trip of 50 ms.
+/// Flow-control window of a stream: allows 20 MiB/s at a round trip of 50 ms.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// What a client may send ahead on one connection: one stream that is not read does not stop the others.
+/// Flow-control window of a connection: one stream that is not read does not stop the others.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Time for tasks to end once their connection is dropped; only a handler that blocks its thread needs longer.
-const CUT: Duration = Duration::from_millis(500);
+/// Time for tasks to end once their connection is dropped; only a handler that blocks its thread
+/// needs longer.
+const CUT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// All connections of a server. Dropping it cuts them.
 pub(crate) struct Connections {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionContext>,
     slots: Arc<Semaphore>,
     max: usize,
 }
 
-/// What each connection needs to know.
-struct Shared {
-    http: auto::Builder<Tracked>,
+/// State that all connections share.
+struct ConnectionContext {
+    http: auto::Builder<CallExecutor>,
     stack: Stack<Routes>,
     tls: Option<Tls>,
     preface_timeout: Duration,
@@ -63,8 +64,8 @@ impl Connections {
         let tasks = TaskTracker::new();
         let max = args.max_connections as usize;
         Self {
-            shared: Arc::new(Shared {
-                http: http2(args, Tracked { tasks: tasks.clone(), send_timeout: args.send_timeout.into() }),
+            shared: Arc::new(ConnectionContext {
+                http: http2(args, CallExecutor { tasks: tasks.clone(), send_timeout: args.send_timeout.into() }),
                 stack,
                 tls,
                 preface_timeout: args.preface_timeout.into(),
@@ -81,12 +82,12 @@ impl Connections {
         }
     }
 
-    /// One permit for each connection that may still be opened.
+    /// Returns the semaphore that bounds the number of connections.
     pub(crate) fn slots(&self) -> Arc<Semaphore> {
         Arc::clone(&self.slots)
     }
 
-    /// Serves one connection in a task of its own, which frees the slot when it ends.
+    /// Serves one connection in its own task, which frees the slot when it ends.
     pub(crate) fn spawn(&self, stream: TcpStream, slot: OwnedSemaphorePermit) {
         let shared = Arc::clone(&self.shared);
         shared.open.increment(1);
@@ -100,10 +101,12 @@ impl Connections {
         });
     }
 
-    /// Says GOAWAY on every connection, waits until they have ended, cuts those that have not after `limit`.
+    /// Sends GOAWAY on every connection, waits until they have ended, and cuts the rest after
+    /// `limit`.
     ///
-    /// Returns how many were cut, at most half a second after `limit`. A graceful shutdown alone may never end: not on
-    /// a peer that answers no PING, nor on one that holds an endless stream (hyperium/hyper#4170).
+    /// Returns the number of connections that were cut, at most half a second after `limit`. A
+    /// graceful shutdown alone may never end: a peer may answer no PING, or hold an endless stream
+    /// (hyperium/hyper#4170).
     pub(crate) async fn drain(self, limit: Duration) -> usize {
         self.shared.drain.cancel();
         self.shared.tasks.close();
@@ -112,8 +115,11 @@ impl Connections {
         }
         let open = self.max - self.slots.available_permits();
         self.shared.cut.cancel();
-        if timeout(CUT, self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.shared.tasks.len(), "calls block their thread, leaving them behind");
+        if timeout(CUT_TIMEOUT, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.shared.tasks.len(),
+                "tasks still running after the cut, probably blocking their threads"
+            );
         }
         open
     }
@@ -125,39 +131,43 @@ impl Drop for Connections {
     }
 }
 
-impl Shared {
+impl ConnectionContext {
     async fn serve(&self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // Nothing was asked yet, so a drain may end it without a word.
-        let Some(stream) = self.drain.run_until_cancelled(self.open(stream)).await else {
+        // No call has begun yet, so a drain may drop the connection.
+        let Some(stream) = self.drain.run_until_cancelled(self.handshake(stream)).await else {
             return Ok(());
         };
-        let closing = Arc::new(Closing::default());
-        let service = TowerToHyperService::new(self.stack.of_connection(Arc::clone(&closing)));
+        let connection_drain = Arc::new(ConnectionDrain::default());
+        let service = TowerToHyperService::new(self.stack.of_connection(Arc::clone(&connection_drain)));
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream?), service));
-        let old = tokio::select! {
+        let aged = tokio::select! {
             ended = connection.as_mut() => return ended,
             () = self.drain.cancelled() => false,
-            () = self.grows_old() => true,
+            () = self.reach_age() => true,
         };
-        // A drain that comes on top finds the streams of an old connection on their way already.
-        closing.begin(if old { self.grace.min(self.drain_limit) } else { self.drain_limit });
+        // A server drain later on needs no action: the streams of an aged connection are already
+        // ending.
+        connection_drain.start(if aged { self.grace.min(self.drain_limit) } else { self.drain_limit });
         connection.as_mut().graceful_shutdown();
-        if !old {
-            return connection.await; // cut with all others
+        if !aged {
+            return connection.await; // cut together with the others
         }
-        timeout(self.grace, connection).await.unwrap_or_else(|_| Err("cut after its age and the grace".into()))
+        timeout(self.grace, connection)
+            .await
+            .unwrap_or_else(|_| Err("cut: calls outlived the connection age and its grace".into()))
     }
 
-    /// Waits for the age at which a connection ends, +-10 % so that connections made together do not end together.
-    async fn grows_old(&self) {
+    /// Waits for the age at which the connection ends, with +/-10 % jitter so that connections
+    /// opened together do not end together.
+    async fn reach_age(&self) {
         if self.age.is_zero() {
             std::future::pending::<()>().await;
         }
         sleep(self.age.mul_f64(rand::random_range(0.9..1.1))).await;
     }
 
-    /// Brings a connection to where HTTP/2 begins.
-    async fn open(&self, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
+    /// Performs the TLS handshake, if any, and reads the HTTP/2 preface.
+    async fn handshake(&self, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + use<>> {
         let stream = match &self.tls {
             None => Either::Left(stream),
             Some(tls) => Either::Right(tls.accept(stream).await?),
@@ -166,9 +176,9 @@ impl Shared {
     }
 }
 
-/// Reads the HTTP/2 preface within `limit` and returns the stream as if it had not been read.
+/// Reads the HTTP/2 preface within `limit`, and returns the stream as if it had not been read.
 ///
-/// hyper has no timer before the preface: a silent socket would hold its slot for ever.
+/// hyper has no timeout before the preface: a silent socket would hold its slot indefinitely.
 async fn preface<S>(stream: S, limit: Duration) -> io::Result<impl AsyncRead + AsyncWrite + Unpin>
 where
     S: AsyncRead + AsyncWrite,
@@ -177,12 +187,12 @@ where
     let mut first = [0; PREFACE.len()];
     timeout(limit, read.read_exact(&mut first)).await??;
     if first != *PREFACE {
-        return Err(io::Error::new(ErrorKind::InvalidData, "not an HTTP/2 client"));
+        return Err(io::Error::new(ErrorKind::InvalidData, "no HTTP/2 preface: not an HTTP/2 client"));
     }
     Ok(tokio::io::join(PREFACE.chain(read), write))
 }
 
-fn http2(args: &Args, executor: Tracked) -> auto::Builder<Tracked> {
+fn http2(args: &Args, executor: CallExecutor) -> auto::Builder<CallExecutor> {
     let keepalive = Duration::from(args.keepalive_interval);
     let mut builder = auto::Builder::new(executor).http2_only();
     builder
@@ -197,18 +207,18 @@ fn http2(args: &Args, executor: Tracked) -> auto::Builder<Tracked> {
     builder
 }
 
-/// Runs each call as a tracked task, so that a drain waits for it, until its answer is taken.
+/// Runs each call as a tracked task, which a drain waits for, until its response is sent.
 #[derive(Clone)]
-struct Tracked {
+struct CallExecutor {
     tasks: TaskTracker,
     send_timeout: Duration,
 }
 
-impl<F> Executor<F> for Tracked
+impl<F> Executor<F> for CallExecutor
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     fn execute(&self, call: F) {
-        self.tasks.spawn(sending::within(self.send_timeout, call));
+        self.tasks.spawn(send_timeout::with_send_timeout(self.send_timeout, call));
     }
 }

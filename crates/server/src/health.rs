@@ -1,6 +1,11 @@
-//! Health of a server and its services, told by `grpc.health.v1`.
+//! Health of a server and its services, reported over `grpc.health.v1`.
 //!
-//! Entries: `""` (the whole server), `readiness` (may this instance get calls?), and one per service name.
+//! Entries: `""` (the whole server), `readiness` (may this instance receive calls?), and one per
+//! service name.
+//!
+//! An instance is ready from the success of its start-up check, if it has one, until its shutdown,
+//! unless its service reports a defect of this instance alone. An outage of a dependency that all
+//! instances share does not affect readiness.
 
 mod rpc;
 
@@ -8,59 +13,68 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-pub(crate) use rpc::DESCRIPTOR_SET;
-pub use rpc::pb;
+/// Types generated from the upstream contract, client included.
+#[expect(missing_docs, unused_qualifications, clippy::pedantic, clippy::allow_attributes, reason = "generated")]
+#[cfg_attr(doc, expect(rustdoc::bare_urls, reason = "generated"))]
+pub mod pb {
+    tonic::include_proto!("grpc.health.v1");
+}
 
-/// What an entry reports.
+/// The contract as an encoded `FileDescriptorSet`, for reflection.
+pub(crate) const DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("health");
+
+/// The state that an entry reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It does its main job.
+pub enum HealthState {
+    /// The service performs its main function.
     Serving,
-    /// It does not, at the moment.
+    /// The service cannot perform its main function at the moment.
     NotServing,
 }
 
-/// The handle by which a service reports its health; clones report to the same server.
+/// The handle through which a service reports its health; clones report to the same server.
 #[derive(Clone, Debug, Default)]
-// One channel for the whole table, as changes are rare and a watcher of a name that does not exist yet hears of it
-// without anything being kept for that name.
-pub struct Health(watch::Sender<Table>);
+// A single channel for the whole table: changes are rare, and a client may watch a name that does
+// not exist yet without costing memory for that name.
+pub struct Health(watch::Sender<HealthTable>);
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: BTreeMap<String, State>,
-    /// What there is to say about entries, for people.
+struct HealthTable {
+    entries: BTreeMap<String, HealthState>,
+    /// Explanations of entries, for people who read `/readyz`.
     details: BTreeMap<String, String>,
-    phase: Phase,
-    /// What has to be done before it is open.
-    first: String,
+    phase: ServerPhase,
+    /// The dependency that the server waits for before it starts.
+    dependency: String,
 }
 
-/// Ordered: a server never gets younger. Only an open one reports what was set, all others NOT_SERVING for every entry.
+/// Phases of a server, in their order; a server never goes back. Entries report their own state in
+/// `Serving` only, and NOT_SERVING in every other phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// Something has to be done first, and nobody knows yet whether it can be.
-    Beginning,
-    /// It can not be done at the moment: calls are accepted, and told so.
+enum ServerPhase {
+    /// The start-up check has no result yet.
+    Starting,
+    /// The dependency is unavailable; calls are accepted and fail with UNAVAILABLE.
     Waiting,
     #[default]
-    Open,
-    /// Every entry is NOT_SERVING, whatever is reported.
-    Retired,
-    /// Watches end as well.
+    Serving,
+    /// Shutdown has begun; connections are still accepted.
+    LameDuck,
+    /// Watches end.
     Closed,
 }
 
 impl Health {
-    /// The entry of the whole server.
+    /// Entry of the whole server.
     pub const SERVER: &str = "";
-    /// The entry that says whether this instance may get calls.
+    /// Entry that reports whether this instance may receive calls.
     pub const READINESS: &str = "readiness";
 
-    /// Sets the state of an entry, which is made if absent; watchers hear of a change.
+    /// Sets the state of an entry, and creates the entry if absent. Watchers are notified of a
+    /// change.
     ///
-    /// During shutdown the entry stays NOT_SERVING all the same.
-    pub fn set(&self, entry: &str, state: State) {
+    /// During shutdown the entry reports NOT_SERVING nevertheless.
+    pub fn set(&self, entry: &str, state: HealthState) {
         self.0.send_if_modified(|table| {
             let changed = table.entries.insert(entry.to_owned(), state) != Some(state);
             if changed {
@@ -70,8 +84,8 @@ impl Health {
         });
     }
 
-    /// Says something about an entry, to people who ask `/readyz`; nobody is woken for it.
-    pub(crate) fn explain(&self, entry: &str, detail: String) {
+    /// Sets the explanation of an entry that `/readyz` shows. Watchers are not notified.
+    pub fn set_detail(&self, entry: &str, detail: String) {
         self.0.send_if_modified(|table| {
             if detail.is_empty() {
                 table.details.remove(entry);
@@ -82,83 +96,83 @@ impl Health {
         });
     }
 
-    /// Makes the entries that are still absent, as SERVING.
-    pub(crate) fn open(&self, entries: &[&str]) {
+    /// Creates absent entries, as SERVING.
+    pub(crate) fn register(&self, entries: &[&str]) {
         self.0.send_modify(|table| {
             for entry in entries {
-                table.entries.entry((*entry).to_owned()).or_insert(State::Serving);
+                table.entries.entry((*entry).to_owned()).or_insert(HealthState::Serving);
             }
         });
     }
 
-    /// Says what has to be done first: until [`Health::begin`] every entry is NOT_SERVING.
-    pub(crate) fn hold(&self, first: String) {
+    /// Names the dependency to wait for. Every entry is NOT_SERVING until [`Health::mark_started`].
+    pub fn mark_starting(&self, dependency: String) {
         self.0.send_modify(|table| {
-            table.first = first;
-            if table.phase == Phase::Open {
-                table.phase = Phase::Beginning;
+            table.dependency = dependency;
+            if table.phase == ServerPhase::Serving {
+                table.phase = ServerPhase::Starting;
             }
         });
     }
 
-    /// Says that what has to be done first can not be done at the moment. Returns whether that is new.
-    pub(crate) fn wait(&self) -> bool {
+    /// Marks the dependency as unavailable. Returns whether this is a change.
+    pub fn mark_waiting(&self) -> bool {
         self.0.send_if_modified(|table| {
-            let new = table.phase == Phase::Beginning;
+            let new = table.phase == ServerPhase::Starting;
             if new {
-                table.phase = Phase::Waiting;
+                table.phase = ServerPhase::Waiting;
             }
             new
         })
     }
 
-    /// Says that what had to be done first is done.
-    pub(crate) fn begin(&self) {
-        self.0.send_modify(|table| table.phase = table.phase.max(Phase::Open));
+    /// Marks the start-up as complete.
+    pub fn mark_started(&self) {
+        self.0.send_modify(|table| table.phase = table.phase.max(ServerPhase::Serving));
     }
 
-    /// Waits until it is known whether what has to be done first can be.
-    pub(crate) async fn known(&self) {
-        // The sender is ours: it does not go away.
-        let _ = self.0.subscribe().wait_for(|table| table.phase > Phase::Beginning).await;
+    /// Waits for the first result of the start-up check.
+    pub(crate) async fn past_starting(&self) {
+        // The channel cannot close: its sender is ours.
+        let _ = self.0.subscribe().wait_for(|table| table.phase > ServerPhase::Starting).await;
     }
 
-    /// Whether this instance may get calls, and every entry with its state and what there is to say about it, one a
-    /// line; then what is waited for.
-    pub(crate) fn readiness(&self) -> (bool, String) {
+    /// Returns the readiness of this instance, and a text with one line for each entry, its state
+    /// and its explanation, followed by the dependency that it waits for.
+    pub fn readiness(&self) -> (bool, String) {
         let table = self.0.borrow();
-        let waits = table.phase < Phase::Open;
+        let is_waiting = table.phase < ServerPhase::Serving;
         let lines = table.entries.keys().map(|entry| {
             let name = if entry.is_empty() { "server" } else { entry };
-            let state = if table.state(entry) == Some(State::Serving) { "SERVING" } else { "NOT_SERVING" };
+            let state = if table.state(entry) == Some(HealthState::Serving) { "SERVING" } else { "NOT_SERVING" };
             let detail = table.details.get(entry).map(|detail| format!(" ({detail})")).unwrap_or_default();
             format!("{name} {state}{detail}\n")
         });
-        let first = waits.then(|| format!("waiting for {}\n", table.first));
-        (table.state(Self::READINESS) == Some(State::Serving), lines.chain(first).collect())
+        let dependency = is_waiting.then(|| format!("waiting for {}\n", table.dependency));
+        (table.state(Self::READINESS) == Some(HealthState::Serving), lines.chain(dependency).collect())
     }
 
-    /// Reports NOT_SERVING for all entries from now on. Returns whether that is news: of what has not begun nobody expects
-    /// calls.
-    pub(crate) fn retire(&self) -> bool {
-        let mut open = false;
+    /// Makes all entries report NOT_SERVING. Returns whether the server was serving: a server that
+    /// never started gets no calls, so it needs no lame duck time.
+    pub(crate) fn enter_lame_duck(&self) -> bool {
+        let mut was_serving = false;
         self.0.send_modify(|table| {
-            open = table.phase == Phase::Open;
-            table.phase = table.phase.max(Phase::Retired);
+            was_serving = table.phase == ServerPhase::Serving;
+            table.phase = table.phase.max(ServerPhase::LameDuck);
         });
-        open
+        was_serving
     }
 
-    /// Ends all watches, after they have told the last change.
-    pub(crate) fn close(&self) {
-        self.0.send_modify(|table| table.phase = Phase::Closed);
+    /// Ends all watches, after they have sent the last change.
+    pub(crate) fn end_watches(&self) {
+        self.0.send_modify(|table| table.phase = ServerPhase::Closed);
     }
 }
 
-impl Table {
-    /// The state of an entry as callers shall see it, `None` if there is no such entry.
-    fn state(&self, entry: &str) -> Option<State> {
+impl HealthTable {
+    /// Returns the state of an entry as callers see it; `None` if there is no such entry.
+    fn state(&self, entry: &str) -> Option<HealthState> {
         let reported = *self.entries.get(entry)?;
-        Some(if self.phase == Phase::Open { reported } else { State::NotServing })
+        Some(if self.phase == ServerPhase::Serving { reported } else { HealthState::NotServing })
     }
 }

@@ -1,28 +1,34 @@
-//! A gRPC server that behaves: what every Tidings service stands on.
+//! The gRPC server that every Tidings service runs on. It knows no database: `tidings-service` adds
+//! the life of a service around it.
 //!
-//! A service gives its generated tonic services and its descriptor set, and gets an HTTP/2 server with bounded
-//! connections and streams, health, reflection, request ids, and a shutdown that always ends:
+//! A service adds its generated tonic services and its descriptor set. The result is an HTTP/2
+//! server with bounded connections and streams, health, reflection, request ids, and a bounded
+//! shutdown:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use tidings_server::{Args, Server, signal};
+//! use tidings_server::{Args, Server};
+//! use tokio_util::sync::CancellationToken;
 //!
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7401").await?;
 //! let drained = Server::new(&Args::default())
 //!     // .add(UserServiceServer::new(users)).reflect(FILE_DESCRIPTOR_SET)
-//!     .serve(listener, signal::shutdown()?)
+//!     .serve(listener, CancellationToken::new())
 //!     .await?;
-//! println!("{} connections had to be cut", drained.cut);
+//! println!("{} connections were cut", drained.cut);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The way of a call: `accept` (bounded, backs off) -> `connection` (TLS and first bytes in time, HTTP/2 limits) ->
-//! `stack` (all that every call passes, on one page) -> the routes of the added services.
+//! A call passes `accept` (bounded, backs off), then `connection` (TLS and preface timeouts, HTTP/2
+//! limits), then `stack` (request id, authentication, limits, deadline), then the routes of the
+//! added services.
 //!
-//! Invariants: no socket, stream or handler can keep [`Server::serve`] from returning later than its drain time plus a
-//! second; every task it starts has ended by then or has been told to; every call has a request id, which its log
-//! lines, its trailers and its error details carry.
+//! Invariants:
+//! - No socket, stream or handler delays the return of [`Server::serve`] by more than the drain
+//!   time plus a second.
+//! - Every task the server starts has ended by then, or has been cancelled.
+//! - Every call has a request id, which its log lines, trailers and error details carry.
 
 mod accept;
 mod admin;
@@ -30,43 +36,38 @@ mod args;
 pub mod auth;
 mod codes;
 mod connection;
-mod database;
-mod ending;
+mod drain_signal;
 pub mod health;
-mod live;
-mod metrics;
+pub mod metrics;
 pub mod page_token;
-pub mod probe;
+mod poll_when_woken;
 mod process;
-mod rare;
 mod reason;
-mod refusal;
-mod repeat;
+mod reloadable;
 mod routes;
-mod run;
 pub mod security;
-mod sending;
+mod send_timeout;
 mod server;
-mod service;
-pub mod signal;
+mod setting;
 mod stack;
+mod stream_clock;
 pub mod telemetry;
 pub mod tls;
-mod usage;
+mod uncancelled;
 
-pub use args::{Args, bytes, duration, duration_or_zero};
-pub use database::Database;
-pub use ending::Ending;
+pub use args::Args;
+pub use drain_signal::DrainSignal;
 pub use health::Health;
 pub use reason::{Reason, domain};
-pub use refusal::{state_failed, store_failed};
-pub use repeat::{repeat, repeat_on};
-pub use run::run;
 pub use server::{Drained, Error, Server};
-pub use service::{ServeError, Tasks, listen, open_redis};
-pub use stack::{Deadline, RequestId};
-pub use usage::parse;
+pub use setting::{InvalidSetting, bytes, duration, duration_or_zero};
+pub use stack::{Deadline, RequestId, trace_parent};
+pub use stream_clock::{StreamClock, StreamEnd};
+pub use uncancelled::{Aborted, UncancelledWork};
 
-/// The largest message that a service sends: what clients accept unless they are told otherwise. Services end their answers
-/// below it; one that does not is told RESOURCE_EXHAUSTED instead of a client that can not say whose fault it is.
-pub const ANSWER_MAX: usize = 4 << 20;
+/// Maximum size of a response message in bytes: the default limit of gRPC clients.
+///
+/// Services keep their responses below it. A larger response becomes RESOURCE_EXHAUSTED with a
+/// reason. Otherwise the client would refuse it, and report an error without naming the service
+/// as its cause.
+pub const RESPONSE_MAX: usize = 4 << 20;

@@ -1,55 +1,58 @@
-//! Page tokens: opaque, bound to the list they were made for, refused when altered.
+//! Page tokens: opaque, bound to one list, refused when altered.
 //!
-//! A token is its kind, its place, and the first eight bytes of a SHA-256 over the list's name and these. It hides nothing and
-//! grants nothing: whoever makes one up gets a page that could have been asked for anyway. So a service still checks the place
-//! as it checks any field.
+//! A token holds its kind, its cursor, and the first eight bytes of a SHA-256 over the name of the
+//! list and these two. It is neither secret nor a permission: a forged token yields a page that its
+//! caller could have requested anyway. A service therefore validates the cursor like any field.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-const CHECK: usize = 8;
+const CHECKSUM_BYTES: usize = 8;
 
-/// Where a page begins, as bytes of which only its service knows the meaning.
-pub trait Place: Sized {
-    /// Appends it.
+/// The position at which a page begins, encoded by its service.
+pub trait PageCursor: Sized {
+    /// Appends the encoded cursor.
     fn write(&self, bytes: &mut Vec<u8>);
 
-    /// Reads all of these bytes; `None` if they are no such place.
+    /// Decodes a cursor from all of these bytes; `None` if they are malformed.
     fn read(bytes: &[u8]) -> Option<Self>;
 }
 
-/// Makes a token for the list called `list`; `kind` tells lists of one name apart, and the two ends of a page.
-pub fn encode(kind: u8, list: &str, place: &impl Place) -> String {
+/// Encodes a token for the list named `list`. `kind` distinguishes lists of the same name, and the
+/// two ends of a page.
+pub fn encode(kind: u8, list: &str, cursor: &impl PageCursor) -> String {
     let mut bytes = vec![kind];
-    place.write(&mut bytes);
-    let check = check(list, &bytes);
-    bytes.extend(check);
+    cursor.write(&mut bytes);
+    let checksum = checksum(list, &bytes);
+    bytes.extend(checksum);
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Reads a token of this kind for the list called `list`; `None` if it is none, was altered, or is of another list.
-pub fn decode<P: Place>(kind: u8, list: &str, token: &str) -> Option<P> {
+/// Decodes a token of this kind for the list named `list`; `None` if it is malformed, altered, or
+/// made for another list.
+pub fn decode<P: PageCursor>(kind: u8, list: &str, token: &str) -> Option<P> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-    let (said, given) = bytes.split_at_checked(bytes.len().checked_sub(CHECK)?)?;
-    let (&first, place) = said.split_first()?;
-    if first != kind || check(list, said) != *given {
+    let (payload, given) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
+    let (&token_kind, cursor) = payload.split_first()?;
+    if token_kind != kind || checksum(list, payload) != *given {
         return None;
     }
-    P::read(place)
+    P::read(cursor)
 }
 
-/// The list's length stands first, so that nothing can be moved from the list to the place.
-fn check(list: &str, said: &[u8]) -> [u8; CHECK] {
+/// The length of the list's name is hashed before the name, so that no byte can move from the name
+/// to the cursor.
+fn checksum(list: &str, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let length = (list.len() as u64).to_be_bytes();
-    let digest = Sha256::new().chain_update(length).chain_update(list).chain_update(said).finalize();
-    let mut check = [0; CHECK];
-    check.copy_from_slice(&digest[..CHECK]);
-    check
+    let digest = Sha256::new().chain_update(length).chain_update(list).chain_update(payload).finalize();
+    let mut checksum = [0; CHECKSUM_BYTES];
+    checksum.copy_from_slice(&digest[..CHECKSUM_BYTES]);
+    checksum
 }
 
-/// Numbers that are not negative, such as a time and a seq.
-impl<const N: usize> Place for [i64; N] {
+/// Non-negative integers, such as a time and a seq.
+impl<const N: usize> PageCursor for [i64; N] {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.iter().flat_map(|number| number.to_be_bytes()));
     }
@@ -63,7 +66,7 @@ impl<const N: usize> Place for [i64; N] {
 }
 
 /// A text, such as the id of the last item.
-impl Place for String {
+impl PageCursor for String {
     fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.as_bytes());
     }
@@ -79,15 +82,15 @@ mod tests {
 
     use super::*;
 
-    /// Every text that differs from the token in one letter, in an additional one or in one that is missing.
+    /// Every text that differs from the token in one character: replaced, added or removed.
     fn alterations(token: &str, letter: char) -> Vec<String> {
         let letter = letter.to_string();
         let mut altered = vec![format!("{token}{letter}"), format!("{letter}{token}"), token.to_uppercase()];
-        for place in 0..token.len() {
-            for with in ["", &letter] {
-                let mut one = token.to_owned();
-                one.replace_range(place..=place, with);
-                altered.push(one);
+        for index in 0..token.len() {
+            for replacement in ["", &letter] {
+                let mut changed = token.to_owned();
+                changed.replace_range(index..=index, replacement);
+                altered.push(changed);
             }
         }
         altered.retain(|altered| altered != token);
@@ -96,7 +99,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_gives_back_its_place_to_its_own_list_only(
+        fn a_token_yields_its_cursor_only_for_its_own_list(
             numbers in [0..i64::MAX, 0..i64::MAX], text in ".*", list in ".{0,8}",
         ) {
             let token = encode(1, &list, &numbers);
@@ -111,12 +114,12 @@ mod tests {
         }
 
         #[test]
-        fn a_token_with_a_number_below_nothing_is_refused(number in i64::MIN..0) {
+        fn a_token_with_a_negative_number_is_malformed(number in i64::MIN..0) {
             prop_assert_eq!(decode::<[i64; 1]>(1, "lobby", &encode(1, "lobby", &[number])), None);
         }
 
         #[test]
-        fn a_token_of_which_any_letter_was_altered_is_refused(
+        fn a_token_with_any_altered_character_is_refused(
             text in "[a-z]{0,8}", number in 0..i64::MAX, letter in "[A-Za-z0-9_=. -]",
         ) {
             let letter = letter.chars().next().unwrap();
@@ -129,7 +132,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_decoder_panic(text in ".*", bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_input_makes_the_decoder_panic(text in ".*", bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             for token in [text, URL_SAFE_NO_PAD.encode(bytes)] {
                 prop_assert_eq!(decode::<[i64; 1]>(1, "lobby", &token), None);
                 prop_assert_eq!(decode::<String>(1, "lobby", &token), None);
@@ -138,11 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_moved_from_the_list_to_the_place() {
+    fn no_byte_can_move_from_the_list_name_to_the_cursor() {
         let token = encode(1, "bc", &"a".to_owned());
         let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
-        let (place, check) = bytes.split_at(bytes.len() - CHECK);
-        let moved = URL_SAFE_NO_PAD.encode([place, b"b", check].concat());
+        let (cursor, checksum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
+        let moved = URL_SAFE_NO_PAD.encode([cursor, b"b", checksum].concat());
 
         assert_eq!(decode::<String>(1, "c", &moved), None);
     }

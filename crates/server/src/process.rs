@@ -1,17 +1,19 @@
-//! What the operating system knows of this process, under the names that every Prometheus client has for it.
+//! Metrics of this process from the operating system, under the names that all Prometheus clients
+//! use.
 //!
-//! From `/proc`, so on Linux only; elsewhere these numbers are not there. A crate for this would bring thirty more.
+//! Read from `/proc`, so on Linux only; elsewhere these metrics are absent. A crate for this would
+//! bring thirty more dependencies.
 
 use std::fs;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
-/// Ticks of `/proc` in a second, on every Linux.
+/// Clock ticks per second in `/proc`, on every Linux.
 const TICKS: u64 = 100;
 
-/// What there is to know; what can not be read is left out.
+/// A sample of the process; a value that cannot be read is absent.
 #[derive(Debug)]
-struct Process {
+struct ProcessStats {
     cpu_seconds: Option<u64>,
     start_seconds: Option<u64>,
     memory_bytes: Option<u64>,
@@ -20,12 +22,12 @@ struct Process {
     files_max: Option<u64>,
 }
 
-impl Process {
-    fn look() -> Self {
+impl ProcessStats {
+    fn sample() -> Self {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let (stat, status) = (read("/proc/self/stat"), read("/proc/self/status"));
         let (limits, system) = (read("/proc/self/limits"), read("/proc/stat"));
-        // After the name, which may hold anything, the third field of the file.
+        // The third field of the file follows the name, which may contain any character.
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
         let ticks = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         let boot = number(&system, "btime");
@@ -40,15 +42,15 @@ impl Process {
     }
 }
 
-/// The number that follows a name at the beginning of a line.
+/// Returns the number that follows a name at the beginning of a line.
 fn number(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Measures the process.
-pub(crate) fn measure() {
-    let process = Process::look();
+/// Samples the process and updates its metrics.
+pub(crate) fn update() {
+    let process = ProcessStats::sample();
     if let Some(seconds) = process.cpu_seconds {
         counter!("process_cpu_seconds_total").absolute(seconds);
     }
@@ -69,11 +71,11 @@ pub(crate) fn measure() {
 
 pub(crate) fn describe() {
     describe_counter!("process_cpu_seconds_total", Unit::Seconds, "CPU time of the process, in whole seconds.");
-    describe_gauge!("process_start_time_seconds", Unit::Seconds, "When the process began, in seconds since 1970.");
-    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Memory of the process that is in RAM.");
+    describe_gauge!("process_start_time_seconds", Unit::Seconds, "Start time of the process, in seconds since 1970.");
+    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory of the process.");
     describe_gauge!("process_threads", "Threads of the process.");
-    describe_gauge!("process_open_fds", "Files and sockets that are open.");
-    describe_gauge!("process_max_fds", "The most that may be open.");
+    describe_gauge!("process_open_fds", "Open file descriptors, sockets included.");
+    describe_gauge!("process_max_fds", "Maximum number of open file descriptors.");
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -81,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_found() {
-        let process = Process::look();
+    fn every_value_can_be_read_on_linux() {
+        let process = ProcessStats::sample();
 
         assert!(process.cpu_seconds.is_some_and(|seconds| seconds < 3600), "{process:?}");
         assert!(process.start_seconds.is_some_and(|start| start > 1_600_000_000), "{process:?}");

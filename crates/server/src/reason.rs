@@ -1,40 +1,42 @@
-//! Why the server itself refuses a call, whichever service it serves: the same names in every contract.
+//! Reasons for which the server itself refuses a call; every contract has them under the same
+//! names.
 
+use tidings_proto::lock::ErrorReason; // every contract has these reasons under the same names
 use tidings_status::Reply;
 use tonic::Code;
 
-/// Whose reasons those are that no contract lists: of health, reflection, and services that nobody knows.
+/// Domain of refused calls to health, reflection and unknown services.
 const SERVER: &str = "server.tidings";
 
-/// A value that every `ErrorReason` has.
+/// A reason that every contract's `ErrorReason` enum contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// A request or an answer above the limit.
+    /// A request or a response exceeds the size limit.
     MessageTooLarge,
-    /// A request that is no message of its type.
+    /// The request cannot be decoded as its message type.
     Undecodable,
-    /// A method that is not served here.
+    /// The server does not serve this method.
     UnknownMethod,
-    /// A request compressed in a way that is not understood here.
+    /// The request is compressed with an unsupported algorithm.
     UnsupportedEncoding,
-    /// No valid token.
+    /// The call has no valid token.
     Unauthenticated,
-    /// A token without the scope that is needed.
+    /// The token lacks the scope that the method needs.
     PermissionDenied,
-    /// Past the caller's deadline or the cap of the method.
+    /// The deadline of the caller, or the cap of the method, has passed.
     DeadlineExceeded,
-    /// A malformed `grpc-timeout`.
+    /// The `grpc-timeout` header is malformed.
     InvalidTimeout,
-    /// More calls than can be worked on.
+    /// A concurrency limit is reached.
     Overloaded,
-    /// The process is about to end.
+    /// The connection or the instance is draining.
     Draining,
-    /// A bug.
+    /// The handler failed because of a bug.
     Internal,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons that the server crate itself returns.
     pub const ALL: [Self; 11] = [
         Self::MessageTooLarge,
         Self::Undecodable,
@@ -49,24 +51,25 @@ impl Reason {
         Self::Internal,
     ];
 
-    /// As `ErrorInfo` names it.
+    /// Returns the text that `ErrorInfo` carries.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
-            Self::Undecodable => "UNDECODABLE",
-            Self::UnknownMethod => "UNKNOWN_METHOD",
-            Self::UnsupportedEncoding => "UNSUPPORTED_ENCODING",
-            Self::Unauthenticated => "UNAUTHENTICATED",
-            Self::PermissionDenied => "PERMISSION_DENIED",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
-            Self::InvalidTimeout => "INVALID_TIMEOUT",
-            Self::Overloaded => "OVERLOADED",
-            Self::Draining => "DRAINING",
-            Self::Internal => "INTERNAL",
+            Self::MessageTooLarge => ErrorReason::MessageTooLarge,
+            Self::Undecodable => ErrorReason::Undecodable,
+            Self::UnknownMethod => ErrorReason::UnknownMethod,
+            Self::UnsupportedEncoding => ErrorReason::UnsupportedEncoding,
+            Self::Unauthenticated => ErrorReason::Unauthenticated,
+            Self::PermissionDenied => ErrorReason::PermissionDenied,
+            Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
+            Self::InvalidTimeout => ErrorReason::InvalidTimeout,
+            Self::Overloaded => ErrorReason::Overloaded,
+            Self::Draining => ErrorReason::Draining,
+            Self::Internal => ErrorReason::Internal,
         }
+        .text()
     }
 
-    /// The code it is sent under.
+    /// Returns the gRPC code of the reason.
     pub fn code(self) -> Code {
         match self {
             Self::MessageTooLarge | Self::Overloaded => Code::ResourceExhausted,
@@ -80,13 +83,13 @@ impl Reason {
         }
     }
 
-    /// Begins the answer to a call of this path.
+    /// Starts the reply to a call of this path.
     pub fn reply(self, path: &str, message: impl Into<String>) -> Reply {
         Reply::new(self.code(), domain(path), self.as_str(), message)
     }
 }
 
-/// Whose reasons the answers to calls of this path have, e.g. `user.tidings`.
+/// Returns the error domain of calls to this path, e.g. `user.tidings`.
 pub fn domain(path: &str) -> &'static str {
     const DOMAINS: [(&str, &str); 4] = [
         ("user", "user.tidings"),
@@ -104,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_is_refused_in_the_domain_of_its_contract() {
+    fn errors_of_a_call_have_the_domain_of_its_contract() {
         assert_eq!(domain("/tidings.user.v1.UserService/GetUser"), "user.tidings");
         assert_eq!(domain("/tidings.broadcast.v1.Nonsense/GetUser"), "broadcast.tidings");
         assert_eq!(domain("/grpc.health.v1.Health/Check"), "server.tidings");

@@ -1,8 +1,7 @@
-//! Which of the served contracts a call is for.
+//! Routes a call to the service of its contract, by the contract name in its path.
 //!
-//! The part of a path that names it is looked up, and that is all. tonic's own router is axum's: it matches patterns of
-//! which there are none here, and on its way puts a call, its body and its answer into a dozen boxes, which every frame of
-//! a stream has to pass again.
+//! tonic's router is axum's. It matches patterns, which gRPC paths do not need, and boxes a call,
+//! its body and its response a dozen times; every frame of a stream passes these boxes again.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,56 +16,59 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-/// What a generated service answers with.
-pub(crate) type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+/// The future of a response, as generated services return it.
+pub(crate) type ResponseFuture = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-/// The contracts that are served, and by what. Cheap to clone.
+/// The served contracts and their services. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
-    contracts: Arc<[(&'static str, Arc<dyn Contract>)]>,
+    contracts: Arc<[(&'static str, Arc<dyn ContractService>)]>,
 }
 
-/// What serves a contract.
-trait Contract: Send + Sync {
-    fn answer(&self, request: Request<Body>) -> Answering;
+/// A service behind a contract, object-safe.
+trait ContractService: Send + Sync {
+    fn handle(&self, request: Request<Body>) -> ResponseFuture;
 }
 
-impl<S> Contract for S
+impl<S> ContractService for S
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answering> + Clone + Send + Sync,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = ResponseFuture>
+        + Clone
+        + Send
+        + Sync,
 {
-    fn answer(&self, request: Request<Body>) -> Answering {
-        self.clone().call(request) // generated services are ready at any time
+    fn handle(&self, request: Request<Body>) -> ResponseFuture {
+        self.clone().call(request) // generated services are always ready
     }
 }
 
 impl Routes {
-    /// Adds what serves a contract.
+    /// Adds the service of a contract.
     ///
     /// # Panics
-    /// If something serves it already.
+    /// If the contract already has a service.
     pub(crate) fn add<S>(&mut self, service: S)
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answering>
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = ResponseFuture>
             + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
     {
-        assert!(self.of(S::NAME).is_none(), "{} is served already", S::NAME);
-        let added: (_, Arc<dyn Contract>) = (S::NAME, Arc::new(service));
+        assert!(self.find(S::NAME).is_none(), "contract {} already has a service", S::NAME);
+        let added: (_, Arc<dyn ContractService>) = (S::NAME, Arc::new(service));
         self.contracts = self.contracts.iter().cloned().chain([added]).collect();
     }
 
-    /// What serves the contract of this name. There are a handful: no table would find it sooner.
-    fn of(&self, name: &str) -> Option<&dyn Contract> {
-        self.contracts.iter().find(|(served, _)| *served == name).map(|(_, contract)| &**contract)
+    /// Finds the service of a contract. A linear search is fastest: there are a handful.
+    fn find(&self, name: &str) -> Option<&dyn ContractService> {
+        self.contracts.iter().find(|(served, _)| *served == name).map(|(_, service)| &**service)
     }
 }
 
-/// The name of a contract in the path of a call, `/<contract>/<method>`.
-fn contract(path: &str) -> Option<&str> {
+/// Returns the contract name in a path `/<contract>/<method>`.
+fn contract_name(path: &str) -> Option<&str> {
     path.strip_prefix('/')?.split_once('/').map(|(contract, _)| contract)
 }
 
@@ -76,15 +78,15 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answering {
-        match contract(request.uri().path()).and_then(|name| self.of(name)) {
-            Some(contract) => contract.answer(request.map(Body::new)),
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        match contract_name(request.uri().path()).and_then(|name| self.find(name)) {
+            Some(service) => service.handle(request.map(Body::new)),
             None => Box::pin(async { Ok(Status::unimplemented("").into_http()) }),
         }
     }
@@ -101,18 +103,18 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::Health;
+    use crate::health::Health;
 
     fn code(path: &str) -> Option<Code> {
         let mut routes = Routes::default();
         routes.add(Health::default().service());
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let answer = futures_util::FutureExt::now_or_never(routes.call(request)).unwrap().unwrap();
-        Status::from_header_map(answer.headers()).map(|status| status.code())
+        let response = futures_util::FutureExt::now_or_never(routes.call(request)).unwrap().unwrap();
+        Status::from_header_map(response.headers()).map(|status| status.code())
     }
 
     #[test]
-    fn a_path_that_nobody_serves_is_unimplemented() {
+    fn an_unknown_path_is_unimplemented() {
         for path in [
             "/",
             "/x",
@@ -127,13 +129,13 @@ mod tests {
         assert_eq!(
             code("/grpc.health.v1.Health/Check"),
             Some(Code::Internal),
-            "it is served, and the request is no message"
+            "the route exists; the empty body is no message"
         );
     }
 
     #[test]
-    #[should_panic(expected = "grpc.health.v1.Health is served already")]
-    fn a_contract_is_served_once() {
+    #[should_panic(expected = "contract grpc.health.v1.Health already has a service")]
+    fn a_second_service_of_a_contract_panics() {
         let mut routes = Routes::default();
         routes.add(Health::default().service());
         routes.add(Health::default().service());

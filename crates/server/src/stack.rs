@@ -1,17 +1,17 @@
-//! What every call passes on its way in, and every answer on its way out, in this order: request id, span, numbers, panics,
-//! authentication, limits, deadline, service.
+//! The steps that every call and its response pass, in this order: request id, span, metrics,
+//! panics, authentication, limits, deadline, service.
 //!
-//! Health and reflection pass neither authentication nor limits: whoever can connect may ask whether it works, also when
-//! nothing else does.
+//! Health and reflection skip authentication and limits, so that any client that can connect may
+//! check the server, even an overloaded one.
 
-mod answer;
+mod call_record;
+mod chunks;
 mod deadline;
 mod limits;
 mod methods;
 mod panic;
-mod pieces;
-mod record;
 mod request_id;
+mod response_body;
 mod trace;
 mod trailers;
 
@@ -29,73 +29,75 @@ use tracing::Instrument as _;
 
 pub use self::deadline::Deadline;
 pub use self::request_id::RequestId;
+pub use self::trace::trace_parent;
 
-use self::answer::{Answer, Leash};
-use self::deadline::Malformed;
-use self::limits::{Limits, Permit};
-use self::methods::Entry;
-use self::panic::Panicked;
-use self::record::Record;
+use self::call_record::CallRecord;
+use self::deadline::MalformedTimeout;
+use self::limits::{CallLimits, Permit};
+use self::methods::MethodEntry;
+use self::panic::HandlerPanicked;
+use self::response_body::{ResponseBody, StreamGuard};
+use crate::args::Args;
 use crate::auth::Tokens;
-use crate::ending::{Closing, Ending};
-use crate::{Args, Reason, sending};
+use crate::drain_signal::{ConnectionDrain, DrainSignal};
+use crate::send_timeout;
 
-pub(crate) use self::limits::Load;
+pub(crate) use self::limits::CurrentLoad;
 pub(crate) use self::methods::Methods;
 
-/// The stack around `S`, for the calls of one connection.
+/// The stack around the service `S`, for the calls of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack<S> {
     service: S,
-    shared: Arc<Shared>,
-    closing: Arc<Closing>,
+    shared: Arc<StackContext>,
+    connection_drain: Arc<ConnectionDrain>,
 }
 
-/// What is the same for all connections.
+/// The parts of the stack that all connections share.
 #[derive(Debug)]
-struct Shared {
+struct StackContext {
     methods: Methods,
     tokens: Option<Tokens>,
-    limits: Limits,
+    limits: CallLimits,
 }
 
-/// What a call has been given to go on.
-struct Admitted {
+/// The permit and the deadline of an admitted call.
+struct AdmittedCall {
     permit: Permit,
     deadline: Option<Deadline>,
 }
 
 impl<S> Stack<S> {
     pub(crate) fn new(service: S, methods: Methods, tokens: Option<Tokens>, args: &Args) -> Self {
-        let shared = Shared { methods, tokens, limits: Limits::new(args) };
-        Self { service, shared: Arc::new(shared), closing: Arc::default() }
+        let shared = StackContext { methods, tokens, limits: CallLimits::new(args) };
+        Self { service, shared: Arc::new(shared), connection_drain: Arc::default() }
     }
 
-    /// The stack of one connection, whose streams end when `closing` begins.
-    pub(crate) fn of_connection(&self, closing: Arc<Closing>) -> Self
+    /// Returns the stack of one connection, whose streams end when the connection drains.
+    pub(crate) fn of_connection(&self, connection_drain: Arc<ConnectionDrain>) -> Self
     where
         S: Clone,
     {
-        Self { closing, ..self.clone() }
+        Self { connection_drain, ..self.clone() }
     }
 
-    /// How much it does right now.
-    pub(crate) fn load(&self) -> Load {
+    /// Returns the current numbers of calls and streams.
+    pub(crate) fn load(&self) -> CurrentLoad {
         self.shared.limits.load()
     }
 }
 
-impl Shared {
-    /// Whether a call may go on: authentication, limits, deadline.
-    fn admit<B>(&self, entry: &Entry, request: &Request<B>) -> Result<Admitted, Status> {
+impl StackContext {
+    /// Admits a call or refuses it: authentication, limits, deadline.
+    fn admit<B>(&self, entry: &MethodEntry, request: &Request<B>) -> Result<AdmittedCall, Status> {
         let path = request.uri().path();
-        if let (Some(tokens), false) = (&self.tokens, entry.kind.is_open()) {
-            tokens.check(request.headers(), entry.method).map_err(|refusal| refusal.reply(path).into_status())?;
+        if let (Some(tokens), false) = (&self.tokens, entry.kind.is_public()) {
+            tokens.check(request.headers(), entry.method).map_err(|error| error.reply(path).into_status())?;
         }
-        let permit = self.limits.take(entry.kind).map_err(|full| full.reply(path).into_status())?;
-        let deadline =
-            deadline::of(request.headers(), entry.cap).map_err(|Malformed| Malformed::reply(path).into_status())?;
-        Ok(Admitted { permit, deadline })
+        let permit = self.limits.take(entry.kind).map_err(|limit| limit.reply(path).into_status())?;
+        let deadline = deadline::of(request.headers(), entry.cap)
+            .map_err(|MalformedTimeout| MalformedTimeout::reply(path).into_status())?;
+        Ok(AdmittedCall { permit, deadline })
     }
 }
 
@@ -103,7 +105,7 @@ impl<S, B> Service<Request<B>> for Stack<S>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
 {
-    type Response = Response<Answer>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
@@ -114,46 +116,40 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let id = RequestId::of(request.headers());
         let entry = self.shared.methods.of(request.uri().path());
-        let record = Record::begin(Arc::clone(&entry), request.uri().path(), request.headers(), id.clone());
-        let Admitted { permit, deadline } = match self.shared.admit(&entry, &request) {
+        let record = CallRecord::begin(Arc::clone(&entry), request.uri().path(), request.headers(), id.clone());
+        let AdmittedCall { permit, deadline } = match self.shared.admit(&entry, &request) {
             Ok(admitted) => admitted,
             Err(status) => {
-                let refused = Answer::begin(status.into_http(), record, None);
+                let refused = ResponseBody::begin(status.into_http(), record, None);
                 return Box::pin(async { Ok(refused) });
             }
         };
 
-        let ending = Ending::of(&self.closing);
+        let drain_signal = DrainSignal::of(&self.connection_drain);
         request.extensions_mut().insert(id);
         if let Some(trace) = record.trace {
             request.extensions_mut().insert(trace);
         }
-        request.extensions_mut().insert(ending.clone());
+        request.extensions_mut().insert(drain_signal.clone());
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
-        let working = self.service.call(request);
+        let handling = self.service.call(request);
         Box::pin(async move {
-            let answering = panic::caught(&record.path, working).instrument(record.span.clone());
-            let answered = match deadline {
-                Some(deadline) => timeout_at(deadline.at(), answering).await.unwrap_or_else(|_| Ok(late(&record))),
-                None => answering.await,
+            let response = panic::catch(&record.path, handling).instrument(record.span.clone());
+            let result = match deadline {
+                Some(deadline) => {
+                    let exceeded = || deadline::exceeded(&record.path).into_http();
+                    timeout_at(deadline.at(), response).await.unwrap_or_else(|_| Ok(exceeded()))
+                }
+                None => response.await,
             };
-            let response = answered.unwrap_or_else(|Panicked| Panicked::status(&record.path).into_http());
-            let leash = entry.kind.is_stream().then(|| Leash::new(permit, deadline, ending));
-            if leash.is_none() {
-                sending::begins();
+            let response = result.unwrap_or_else(|HandlerPanicked| HandlerPanicked::status(&record.path).into_http());
+            let stream_guard = entry.kind.is_stream().then(|| StreamGuard::new(permit, deadline, drain_signal));
+            if stream_guard.is_none() {
+                send_timeout::response_ready();
             }
-            Ok(Answer::begin(response, record, leash))
+            Ok(ResponseBody::begin(response, record, stream_guard))
         })
     }
-}
-
-/// The answer to a call that was not answered in time.
-fn late(record: &Record) -> Response<Body> {
-    late_status(&record.path).into_http()
-}
-
-fn late_status(path: &str) -> Status {
-    Reason::DeadlineExceeded.reply(path, "the call was not answered in time").into_status()
 }

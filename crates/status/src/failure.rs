@@ -1,4 +1,4 @@
-//! Reads a status with its details.
+//! Decodes a gRPC status with its details.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,26 +7,26 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::Violation;
+use crate::fields::Violation;
 
-/// What a status says, for programs that act on it and people who read it.
+/// A decoded status, for programs and for people.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The gRPC code.
+    /// Status code of the call.
     pub code: Code,
-    /// The sentence for people.
+    /// Message for people; may change between releases.
     pub message: String,
-    /// `ErrorInfo.reason`; empty if the status came from something that is no service of ours.
+    /// `ErrorInfo.reason`; empty if the status carries none, e.g. because a proxy sent it.
     pub reason: String,
-    /// `ErrorInfo.domain`, e.g. `user.tidings`; empty like `reason`.
+    /// `ErrorInfo.domain`, e.g. `user.tidings`; empty if `reason` is.
     pub domain: String,
-    /// `ErrorInfo.metadata`.
+    /// `ErrorInfo.metadata`: values for programs, e.g. `version`.
     pub metadata: BTreeMap<String, String>,
-    /// When to try again, if the service said so.
+    /// Delay before a retry, if the status has a `RetryInfo`.
     pub retry_after: Option<Duration>,
-    /// The malformed fields.
+    /// Malformed fields of the request, from `BadRequest`.
     pub violations: Vec<Violation>,
-    /// The id under which the server's log has the call.
+    /// Id of the call in the log of the server.
     pub request_id: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl From<&Status> for Failure {
 }
 
 impl fmt::Display for Failure {
-    /// `NOT_FOUND USER_NOT_FOUND: there is no user ada`, then a line for each malformed field.
+    /// Writes e.g. `NOT_FOUND USER_NOT_FOUND: there is no user ada`, then one line per detail.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(code_name(self.code))?;
         if !self.reason.is_empty() {
@@ -82,7 +82,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The name of a code as the gRPC specification writes it.
+/// Returns the name of a code as in the gRPC specification, e.g. `NOT_FOUND`.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -108,15 +108,15 @@ pub fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Fields, Reply};
+    use crate::fields::Fields;
+    use crate::reply::Reply;
 
     #[test]
-    fn what_a_reply_says_is_what_a_failure_reads() {
-        let status =
-            Reply::new(Code::Unavailable, "test.tidings", "ERROR_REASON_STORE_AWAY", "the store does not answer")
-                .with("version", &7)
-                .retry_after(Duration::from_millis(250))
-                .into_status();
+    fn a_failure_decodes_what_a_reply_encodes() {
+        let status = Reply::new(Code::Unavailable, "test.tidings", "STORE_AWAY", "the store does not answer")
+            .with("version", &7)
+            .retry_after(Duration::from_millis(250))
+            .into_status();
 
         let failure = Failure::from(&status);
 
@@ -141,8 +141,9 @@ mod tests {
         assert_eq!(failure.reason, "INVALID_FIELDS");
     }
 
+    /// Some clients accept 8 KiB of headers in all.
     #[test]
-    fn however_much_is_malformed_the_status_fits_the_headers_that_clients_accept() {
+    fn a_status_with_many_malformed_fields_fits_the_headers() {
         let mut fields = Fields::new("test.tidings");
         for item in 0..500 {
             fields.within(format_args!("requests[{item}]"), |fields| {
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_details_is_read_as_it_is() {
+    fn a_status_without_details_keeps_code_and_message() {
         let failure = Failure::from(&Status::unknown("transport error"));
 
         assert_eq!(failure.to_string(), "UNKNOWN: transport error");

@@ -1,4 +1,4 @@
-//! Checks the fields of a request, the rules that all contracts share included.
+//! Validates the fields of a request. Includes the rules that all contracts share.
 
 mod fold;
 
@@ -6,32 +6,33 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 
+use tidings_proto::lock::ErrorReason; // a test compares INVALID_FIELDS with the other contracts
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// The longest id, in bytes.
+/// Longest id in bytes.
 const ID_MAX: usize = 64;
-/// The longest name of a lock or a channel, in bytes.
+/// Longest name of a lock or channel in bytes.
 const NAME_MAX: usize = 200;
-/// The most attributes that one thing can have.
+/// Most attributes of one object.
 const ATTRIBUTES_MAX: usize = 32;
-/// The most bytes that names and values of attributes have together.
+/// Most bytes of all names and values of attributes together.
 const ATTRIBUTES_BYTES_MAX: usize = 4096;
-/// The longest name of an attribute, in bytes.
+/// Longest name of an attribute in bytes.
 const ATTRIBUTE_NAME_MAX: usize = 64;
 
-/// The most bytes of fields and descriptions in the details of a status. They travel base64-encoded in a header, of which
-/// some clients accept 8 KiB in all.
+/// Most bytes of field names and descriptions in the details of a status. The details travel
+/// base64-encoded in a header, and some clients accept 8 KiB of headers in all.
 const DETAILS_MAX: usize = 4096;
-/// The most of them that the sentence for people repeats.
+/// Most bytes of field names and descriptions that the message repeats.
 const MESSAGE_MAX: usize = 512;
 
 /// One malformed field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The path of the field in the request, e.g. `requests[3].body`.
+    /// Path of the field in the request, e.g. `requests[3].body`.
     pub field: String,
-    /// What is expected of it.
+    /// Expectation that the value violates.
     pub description: String,
 }
 
@@ -41,7 +42,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// All malformed fields of a request; becomes INVALID_ARGUMENT `INVALID_FIELDS`.
+/// All malformed fields of a request; converts into INVALID_ARGUMENT `INVALID_FIELDS`.
 #[derive(Debug)]
 pub struct Invalid {
     domain: &'static str,
@@ -49,37 +50,37 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// The malformed fields, at least one.
+    /// Returns the malformed fields, at least one.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 }
 
 impl From<Invalid> for Status {
-    /// Items of a list that are malformed in the same way are named together, `ids[0,3,7-499]`. What is longer than
-    /// clients accept in headers ends with how many more there are.
+    /// Groups list items with the same violation, e.g. `ids[0,3,7-499]`. Truncates details that
+    /// would exceed the headers that clients accept, and states the number of omitted fields.
     fn from(invalid: Invalid) -> Self {
         let violations = fold::fold(invalid.violations);
         let mut details = ErrorDetails::new();
         let mut message = String::from("malformed request");
         let mut bytes = 0;
-        for (place, violation) in violations.iter().enumerate() {
+        for (index, violation) in violations.iter().enumerate() {
             bytes += violation.field.len() + violation.description.len();
             if bytes > DETAILS_MAX {
-                details.add_bad_request_violation("", format!("and {} more fields", violations.len() - place));
+                details.add_bad_request_violation("", format!("and {} more fields", violations.len() - index));
                 break;
             }
             if bytes <= MESSAGE_MAX {
-                let _ = write!(message, "{} {violation}", if place == 0 { ":" } else { ";" });
+                let _ = write!(message, "{} {violation}", if index == 0 { ":" } else { ";" });
             }
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
-        details.set_error_info("INVALID_FIELDS", invalid.domain, []);
+        details.set_error_info(ErrorReason::InvalidFields.text(), invalid.domain, []);
         Status::with_error_details(Code::InvalidArgument, message, details)
     }
 }
 
-/// Collects what is wrong with a request, so that its sender hears all of it at once.
+/// Collects all violations of a request, to report them at once.
 #[derive(Debug)]
 pub struct Fields {
     domain: &'static str,
@@ -88,12 +89,12 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Begins the check of one request; `domain` is that of the service's reasons.
+    /// Starts the validation of one request. `domain` is the error domain of the service.
     pub fn new(domain: &'static str) -> Self {
         Self { domain, prefix: String::new(), violations: Vec::new() }
     }
 
-    /// Ends the check.
+    /// Ends the validation.
     ///
     /// # Errors
     /// [`Invalid`] if any field was refused.
@@ -104,7 +105,7 @@ impl Fields {
         Err(Invalid { domain: self.domain, violations: self.violations })
     }
 
-    /// Checks fields of a message inside the request, e.g. `user` or `requests[3]`.
+    /// Validates fields of a message nested in the request, e.g. `user` or `requests[3]`.
     pub fn within<T>(&mut self, path: impl fmt::Display, check: impl FnOnce(&mut Self) -> T) -> T {
         let outer = self.prefix.len();
         let _ = write!(self.prefix, "{path}.");
@@ -113,7 +114,7 @@ impl Fields {
         checked
     }
 
-    /// A caller's value as a description can repeat it: quoted, and cut if it is long.
+    /// Quotes a value of the caller for a description, truncated to 64 characters.
     pub fn quoted(value: &str) -> String {
         const QUOTED_MAX: usize = 64;
         match value.char_indices().nth(QUOTED_MAX) {
@@ -122,7 +123,7 @@ impl Fields {
         }
     }
 
-    /// Refuses a field, saying what is expected of it.
+    /// Refuses a field; `description` states the expectation.
     pub fn refuse(&mut self, field: impl fmt::Display, description: impl Into<String>) {
         self.violations.push(Violation { field: format!("{}{field}", self.prefix), description: description.into() });
     }
@@ -144,7 +145,7 @@ impl Fields {
         );
     }
 
-    /// Expects an id or nothing.
+    /// Expects an id or an empty string.
     pub fn optional_id(&mut self, field: impl fmt::Display, value: &str) {
         if !value.is_empty() {
             self.id(field, value);
@@ -163,7 +164,7 @@ impl Fields {
         );
     }
 
-    /// Expects a text of at most `max` bytes without NUL, which Postgres can not keep.
+    /// Expects a text of at most `max` bytes without NUL, which Postgres cannot store.
     pub fn text(&mut self, field: impl fmt::Display, value: &str, max: usize) {
         if value.len() > max {
             self.refuse(field, format!("expected at most {max} bytes, got {}", value.len()));
@@ -190,7 +191,8 @@ impl Fields {
         self.require(field, value >= 0, "expected 0 or more");
     }
 
-    /// Expects attributes: at most 32 entries, 4,096 bytes together, names of 1 to 64 bytes, no NUL.
+    /// Expects attributes: at most 32 entries, 4,096 bytes together, names of 1 to 64 bytes, no
+    /// NUL.
     pub fn attributes(&mut self, field: &str, attributes: &BTreeMap<String, String>) {
         if attributes.len() > ATTRIBUTES_MAX {
             let description = format!("expected at most {ATTRIBUTES_MAX} entries, got {}", attributes.len());
@@ -207,5 +209,22 @@ impl Fields {
         if attributes.iter().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
             self.refuse(field, "expected no NUL character");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_proto::{broadcast, history, user};
+
+    use super::*;
+
+    #[test]
+    fn every_contract_has_the_reason_of_malformed_fields() {
+        let texts = [
+            user::ErrorReason::InvalidFields.text(),
+            history::ErrorReason::InvalidFields.text(),
+            broadcast::ErrorReason::InvalidFields.text(),
+        ];
+        assert_eq!(texts, [ErrorReason::InvalidFields.text(); 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! Writes a status with its details.
+//! Encodes a gRPC status with its details.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// A status being written: a code, a reason, a sentence for people, and details for programs.
+/// Builder of an error status: code, reason, message for people, and details for programs.
 #[derive(Debug)]
 pub struct Reply {
     code: Code,
@@ -19,28 +19,22 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Begins a reply. `domain` says whose reasons these are, e.g. `user.tidings`; `reason` is a value of that contract's
-    /// `ErrorReason`, with or without `ERROR_REASON_`. `message` is for people and goes to the caller: never a driver's
-    /// words.
+    /// Starts a status. `domain` is the error domain of a contract, e.g. `user.tidings`; `reason`
+    /// is the text of a value of its `ErrorReason`. `message` is sent to the caller and must not
+    /// contain the words of a driver.
     pub fn new(code: Code, domain: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            reason: reason.strip_prefix("ERROR_REASON_").unwrap_or(reason),
-            domain,
-            metadata: HashMap::new(),
-            details: ErrorDetails::new(),
-        }
+        debug_assert!(!reason.starts_with("ERROR_REASON_"), "{reason} is a name, not the text of a reason");
+        Self { code, message: message.into(), reason, domain, metadata: HashMap::new(), details: ErrorDetails::new() }
     }
 
-    /// Adds a value that a program can act on, e.g. the current version.
+    /// Adds metadata for programs, e.g. the current version.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &impl ToString) -> Self {
         self.metadata.insert(name.to_owned(), value.to_string());
         self
     }
 
-    /// Names what is absent or taken.
+    /// Names the resource that is absent or taken.
     #[must_use]
     pub fn resource(mut self, kind: &'static str, name: impl Into<String>) -> Self {
         self.details.set_resource_info(kind, name, "", "");
@@ -63,14 +57,14 @@ impl Reply {
         self
     }
 
-    /// Says when to try again.
+    /// Sets the delay before a retry.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.details.set_retry_info(Some(delay));
         self
     }
 
-    /// Writes the cause to the log, with all that is behind it: the caller does not see it.
+    /// Logs the cause with its chain of sources at WARN. The caller does not see it.
     #[must_use]
     pub fn logged(self, cause: &(dyn Error + 'static)) -> Self {
         let mut chain = cause.to_string();
@@ -84,7 +78,7 @@ impl Reply {
         self
     }
 
-    /// The status as it is sent.
+    /// Builds the status.
     pub fn into_status(mut self) -> Status {
         self.details.set_error_info(self.reason, self.domain, self.metadata);
         Status::with_error_details(self.code, self.message, self.details)

@@ -1,61 +1,62 @@
-//! Where the services are.
+//! Addresses of the services: environment variables and defaults.
 
 use std::env;
 
-use tidings_client::{Addresses, Malformed};
+use tidings_client::{Addresses, InvalidAddress};
 
-/// One of the services, by the package of its contract.
+/// A service, identified by the package of its contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Service {
+pub(crate) struct KnownService {
     package: &'static str,
     variable: &'static str,
-    address: &'static str,
+    default: &'static str,
 }
 
-/// The variable that says where the user service is.
+/// Environment variable with the address of the user service.
 pub(crate) const USER_VARIABLE: &str = "TIDINGS_USER_ADDR";
-/// The variable that says where the history service is.
+/// Environment variable with the address of the history service.
 pub(crate) const HISTORY_VARIABLE: &str = "TIDINGS_HISTORY_ADDR";
-/// The variable that says where the lock service is.
+/// Environment variable with the address of the lock service.
 pub(crate) const LOCK_VARIABLE: &str = "TIDINGS_LOCK_ADDR";
-/// The variable that says where the broadcast service is.
+/// Environment variable with the address of the broadcast service.
 pub(crate) const BROADCAST_VARIABLE: &str = "TIDINGS_BROADCAST_ADDR";
-/// Where the user service is unless said otherwise.
+/// Default address of the user service.
 pub(crate) const USER_ADDRESS: &str = "127.0.0.1:7401";
-/// Where the history service is unless said otherwise.
+/// Default address of the history service.
 pub(crate) const HISTORY_ADDRESS: &str = "127.0.0.1:7402";
-/// Where the lock service is unless said otherwise.
+/// Default address of the lock service.
 pub(crate) const LOCK_ADDRESS: &str = "127.0.0.1:7403";
-/// Where the broadcast service is unless said otherwise.
+/// Default address of the broadcast service.
 pub(crate) const BROADCAST_ADDRESS: &str = "127.0.0.1:7404";
 
 /// The user service.
-pub(crate) const USER: Service = Service { package: "tidings.user.", variable: USER_VARIABLE, address: USER_ADDRESS };
+pub(crate) const USER: KnownService =
+    KnownService { package: "tidings.user.", variable: USER_VARIABLE, default: USER_ADDRESS };
 
-const SERVICES: [Service; 4] = [
+const SERVICES: [KnownService; 4] = [
     USER,
-    Service { package: "tidings.history.", variable: HISTORY_VARIABLE, address: HISTORY_ADDRESS },
-    Service { package: "tidings.lock.", variable: LOCK_VARIABLE, address: LOCK_ADDRESS },
-    Service { package: "tidings.broadcast.", variable: BROADCAST_VARIABLE, address: BROADCAST_ADDRESS },
+    KnownService { package: "tidings.history.", variable: HISTORY_VARIABLE, default: HISTORY_ADDRESS },
+    KnownService { package: "tidings.lock.", variable: LOCK_VARIABLE, default: LOCK_ADDRESS },
+    KnownService { package: "tidings.broadcast.", variable: BROADCAST_VARIABLE, default: BROADCAST_ADDRESS },
 ];
 
-impl Service {
-    /// The service that serves the contract of this full name, e.g. `tidings.user.v1.UserService`.
+impl KnownService {
+    /// Finds the service of a contract by its full name, e.g. `tidings.user.v1.UserService`.
     pub(crate) fn of(contract: &str) -> Option<Self> {
         SERVICES.into_iter().find(|service| contract.starts_with(service.package))
     }
 
-    /// What it is called, e.g. `user`.
-    pub(crate) fn name(self) -> &'static str {
-        self.package.split('.').nth(1).unwrap_or(self.package)
+    /// Finds the service of this short name, e.g. `user`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        SERVICES.into_iter().find(|service| service.package.split('.').nth(1) == Some(name))
     }
 
-    /// Where its instances are: what its environment variable says, else its default.
+    /// Returns the addresses of its instances from its environment variable, else its default.
     ///
     /// # Errors
-    /// The variable holds no address.
-    pub(crate) fn addresses(self) -> Result<Addresses, Malformed> {
-        env::var(self.variable).as_deref().unwrap_or(self.address).parse()
+    /// The variable holds a malformed address.
+    pub(crate) fn addresses(self) -> Result<Addresses, InvalidAddress> {
+        env::var(self.variable).as_deref().unwrap_or(self.default).parse()
     }
 }
 
@@ -65,9 +66,18 @@ mod tests {
 
     #[test]
     fn a_contract_belongs_to_the_service_of_its_package() {
-        let service = Service::of("tidings.history.v1.ConversationService").unwrap();
+        let service = KnownService::of("tidings.history.v1.ConversationService").unwrap();
 
-        assert_eq!(service.address, "127.0.0.1:7402");
-        assert_eq!(Service::of("grpc.health.v1.Health"), None);
+        assert_eq!(service.default, "127.0.0.1:7402");
+        assert_eq!(KnownService::named("history"), Some(service));
+        assert_eq!(KnownService::of("grpc.health.v1.Health"), None);
+    }
+
+    #[test]
+    fn every_scenario_measures_a_known_service() {
+        for scenario in tidings_load::SCENARIOS {
+            let known = KnownService::named(scenario.service()).is_some();
+            assert!(known || scenario.methods.is_empty(), "{}", scenario.name);
+        }
     }
 }

@@ -1,60 +1,61 @@
-//! `tidings bench`: how much a service does, and how long its callers wait.
+//! `tidings bench`: measures throughput and latency of a service.
 //!
-//! `scenarios` says what is called, `ground` with what, over plain connections without our client's repeats, since the
-//! service is what is measured; `crate::load` calls and counts; `bar` judges, `report` and `plot` show.
+//! The crate `tidings-load` has the scenarios and generates the load. `scenarios` and `shape` are
+//! their flags, `thresholds` judges the results, `report` and `plot` render them.
 
-mod bar;
-mod ground;
 mod plot;
 mod progress;
 mod report;
 mod scenarios;
+mod shape;
+mod thresholds;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use tidings_client::{Addresses, Malformed};
+use tidings_client::{Addresses, InvalidAddress};
+use tidings_load::{CallFailure, LoadSpec, Pace, Scenario, ScenarioSettings};
 
-use self::bar::Bar;
-use self::ground::{Ground, Shape};
-use self::progress::Progress;
-use self::report::Report;
-use self::scenarios::Scenario;
-use crate::cli::{self, Output};
-use crate::load::{self, Call, Fault, Load, Pace};
-use crate::{address, credentials, error, out};
+use self::progress::ScenarioProgress;
+use self::report::ScenarioReport;
+use self::shape::ShapeArgs;
+use self::thresholds::Thresholds;
+use crate::address::{self, KnownService};
+use crate::args::{self, Output};
+use crate::{credentials, exit, out};
 
-/// Callers of an open loop, unless said otherwise: enough that a stall of a second at a thousand calls a second finds one
-/// for each call.
-const OPEN_IN_FLIGHT: u16 = 1000;
-/// Callers of a closed loop, unless said otherwise: enough to keep a service of some cores busy.
-const CLOSED_IN_FLIGHT: u16 = 64;
+/// Default number of callers of an open loop: one for each call that is due in a stall of a second
+/// at 1000 calls/s.
+const OPEN_LOOP_CALLERS: u16 = 1000;
+/// Default number of callers of a closed loop: enough to saturate a service on a few cores.
+const CLOSED_LOOP_CALLERS: u16 = 64;
 
-/// Connections, unless said otherwise.
-const CONNECTIONS: u16 = 4;
+const HELP: &str = "\
+Open and closed loop:
+  With --rate each call has an intended start time, independent of earlier responses
+  (open loop), and its latency counts from then: every call that is due in a stall
+  shows it. This is the latency that users see. Choose a rate below the capacity of
+  the service, and look at p99. Without --rate each of --in-flight callers sends its
+  next call after the previous response (closed loop). This measures capacity, and
+  understates latency.
 
-const HOW: &str = "\
-How to read it:
-  With --rate calls begin at set moments, whatever became of those before (open
-  loop), and latency counts from these moments: a stall is seen by every call that
-  should have begun meanwhile. This is what users see: state a rate below what the
-  service can do, and look at p99. Without it each of --in-flight callers sends its
-  next call when its last was answered (closed loop): this finds how much can be
-  done, and flatters latencies.
+Columns:
+  calls/s   successful calls per second
+  items/s   items of these calls per second: more than calls/s for batches
+  p50 ...   latencies of successful calls, and of calls that timed out or were never
+            sent, with the time waited; other failures are not in the latencies
+  errors    failed calls; listed below the table by code and reason
+  late      calls that started more than 10 ms after their intended start time: too
+            few callers, or not enough CPU for the load generator
 
-  calls/s are good answers that came in the time that is counted; items/s what they
-  did, where a call is a batch. Latencies are of all good answers, and of calls that
-  timed out or were never sent, with as long as they were waited for. Refusals are
-  counted by code and reason, and not timed. `late` says how many calls began more
-  than 10 ms after they should have: too few callers, or too small a machine for the
-  generator, which shares it with whatever else runs there.
+Thresholds:
+  With --p50, --p99, --p99.9, --max, --min-rate or --max-errors the result is PASS
+  with exit code 0, or FAIL with exit code 1. Any failed call is a FAIL unless
+  --max-errors allows it.
 
-  A bar (--p99, --min-rate, ...) makes it a question: PASS and exit code 0, or FAIL
-  and 1. Any call that fails is a FAIL, unless --max-errors allows for it.
-
-  What it creates stays in the service, under ids that begin with bench-.
+The data that a run creates stays in the service, under ids that begin with bench-.
 
 Examples:
   tidings bench get-user
@@ -63,52 +64,52 @@ Examples:
   tidings bench get-user list-messages --in-flight 16 --output json
   tidings bench empty --addr https://lock.example:7403 --ca ca.pem";
 
-/// Measure how much a service does and how long its callers wait; or ask whether it keeps up with a stated bar.
+/// Measure throughput and latency of a service, and check them against thresholds.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("Scenarios:\n{}\n{HOW}", scenarios::list()))]
+#[command(after_help = format!("Scenarios:\n{}\n{HELP}", scenarios::list()))]
 pub(crate) struct Args {
-    /// What to call, one after the other; see below
-    #[arg(value_name = "SCENARIO", required_unless_present = "list", value_parser = scenarios::find)]
+    /// Scenarios to run, one after the other; see below
+    #[arg(value_name = "SCENARIO", required_unless_present = "list", value_parser = scenarios::parse)]
     scenarios: Vec<&'static Scenario>,
 
-    /// List the scenarios, with the methods that each calls
+    /// List the scenarios and the methods that each calls
     #[arg(long, conflicts_with = "scenarios")]
     list: bool,
 
-    /// Calls a second, at set moments (open loop); without it, as many as are answered (closed loop)
+    /// Calls per second, evenly spaced (open loop) [default: a closed loop]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
 
-    /// Callers, that is, the most calls under way at once [default: 64; with --rate 1000]
+    /// Number of callers, each with one call in flight [default: 64; with --rate 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     in_flight: Option<u16>,
 
     /// Connections that the callers share
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = ScenarioSettings::CONNECTIONS, value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: u16,
 
-    /// How long is counted
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = cli::duration)]
+    /// Duration of the measurement
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = args::duration)]
     time: Duration,
 
-    /// How long is called before that, uncounted
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = cli::duration_or_zero)]
+    /// Duration of the unmeasured calls before it
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration_or_zero)]
     warm_up: Duration,
 
-    /// Longest time to wait for one answer, e.g. 800ms or 5s; the service is told
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::duration)]
+    /// Longest wait for one response, e.g. 800ms or 5s; sent to the service as the call's deadline
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = args::duration)]
     timeout: Duration,
 
-    /// Where the service is, HOST:PORT or https://HOST:PORT, several instances separated by commas [default: as for
-    /// `tidings call`: TIDINGS_USER_ADDR and so on, else 127.0.0.1:7401 to 7404]
+    /// Address of the service, HOST:PORT or https://HOST:PORT; several separated by commas
+    /// [default: as for `tidings call`, TIDINGS_USER_ADDR etc., else 127.0.0.1:7401 to 7404]
     #[arg(long, value_name = "ADDRESS")]
     addr: Option<Addresses>,
 
-    /// How to print the result: one table; or an object for each scenario
+    /// Output format: one table, or one JSON object per scenario
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
 
-    /// Draw latency by percentile into this file, as SVG
+    /// Write a plot of latency by percentile to this file, as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
@@ -117,71 +118,59 @@ pub(crate) struct Args {
     quiet: bool,
 
     #[command(flatten)]
-    shape: Shape,
+    shape: ShapeArgs,
 
     #[command(flatten)]
-    bar: Bar,
+    thresholds: Thresholds,
 
     #[command(flatten)]
     credentials: credentials::Args,
 }
 
 fn rate(text: &str) -> Result<f64, &'static str> {
-    /// More than a generator can begin.
-    const MOST: f64 = 1e6;
+    /// More calls per second than the generator can start.
+    const MAX: f64 = 1e6;
     match text.parse() {
-        Ok(rate) if rate > 0.0 && rate <= MOST => Ok(rate),
-        _ => Err("expected calls a second, more than 0 and at most 1000000"),
+        Ok(rate) if rate > 0.0 && rate <= MAX => Ok(rate),
+        _ => Err("expected calls per second, more than 0 and at most 1000000"),
     }
 }
 
-/// Why there is no figure, or not the one that was asked for.
+/// Error of `tidings bench`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// An environment variable holds no address.
+    /// The address in an environment variable is malformed.
     #[error(transparent)]
-    Address(#[from] Malformed),
-    /// Credentials that can not be used.
+    Address(#[from] InvalidAddress),
+    /// A credential is missing or unusable.
     #[error(transparent)]
-    Credentials(#[from] credentials::Unusable),
-    /// What a scenario needs could not be made.
-    #[error("{scenario} can not begin: {fault} ({addresses})")]
-    Prepare {
-        /// Which.
-        scenario: &'static str,
-        /// Why.
-        fault: Fault,
-        /// Where.
-        addresses: Addresses,
-    },
-    /// Nothing was answered well.
-    #[error("{0}: not one call was answered well")]
-    Nothing(&'static str),
-    /// The drawing can not be written.
-    #[error("can not write {}: {cause}", path.display())]
-    Plot {
-        /// Where to.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The bar was not reached.
-    #[error("the bar was not reached: {}", .0.join(", "))]
-    Bar(Vec<&'static str>),
+    Credentials(#[from] credentials::CredentialFlagError),
+    /// The preparation of a scenario failed.
+    #[error("{scenario}: preparation failed: {failure} ({addresses})")]
+    Prepare { scenario: &'static str, failure: CallFailure, addresses: Addresses },
+    /// Every call of a scenario failed.
+    #[error("{0}: all calls failed")]
+    AllFailed(&'static str),
+    /// The plot cannot be written.
+    #[error("cannot write {}: {cause}", path.display())]
+    Plot { path: PathBuf, cause: io::Error },
+    /// The results of these scenarios miss a threshold.
+    #[error("thresholds missed: {}", .0.join(", "))]
+    Thresholds(Vec<&'static str>),
 }
 
 impl Error {
-    /// What the process ends with.
+    /// Returns the exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Address(_) | Self::Credentials(_) | Self::Plot { .. } => error::USAGE,
-            Self::Prepare { .. } | Self::Nothing(_) => error::SERVICE,
-            Self::Bar(_) => error::NO,
+            Self::Address(_) | Self::Credentials(_) | Self::Plot { .. } => exit::USAGE,
+            Self::Prepare { .. } | Self::AllFailed(_) => exit::SERVICE,
+            Self::Thresholds(_) => exit::NO,
         }
     }
 }
 
-/// Runs the scenarios, shows what they measured, and judges.
+/// Runs the scenarios, prints the results, and checks the thresholds.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     if args.list {
         out::result(scenarios::methods());
@@ -203,77 +192,46 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         written.map_err(|cause| Error::Plot { path: path.clone(), cause })?;
     }
     if let Some(report) = reports.iter().find(|report| report.tally.failed() == report.tally.calls()) {
-        return Err(Error::Nothing(report.scenario.name));
+        return Err(Error::AllFailed(report.scenario.name));
     }
     let failed = reports.iter().filter(|report| report.passed() == Some(false));
     let failed: Vec<_> = failed.map(|report| report.scenario.name).collect();
-    if failed.is_empty() { Ok(()) } else { Err(Error::Bar(failed)) }
-}
-
-/// The names of the scenarios, in the order of `tidings bench --list`.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    scenarios::SCENARIOS.iter().map(|scenario| scenario.name)
-}
-
-/// The service that a scenario calls, e.g. `user`; that of any for one that is not there.
-pub fn service(name: &str) -> &'static str {
-    scenarios::find(name).map_or(address::USER, Scenario::service).name()
-}
-
-/// Gets a scenario ready for so many callers, with sizes and connections as they are unless said otherwise: for those who
-/// measure it beside others.
-///
-/// # Errors
-/// What it needs could not be made, or there is no such scenario.
-pub async fn prepare(name: &str, addresses: &Addresses, callers: usize) -> Result<Call, Fault> {
-    /// Longest time to wait for one answer.
-    const TIMEOUT: Duration = Duration::from_secs(10);
-    let scenario = scenarios::find(name).map_err(Fault::answer)?;
-    let shape = Shape::default();
-    let none = credentials::Args::default();
-    let connect = |count| ground::connect(addresses, &none, count).map_err(|error| Fault::answer(error.to_string()));
-    let ground = Ground {
-        connections: connect(CONNECTIONS.into())?,
-        listeners: connect(shape.listening_connections())?,
-        shape,
-        callers,
-        timeout: TIMEOUT,
-        run: ground::new_run(),
-    };
-    (scenario.prepare)(Arc::new(ground)).await
+    if failed.is_empty() { Ok(()) } else { Err(Error::Thresholds(failed)) }
 }
 
 /// Prepares a scenario and runs it.
-async fn measure(scenario: &'static Scenario, args: &Args) -> Result<Report, Error> {
+async fn measure(scenario: &'static Scenario, args: &Args) -> Result<ScenarioReport, Error> {
     let addresses = match &args.addr {
         Some(addresses) => addresses.clone(),
-        None => scenario.service().addresses()?,
+        None => KnownService::named(scenario.service()).unwrap_or(address::USER).addresses()?,
     };
     let load = args.load();
-    let ground = Ground {
-        connections: ground::connect(&addresses, &args.credentials, args.connections.into())?,
-        listeners: ground::connect(&addresses, &args.credentials, args.shape.listening_connections())?,
-        shape: args.shape,
+    let settings = ScenarioSettings {
+        credentials: args.credentials.open(&addresses)?,
+        addresses,
+        connections: args.connections.into(),
+        shape: args.shape.into(),
         callers: load.in_flight,
         timeout: args.timeout,
-        run: ground::new_run(),
     };
-    let progress = Progress::new(args.quiet, scenario.name);
+    let progress = ScenarioProgress::new(args.quiet, scenario.name);
     progress.preparing();
-    let call = (scenario.prepare)(Arc::new(ground)).await;
-    let call = call.map_err(|fault| Error::Prepare { scenario: scenario.name, fault, addresses })?;
-    let seen = Arc::default();
-    let tally = progress.during(load.warm_up + load.time, &seen, load::run(&load, &call, &seen)).await;
-    let verdicts = args.bar.judge(&tally);
-    Ok(Report { scenario, load, connections: args.connections, shape: args.shape, tally, verdicts })
+    let call = scenario.prepare(&settings).await;
+    let ScenarioSettings { addresses, shape, .. } = settings;
+    let call = call.map_err(|failure| Error::Prepare { scenario: scenario.name, failure, addresses })?;
+    let counts = Arc::default();
+    let run = tidings_load::run(&load, &call, &counts);
+    let tally = progress.during(load.warm_up + load.time, &counts, run).await;
+    let verdicts = args.thresholds.judge(&tally);
+    Ok(ScenarioReport { scenario, load, connections: args.connections, shape, tally, verdicts })
 }
 
 impl Args {
-    fn load(&self) -> Load {
-        let usual = if self.rate.is_some() { OPEN_IN_FLIGHT } else { CLOSED_IN_FLIGHT };
-        Load {
+    fn load(&self) -> LoadSpec {
+        let default_callers = if self.rate.is_some() { OPEN_LOOP_CALLERS } else { CLOSED_LOOP_CALLERS };
+        LoadSpec {
             pace: self.rate.map_or(Pace::Closed, Pace::Rate),
-            in_flight: self.in_flight.unwrap_or(usual).into(),
+            in_flight: self.in_flight.unwrap_or(default_callers).into(),
             warm_up: self.warm_up,
             time: self.time,
             grace: self.timeout,

@@ -1,4 +1,4 @@
-//! `tidings call`: any method of any service, by the contracts compiled in.
+//! `tidings call`: calls any method of any service, from the compiled-in contracts.
 
 mod codec;
 mod describe;
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use tidings_client::{Addresses, Malformed, Refusal, within};
+use tidings_client::{Addresses, AttemptFailure, InvalidAddress, with_timeout};
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use self::codec::Dynamic;
-use crate::address::Service;
-use crate::cli::{self, Output};
+use self::codec::DynamicCodec;
+use crate::address::KnownService;
+use crate::args::{self, Output};
 use crate::contracts::{self, Contracts};
-use crate::{credentials, error, out};
+use crate::{credentials, exit, out};
 
 const EXAMPLES: &str = r#"Examples:
   tidings call user.v1.UserService/GetUser '{"id": "ada"}'
@@ -28,16 +28,17 @@ const EXAMPLES: &str = r#"Examples:
   tidings call --describe AppendMessage
   tidings call --list
 
-Without --addr the address is that of the method's service:
+Without --addr the address comes from the variable of the method's service, or its default:
   user       TIDINGS_USER_ADDR       127.0.0.1:7401
   history    TIDINGS_HISTORY_ADDR    127.0.0.1:7402
   lock       TIDINGS_LOCK_ADDR       127.0.0.1:7403
   broadcast  TIDINGS_BROADCAST_ADDR  127.0.0.1:7404"#;
 
-/// Call one method of a service with a request in JSON, and print the answer.
+/// Call any method of a service with a JSON request, and print the response
 ///
-/// The contracts are compiled in, so that nothing else is needed. A method is named as far as it is unambiguous:
-/// `tidings.user.v1.UserService/GetUser`, `user.v1.UserService/GetUser` and `GetUser` are the same.
+/// The contracts are compiled in: no .proto files and no reflection are needed. Any unambiguous end
+/// of a method's name will do: `tidings.user.v1.UserService/GetUser`, `user.v1.UserService/GetUser`
+/// and `GetUser` are the same.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -45,7 +46,8 @@ pub(crate) struct Args {
     #[arg(value_name = "SERVICE/METHOD", required_unless_present_any = ["list", "describe"])]
     method: Option<String>,
 
-    /// The request as proto3 JSON, with field names as in the contract or in lowerCamelCase; - reads standard input
+    /// The request as proto3 JSON, with field names as in the contract or in lowerCamelCase; `-`
+    /// reads standard input
     #[arg(value_name = "JSON|-", default_value = "{}")]
     request: String,
 
@@ -53,23 +55,24 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["method", "describe"])]
     list: bool,
 
-    /// Print the request of a method, or a message, with its fields and their types
+    /// Print the request of a method, or any message, with its fields and their types
     #[arg(long, value_name = "METHOD|MESSAGE", conflicts_with = "method")]
     describe: Option<String>,
 
-    /// Where the service is, HOST:PORT or https://HOST:PORT; one of several separated by commas [default: see below]
+    /// Address of the service, HOST:PORT or https://HOST:PORT; one of several separated by commas
+    /// is used [default: see below]
     #[arg(long, value_name = "ADDRESS")]
     addr: Option<Addresses>,
 
-    /// Metadata to send, NAME:VALUE in ASCII; may be given more than once
+    /// Request metadata, NAME:VALUE in ASCII; may be given more than once
     #[arg(long, value_name = "NAME:VALUE")]
     header: Vec<Header>,
 
-    /// Longest time to wait for the answer, e.g. 800ms or 5s; the service is told
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::duration)]
+    /// Longest wait for the response, e.g. 800ms or 5s; sent to the service as the call's deadline
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = args::duration)]
     timeout: Duration,
 
-    /// How to print the answer: json over several lines, or jsonl in one
+    /// Output format: json (indented) or jsonl (one line for each response)
     #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = output)]
     output: Output,
 
@@ -77,7 +80,7 @@ pub(crate) struct Args {
     credentials: credentials::Args,
 }
 
-/// The formats that an answer has: there is no table of a nested message.
+/// Parses the output format. There is no table format: messages are nested.
 fn output(text: &str) -> Result<Output, &'static str> {
     match text {
         "json" => Ok(Output::Json),
@@ -94,7 +97,7 @@ impl FromStr for Header {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected NAME:VALUE in ASCII, and a NAME that does not end with -bin";
+        const EXPECTED: &str = "expected NAME:VALUE in ASCII, with a NAME that does not end with -bin";
         let (name, value) = text.split_once(':').ok_or(EXPECTED)?;
         let name = name.trim().to_ascii_lowercase();
         match (name.parse(), value.trim().parse()) {
@@ -104,30 +107,30 @@ impl FromStr for Header {
     }
 }
 
-/// Why a call gave no answer.
+/// Error of `tidings call`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No method or message has this name.
+    /// The name of the method or message matches nothing, or several.
     #[error(transparent)]
-    Name(#[from] contracts::Unknown),
-    /// The method takes more than one request.
-    #[error("{0} takes a stream of requests: this command sends one")]
+    Name(#[from] contracts::UnresolvedName),
+    /// The method is client-streaming.
+    #[error("{0} takes a stream of requests; tidings call sends only one request")]
     ClientStream(String),
-    /// Nobody knows where the service of this contract is.
+    /// The contract belongs to no known service.
     #[error("{0} has no default address: give --addr")]
     NoAddress(String),
-    /// An environment variable holds no address.
+    /// The environment variable of the service holds a malformed address.
     #[error(transparent)]
-    Address(#[from] Malformed),
-    /// Credentials that can not be used.
+    Address(#[from] InvalidAddress),
+    /// A credential is missing or unusable.
     #[error(transparent)]
-    Credentials(#[from] credentials::Unusable),
-    /// The request is not what the method takes.
-    #[error("the request is no {message}: {reason}")]
+    Credentials(#[from] credentials::CredentialFlagError),
+    /// The request does not match the method's request message.
+    #[error("malformed request: not a {message}: {reason}")]
     Request {
-        /// The message that the method takes.
+        /// Full name of the request message.
         message: String,
-        /// What is wrong and where.
+        /// The JSON error with its line and column.
         reason: serde_json::Error,
     },
     /// Standard input could not be read as text.
@@ -135,23 +138,23 @@ pub(crate) enum Error {
     Input(io::Error),
     /// The call failed.
     #[error(transparent)]
-    Refused(Refusal),
-    /// The answer cannot be shown.
-    #[error("cannot print the answer: {0}")]
-    Answer(serde_json::Error),
+    Refused(AttemptFailure),
+    /// The response cannot be converted to JSON.
+    #[error("cannot print the response: {0}")]
+    Response(serde_json::Error),
 }
 
 impl Error {
-    /// What the process ends with.
+    /// Returns the exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Answer(_) => error::SERVICE,
-            _ => error::USAGE,
+            Self::Refused(_) | Self::Response(_) => exit::SERVICE,
+            _ => exit::USAGE,
         }
     }
 }
 
-/// Lists, describes or calls.
+/// Lists the methods, describes one, or calls one.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     let contracts = Contracts::compiled_in();
     if let Some(name) = &args.describe {
@@ -173,7 +176,7 @@ async fn call(method: &MethodDescriptor, args: &Args) -> Result<(), Error> {
     let contract = method.parent_service().full_name().to_owned();
     let addresses = match &args.addr {
         Some(addresses) => addresses.clone(),
-        None => Service::of(&contract).ok_or(Error::NoAddress(contract))?.addresses()?,
+        None => KnownService::of(&contract).ok_or(Error::NoAddress(contract))?.addresses()?,
     };
     let json = match args.request.as_str() {
         "-" => io::read_to_string(io::stdin()).map_err(Error::Input)?,
@@ -186,11 +189,11 @@ async fn call(method: &MethodDescriptor, args: &Args) -> Result<(), Error> {
     request.set_timeout(args.timeout);
     let endpoint = args.credentials.endpoints(&addresses)?.pick();
     endpoint.authorize(&mut request);
-    let answered = within(args.timeout, print_answers(method, endpoint.channel(), request, args.output)).await;
-    answered.map_err(|status| Error::Refused(Refusal::new(&status, endpoint.address())))?
+    let outcome = with_timeout(args.timeout, print_responses(method, endpoint.channel(), request, args.output)).await;
+    outcome.map_err(|status| Error::Refused(AttemptFailure::new(&status, endpoint.address())))?
 }
 
-/// Reads proto3 JSON; a field that the message does not have is an error, as it would silently say nothing.
+/// Parses proto3 JSON. An unknown field is an error, because it would be ignored silently.
 fn parse(message: MessageDescriptor, json: &str) -> Result<DynamicMessage, Error> {
     let name = message.full_name().to_owned();
     let mut json = serde_json::Deserializer::from_str(json);
@@ -200,32 +203,32 @@ fn parse(message: MessageDescriptor, json: &str) -> Result<DynamicMessage, Error
         .map_err(|reason| Error::Request { message: name, reason })
 }
 
-/// Sends the request and prints what is answered: one message, or each of a stream as it comes.
-async fn print_answers(
+/// Sends the request and prints the response, or each response of a stream as it arrives.
+async fn print_responses(
     method: &MethodDescriptor,
     channel: Channel,
     request: Request<DynamicMessage>,
     output: Output,
 ) -> Result<Result<(), Error>, Status> {
     let path = format!("/{}", contracts::full_name(method));
-    let path = path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
+    let path = path.parse().map_err(|_| Status::internal(format!("malformed method path {path}")))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-    let answers = client.server_streaming(request, path, Dynamic::new(method.output())).await?;
-    let mut answers = pin!(answers.into_inner());
-    while let Some(answer) = answers.next().await {
-        match json(&answer?, output) {
+    let responses = client.server_streaming(request, path, DynamicCodec::new(method.output())).await?;
+    let mut responses = pin!(responses.into_inner());
+    while let Some(response) = responses.next().await {
+        match json(&response?, output) {
             Ok(json) => out::result(json),
-            Err(error) => return Ok(Err(Error::Answer(error))),
+            Err(error) => return Ok(Err(Error::Response(error))),
         }
     }
     Ok(Ok(()))
 }
 
-fn json(answer: &DynamicMessage, output: Output) -> Result<String, serde_json::Error> {
+fn json(response: &DynamicMessage, output: Output) -> Result<String, serde_json::Error> {
     match output {
-        Output::Jsonl => serde_json::to_string(answer),
-        Output::Json | Output::Table => serde_json::to_string_pretty(answer),
+        Output::Jsonl => serde_json::to_string(response),
+        Output::Json | Output::Table => serde_json::to_string_pretty(response),
     }
 }
 
@@ -238,29 +241,29 @@ mod tests {
     }
 
     #[test]
-    fn field_names_are_read_as_in_the_contract_and_in_camel_case() {
+    fn field_names_are_accepted_in_snake_case_and_camel_case() {
         let [one, other] = [r#"{"min_version": 3}"#, r#"{"minVersion": "3"}"#].map(|json| get_user(json).unwrap());
 
         assert_eq!(json(&one, Output::Jsonl).unwrap(), json(&other, Output::Jsonl).unwrap());
     }
 
     #[test]
-    fn an_unknown_field_is_refused_with_its_place() {
+    fn an_unknown_field_is_refused_with_line_and_column() {
         let error = get_user("{\n  \"id\": \"ada\", \"nick\": 1}").unwrap_err();
 
-        assert_eq!(error.exit_code(), error::USAGE);
+        assert_eq!(error.exit_code(), exit::USAGE);
         let text = error.to_string();
         assert!(text.contains("tidings.user.v1.GetUserRequest"), "{text}");
         assert!(text.contains("'nick' at line 2 column"), "{text}");
     }
 
     #[test]
-    fn nothing_may_follow_the_request() {
+    fn text_after_the_request_is_refused() {
         assert!(get_user("{} {}").unwrap_err().to_string().contains("trailing characters"));
     }
 
     #[test]
-    fn an_answer_is_printed_as_it_was_read() {
+    fn a_message_is_printed_in_one_line_or_indented() {
         let request = get_user(r#"{"id": "ada"}"#).unwrap();
 
         assert_eq!(json(&request, Output::Jsonl).unwrap(), r#"{"id":"ada"}"#);
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_a_name_and_a_value() {
+    fn metadata_is_parsed_as_name_and_value() {
         let Header(name, value) = "X-Request-Id: a:b".parse().unwrap();
 
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-request-id", "a:b"));

@@ -1,12 +1,11 @@
-//! `tidings channel`: publish to a channel, and listen to some.
+//! `tidings channel`: publishes to a channel, and subscribes to channels.
 
+pub(crate) mod error;
 mod publish;
 mod show;
 mod subscribe;
 
-use std::io;
-
-use crate::{credentials, error};
+use self::error::Error;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,10 +13,10 @@ Examples:
   tidings channel sub orders/eu --last 10
   tidings channel sub conversation/lobby --output jsonl";
 
-/// Publish messages to channels, and listen to channels.
+/// Publish messages to channels, and subscribe to channels
 ///
-/// Channels need no creation. Their newest messages, at most 1,000 and none older than an hour, are kept for those who were
-/// away.
+/// Channels need no creation. Each keeps its newest messages for late subscribers: at most 1,000,
+/// none older than an hour.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -31,37 +30,7 @@ enum Verb {
     Sub(subscribe::Args),
 }
 
-/// Why a verb did not do it.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The service refused or did not answer.
-    #[error(transparent)]
-    Service(#[from] tidings_client::Error),
-    /// Credentials that can not be used.
-    #[error(transparent)]
-    Credentials(#[from] credentials::Unusable),
-    /// A position belongs to one channel.
-    #[error("--from is a position of one channel, and {0} were named")]
-    FromOfSeveral(usize),
-    /// Standard input could not be read.
-    #[error("cannot read the data from standard input: {0}")]
-    Input(io::Error),
-    /// The operating system gave no ear for Ctrl-C.
-    #[error("can not listen for signals: {0}")]
-    Signals(io::Error),
-}
-
-impl Error {
-    /// What the process ends with.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Credentials(_) | Self::FromOfSeveral(_) | Self::Input(_) => error::USAGE,
-            Self::Service(_) | Self::Signals(_) => error::SERVICE,
-        }
-    }
-}
-
-/// Does what the verb says.
+/// Runs the verb.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
     match args.verb {
         Verb::Pub(args) => publish::run(args).await,

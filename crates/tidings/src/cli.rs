@@ -1,22 +1,23 @@
-//! The grammar: every verb, and the values that several verbs understand.
+//! The command line: every verb, and the way from its outcome to the exit code.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::Value;
-use tidings_client::Policy;
+use clap::{Parser, Subcommand};
 use tokio::runtime::Builder;
 
-use crate::error::{self, Error};
-use crate::out;
-use crate::{bench, call, channel, doctor, lock, replay, serve, token, up, user};
+use crate::error::Error;
+use crate::{bench, call, channel, doctor, exit, lock, migrate, out, replay, serve, token, up, user};
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 a service did not do it,\n\
-                          or the result could not be written.\n\
-                          Results go to standard output, everything else to standard error.";
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  negative result, e.g. lock held, user not found, threshold missed
+  2  wrong usage
+  3  a service failed or was not reachable, or the result could not be written
 
-/// Tidings: the data plane of an instant-messaging product.
+Results go to standard output, everything else to standard error.";
+
+/// Tidings, the data plane of an instant-messaging product: users, history, locks, broadcast.
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Cli {
@@ -28,6 +29,7 @@ pub(crate) struct Cli {
 enum Command {
     Up(up::Args),
     Serve(serve::Args),
+    Migrate(migrate::Args),
     Call(call::Args),
     User(user::Args),
     Lock(lock::Args),
@@ -39,80 +41,43 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the verb to its end and says how it ended.
+    /// Runs the verb and returns its exit code.
     pub(crate) fn run(self) -> ExitCode {
-        let done = |()| error::DONE;
-        let ended = match self.command {
-            Command::Serve(args) => return serve::run(args), // a service has its own runtime, log and exit codes
-            Command::Lock(args) => wait(lock::run(args)),    // perhaps with that of the command under the lock
-            Command::Up(args) => wait(up::run(args)).map(done),
-            Command::Call(args) => wait(call::run(args)).map(done),
-            Command::User(args) => wait(user::run(args)).map(done),
-            Command::Channel(args) => wait(channel::run(args)).map(done),
-            Command::Replay(args) => wait(replay::run(args)).map(done),
-            Command::Doctor(args) => wait(doctor::run(*args)).map(done),
-            Command::Bench(args) => wait(bench::run(args)).map(done),
+        let done = |()| exit::DONE;
+        let outcome = match self.command {
+            Command::Serve(args) => return serve::run(args), // own runtime, log and exit codes
+            Command::Migrate(args) => Ok(migrate::run(args)), // own runtimes and log
+            Command::Lock(args) => block_on(lock::run(args)), // perhaps its command's exit code
+            Command::Up(args) => block_on(up::run(args)).map(done),
+            Command::Call(args) => block_on(call::run(args)).map(done),
+            Command::User(args) => block_on(user::run(args)).map(done),
+            Command::Channel(args) => block_on(channel::run(args)).map(done),
+            Command::Replay(args) => block_on(replay::run(args)).map(done),
+            Command::Doctor(args) => block_on(doctor::run(*args)).map(done),
+            Command::Bench(args) => block_on(bench::run(args)).map(done),
             Command::Token(args) => token::run(args).map(done).map_err(Error::from),
         };
-        let code = ended.unwrap_or_else(|error| {
+        let code = outcome.unwrap_or_else(|error| {
             out::note(format_args!("tidings: {error}"));
             error.exit_code()
         });
-        match out::end() {
+        match out::finish() {
             Ok(()) => code.into(),
             Err(cause) => {
-                out::note(format_args!("tidings: can not write the result: {cause}"));
-                if code == error::DONE { error::SERVICE } else { code }.into()
+                out::note(format_args!("tidings: cannot write the result: {cause}"));
+                if code == exit::DONE { exit::SERVICE } else { code }.into()
             }
         }
     }
 }
 
-/// Runs a verb on a runtime of its own.
-fn wait<T, E>(verb: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+/// Runs a verb on a new runtime until it completes.
+fn block_on<T, E>(verb: impl Future<Output = Result<T, E>>) -> Result<T, Error>
 where
     Error: From<E>,
 {
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
     Ok(runtime.block_on(verb)?)
-}
-
-/// How a result is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Table,
-    /// For programs, and readable.
-    Json,
-    /// For programs, one line for each result.
-    Jsonl,
-}
-
-impl Output {
-    /// One JSON value, as it is written: over several lines or in one.
-    pub(crate) fn json(self, value: &Value) -> String {
-        if self == Self::Jsonl { value.to_string() } else { format!("{value:#}") }
-    }
-}
-
-/// How a verb calls: what fails is repeated for as long as it takes to find another instance, and no longer than somebody at
-/// a prompt likes to wait.
-pub(crate) fn policy(timeout: Duration) -> Policy {
-    const PATIENCE: Duration = Duration::from_secs(2);
-    Policy { timeout, patience: PATIENCE, budget: None }
-}
-
-/// Reads a length of time that is more than nothing, e.g. `800ms` or `5s`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) | Err(_) => Err("expected a duration like 800ms or 5s".to_owned()),
-        Ok(duration) => Ok(duration),
-    }
-}
-
-/// Reads a length of time, nothing included.
-pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "expected a duration like 0s, 800ms or 5s".to_owned())
 }
 
 #[cfg(test)]
@@ -122,15 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grammar_holds_together() {
+    fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_duration_is_more_than_nothing() {
-        assert_eq!(duration("800ms"), Ok(Duration::from_millis(800)));
-        assert!(duration("0s").is_err());
-        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
-        assert!(duration("5x").is_err());
     }
 }

@@ -1,65 +1,74 @@
-//! What every verb that calls shows to the services.
+//! Flags for the credentials that callers present to the services.
 
 use std::path::PathBuf;
 
-use tidings_client::{Addresses, Credentials, Endpoints, Files, Part};
+use tidings_client::{Addresses, CredentialFiles, CredentialKind, Credentials, Endpoints};
 
-/// What the services are shown, and who they must be.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// The caller's credentials, and the CA that the services' certificates must chain to.
+#[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 #[command(next_help_heading = "Credentials")]
 pub(crate) struct Args {
-    /// File with the certificates in PEM of those who signed the services; https:// addresses need it
+    /// PEM file with the CA certificates that services are verified against; required for https://
+    /// addresses
     #[arg(long, value_name = "FILE", env = "TIDINGS_CALLER_CA")]
     ca: Option<PathBuf>,
 
-    /// File with your certificate in PEM, for services that ask for one
+    /// PEM file with the client certificate, for services that require one
     #[arg(long, value_name = "FILE", env = "TIDINGS_CALLER_CERT", requires = "key")]
     cert: Option<PathBuf>,
 
-    /// File with the private key of your certificate in PEM
+    /// PEM file with the private key of the client certificate
     #[arg(long, value_name = "FILE", env = "TIDINGS_CALLER_KEY", requires = "cert")]
     key: Option<PathBuf>,
 
-    /// File with your token and nothing else, as `tidings token new --out` writes it; not the list of tokens that a service
-    /// has
+    /// File with the caller's token alone, as `tidings token new --out` writes it (not a service's
+    /// token list)
     #[arg(long, value_name = "FILE", env = "TIDINGS_CALLER_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
 
-/// Credentials that can not be used.
+/// Error of a credential that is missing or unusable, with the flag that sets it.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag} ({variable}): {problem}")]
-pub(crate) struct Unusable {
+pub(crate) struct CredentialFlagError {
     flag: &'static str,
     variable: &'static str,
     problem: String,
 }
 
-impl From<tidings_client::Unusable> for Unusable {
-    fn from(unusable: tidings_client::Unusable) -> Self {
-        let (flag, variable) = match unusable.part {
-            Part::Ca => ("--ca", "TIDINGS_CALLER_CA"),
-            Part::Cert => ("--cert", "TIDINGS_CALLER_CERT"),
-            Part::Key => ("--key", "TIDINGS_CALLER_KEY"),
-            Part::Token => ("--token-file", "TIDINGS_CALLER_TOKEN_FILE"),
+impl From<tidings_client::InvalidCredentials> for CredentialFlagError {
+    fn from(unusable: tidings_client::InvalidCredentials) -> Self {
+        let (flag, variable) = match unusable.kind {
+            CredentialKind::Ca => ("--ca", "TIDINGS_CALLER_CA"),
+            CredentialKind::Cert => ("--cert", "TIDINGS_CALLER_CERT"),
+            CredentialKind::Key => ("--key", "TIDINGS_CALLER_KEY"),
+            CredentialKind::Token => ("--token-file", "TIDINGS_CALLER_TOKEN_FILE"),
         };
         Self { flag, variable, problem: unusable.to_string() }
     }
 }
 
 impl Args {
-    /// The instances at these addresses, to which the credentials are shown.
+    /// Returns endpoints for these addresses that present the credentials.
     ///
     /// # Errors
-    /// Which file can not be used, and why.
-    pub(crate) fn endpoints(&self, addresses: &Addresses) -> Result<Endpoints, Unusable> {
-        let files = Files {
+    /// The first credential file that is missing or unusable.
+    pub(crate) fn endpoints(&self, addresses: &Addresses) -> Result<Endpoints, CredentialFlagError> {
+        Ok(Endpoints::secured(addresses, &self.open(addresses)?))
+    }
+
+    /// Reads the credentials for calls to these addresses.
+    ///
+    /// # Errors
+    /// The first credential file that is missing or unusable.
+    pub(crate) fn open(&self, addresses: &Addresses) -> Result<Credentials, CredentialFlagError> {
+        let files = CredentialFiles {
             ca: self.ca.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
             token: self.token_file.clone(),
         };
-        Ok(Endpoints::secured(addresses, &Credentials::open(&files, addresses)?))
+        Ok(Credentials::open(&files, addresses)?)
     }
 }

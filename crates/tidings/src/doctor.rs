@@ -1,8 +1,8 @@
-//! `tidings doctor`: looks whether an installation does what it should, and says what to do where it does not.
+//! `tidings doctor`: checks an installation, and gives advice for each check that fails.
 //!
-//! Reading order: `findings` is what is found and how it is told; `instance` looks at each instance of each service from outside,
-//! by `admin` also at its port for machines; `user` makes a user, changes and deletes it; `postgres` and `redis` look at what
-//! the user service stands on.
+//! Reading order: `findings` collects and renders the results. `instance` checks each instance of
+//! each service from outside, with `admin` also at its port for metrics and probes. `user` creates,
+//! changes and deletes a user. `postgres` and `redis` check the stores of the user service.
 
 mod admin;
 mod findings;
@@ -17,25 +17,26 @@ use tidings_client::{Address, Addresses};
 use tidings_postgres::PostgresUrl;
 use tidings_redis::RedisUrl;
 
-use self::findings::{Findings, Verdict};
-use self::instance::Instance;
-use crate::cli::{self, Output};
-use crate::{address, credentials, error, out};
+use self::findings::{CheckVerdict, DoctorFindings};
+use self::instance::{CheckedInstance, ServiceName};
+use crate::args::{self, Output};
+use crate::{address, credentials, exit, out};
 
 const MORE: &str = "\
-Every instance of every service is asked: can it be reached, is it healthy and
-what it depends on too, may we call it, is its clock like ours, which version is
-it. Then a user called doctor-... is created, read through every cache and every
-instance, changed, and deleted; its id stays taken, as that of every deleted user.
+Each instance of each service is checked for reachability, health (its own and that
+of its dependencies), access with the given credentials, clock and version. Then a
+user doctor-... is created, read through every cache of every instance, changed and
+deleted; its id stays taken, like that of any deleted user.
 
-With --user-postgres-url and --user-redis-url it also looks at what the user
-service stands on: versions, what an acknowledgement survives, migrations, the
-outbox, what Redis does when it is full.
+With --user-postgres-url and --user-redis-url the stores of the user service are
+checked too: versions, durability of acknowledged writes, migrations, outbox, and the
+memory and eviction policy of Redis.
 
-Each line is a check: ok, warn (it works, but) or FAIL, what was found, and what to
-do. With json and jsonl each is an object.
+Each line is one check: ok, warn or FAIL, the finding, and advice. With json and
+jsonl each check is an object.
 
-Exit codes: 0 nothing failed; 1 something did, 2 wrong usage, 3 it could not look.
+Exit codes: 0 no check failed, 1 a check failed, 2 wrong usage, 3 the result could
+not be written.
 
 Examples:
   tidings doctor
@@ -43,51 +44,54 @@ Examples:
   tidings doctor --user-addr one:7401,two:7401 --output jsonl
   tidings doctor --user-postgres-url postgres://tidings@db/tidings_user";
 
-/// Look whether an installation works, and say what to do where it does not.
+/// Check an installation, with advice for each check that fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(crate) struct Args {
-    /// Look at these services only, several separated by commas
+    /// Check only these services, several separated by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "user,history,lock,broadcast")]
-    service: Vec<Name>,
+    service: Vec<ServiceName>,
 
-    /// Create nothing
+    /// Do not create a user
     #[arg(long)]
     read_only: bool,
 
-    /// Where the user service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
+    /// Address of the user service, HOST:PORT or https://HOST:PORT; several separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::USER_VARIABLE, default_value = address::USER_ADDRESS)]
     user_addr: Addresses,
 
-    /// Where the history service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
+    /// Address of the history service, HOST:PORT or https://HOST:PORT; several separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::HISTORY_VARIABLE, default_value = address::HISTORY_ADDRESS)]
     history_addr: Addresses,
 
-    /// Where the lock service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
+    /// Address of the lock service, HOST:PORT or https://HOST:PORT; several separated by commas
     #[arg(long, value_name = "ADDRESS", env = address::LOCK_VARIABLE, default_value = address::LOCK_ADDRESS)]
     lock_addr: Addresses,
 
-    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
+    /// Address of the broadcast service, HOST:PORT or https://HOST:PORT; several separated by
+    /// commas
     #[arg(long, value_name = "ADDRESS", env = address::BROADCAST_VARIABLE, default_value = address::BROADCAST_ADDRESS)]
     broadcast_addr: Addresses,
 
-    /// How far above its own port an instance has that for metrics and probes, which is plain HTTP; 0 means do not ask there
+    /// Offset from an instance's gRPC port to its port for metrics and probes (plain HTTP); 0: skip
+    /// the checks of that port
     #[arg(long, value_name = "N", default_value = "2000")]
     admin_above: u16,
 
-    /// URL of the database of the user service, to look at it, too; may hold a password, so it is never shown
+    /// Database URL of the user service, to check its Postgres; may hold a password, so it is never
+    /// shown
     #[arg(long, value_name = "URL", env = "TIDINGS_USER_POSTGRES_URL", hide_env_values = true)]
     user_postgres_url: Option<PostgresUrl>,
 
-    /// URL of the Redis of the user service, to look at it, too; may hold a password, so it is never shown
+    /// Redis URL of the user service, to check its Redis; may hold a password, so it is never shown
     #[arg(long, value_name = "URL", env = "TIDINGS_USER_REDIS_URL", hide_env_values = true)]
     user_redis_url: Option<RedisUrl>,
 
-    /// Longest time to wait for one answer, e.g. 800ms or 5s
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = cli::duration)]
+    /// Longest wait for one response, e.g. 800ms or 5s
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = args::duration)]
     timeout: Duration,
 
-    /// How to print what was found
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
 
@@ -95,85 +99,71 @@ pub(crate) struct Args {
     credentials: credentials::Args,
 }
 
-/// One of the services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Name {
-    User,
-    History,
-    Lock,
-    Broadcast,
-}
-
-/// Why it is not well.
+/// Error of `tidings doctor`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Credentials that can not be used.
+    /// A credential is missing or unusable.
     #[error(transparent)]
-    Credentials(#[from] credentials::Unusable),
-    /// Something does not do what it should.
+    Credentials(#[from] credentials::CredentialFlagError),
+    /// At least one check failed.
     #[error("{failed} of {all} checks failed")]
-    Failed {
-        /// How many.
-        failed: usize,
-        /// Of how many.
-        all: usize,
-    },
+    Failed { failed: usize, all: usize },
 }
 
 impl Error {
-    /// What the process ends with.
+    /// Returns the exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Credentials(_) => error::USAGE,
-            Self::Failed { .. } => error::NO,
+            Self::Credentials(_) => exit::USAGE,
+            Self::Failed { .. } => exit::NO,
         }
     }
 }
 
-/// Looks at everything, and tells what it finds.
+/// Runs all checks and prints the findings.
 pub(crate) async fn run(args: Args) -> Result<(), Error> {
-    let mut findings = Findings::default();
+    let mut findings = DoctorFindings::default();
     let mut users = Vec::new();
-    for name in [Name::User, Name::History, Name::Lock, Name::Broadcast] {
+    for name in [ServiceName::User, ServiceName::History, ServiceName::Lock, ServiceName::Broadcast] {
         if !args.service.contains(&name) {
             continue;
         }
         for instance in args.instances(name)? {
-            let may_call = instance.look(&mut findings).await;
-            if name == Name::User && may_call {
+            let is_usable = instance.check(&mut findings).await;
+            if name == ServiceName::User && is_usable {
                 users.push(instance);
             }
         }
     }
     instance::compare_versions(&mut findings);
     if !args.read_only && !users.is_empty() {
-        user::look(&users, &mut findings).await;
+        user::check(&users, &mut findings).await;
     }
     if let Some(url) = args.user_postgres_url {
-        postgres::look(url, args.timeout, &mut findings).await;
+        postgres::check(url, args.timeout, &mut findings).await;
     }
     if let Some(url) = args.user_redis_url {
-        redis::look(&url, args.timeout, &mut findings).await;
+        redis::check(&url, args.timeout, &mut findings).await;
     }
     out::result(findings.render(args.output));
-    match findings.count(Verdict::Fail) {
+    match findings.count(CheckVerdict::Fail) {
         0 => Ok(()),
         failed => Err(Error::Failed { failed, all: findings.len() }),
     }
 }
 
 impl Args {
-    fn instances(&self, name: Name) -> Result<Vec<Instance>, Error> {
+    fn instances(&self, name: ServiceName) -> Result<Vec<CheckedInstance>, Error> {
         let addresses = match name {
-            Name::User => &self.user_addr,
-            Name::History => &self.history_addr,
-            Name::Lock => &self.lock_addr,
-            Name::Broadcast => &self.broadcast_addr,
+            ServiceName::User => &self.user_addr,
+            ServiceName::History => &self.history_addr,
+            ServiceName::Lock => &self.lock_addr,
+            ServiceName::Broadcast => &self.broadcast_addr,
         };
         let instance = |address: &Address| {
-            // Each is asked by itself, not whichever has its turn.
+            // One endpoint per address: each instance is checked by itself.
             let endpoint = self.credentials.endpoints(&Addresses::from(address.clone()))?.pick();
-            Ok(Instance::new(name, endpoint, self.admin_above, self.timeout))
+            Ok(CheckedInstance::new(name, endpoint, self.admin_above, self.timeout))
         };
         addresses.iter().map(instance).collect()
     }

@@ -1,58 +1,49 @@
-//! How a command ends when it does not end well.
+//! The error of a failed command.
 
 use std::io;
 
-use crate::{bench, call, channel, doctor, lock, replay, token, up, user};
+use crate::{bench, call, channel, doctor, exit, lock, replay, token, up, user};
 
-/// It is done.
-pub(crate) const DONE: u8 = 0;
-/// The question was understood, and the answer is no.
-pub(crate) const NO: u8 = 1;
-/// The command was used wrongly; nothing was done.
-pub(crate) const USAGE: u8 = 2;
-/// A service refused or did not answer, or the result could not be written.
-pub(crate) const SERVICE: u8 = 3;
-
-/// Why a verb did not end with "done".
+/// Error of any verb.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The operating system gave no threads.
-    #[error("can not start: {0}")]
+    /// The operating system refused to start the runtime's threads.
+    #[error("cannot start: {0}")]
     Runtime(io::Error),
-    /// `tidings up`.
+    /// Error of `tidings up`.
     #[error(transparent)]
-    Up(#[from] up::Error),
-    /// `tidings call`.
+    Up(#[from] up::error::Error),
+    /// Error of `tidings call`.
     #[error(transparent)]
     Call(#[from] call::Error),
-    /// `tidings user`.
+    /// Error of `tidings user`.
     #[error(transparent)]
-    User(#[from] user::Error),
-    /// `tidings lock`.
+    User(#[from] user::error::Error),
+    /// Error of `tidings lock`.
     #[error(transparent)]
-    Lock(#[from] lock::Error),
-    /// `tidings channel`.
+    Lock(#[from] lock::error::Error),
+    /// Error of `tidings channel`.
     #[error(transparent)]
-    Channel(#[from] channel::Error),
-    /// `tidings replay`.
+    Channel(#[from] channel::error::Error),
+    /// Error of `tidings replay`.
     #[error(transparent)]
     Replay(#[from] replay::Error),
-    /// `tidings doctor`.
+    /// Error of `tidings doctor`.
     #[error(transparent)]
     Doctor(#[from] doctor::Error),
-    /// `tidings bench`.
+    /// Error of `tidings bench`.
     #[error(transparent)]
     Bench(#[from] bench::Error),
-    /// `tidings token`.
+    /// Error of `tidings token`.
     #[error(transparent)]
     Token(#[from] token::Error),
 }
 
 impl Error {
-    /// What the process ends with.
+    /// Returns the exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Runtime(_) => SERVICE,
+            Self::Runtime(_) => exit::SERVICE,
             Self::Up(error) => error.exit_code(),
             Self::Call(error) => error.exit_code(),
             Self::User(error) => error.exit_code(),

@@ -1,37 +1,41 @@
-//! The `tidings` command: one binary, one verb for each thing that people do with the services.
+//! The `tidings` command: one binary with one subcommand ("verb") for each task.
 //!
-//! `cli` is the grammar; each verb has a module of its own with its flags (`Args`), its work (`run`) and its errors.
-//! Results go to standard output, everything else to standard error. How a verb ends is its exit code: 0 done, 1 the
-//! answer is no, 2 wrong usage, 3 a service did not do it, or the result could not be written.
+//! `cli` defines the command line. Each verb has its own module with its flags (`Args`), its
+//! entry point (`run`) and its errors. Verbs import the modules below them (`args`, `exit`, `out`
+//! and others); only `cli` and `error` import verbs. Results go to standard output, everything
+//! else to standard error. Exit codes: 0 success, 1 negative result, 2 wrong usage, 3 a service
+//! failed or the result could not be written.
 
 mod address;
-pub mod bench;
+mod args;
+mod bench;
 mod call;
 mod channel;
 mod cli;
 mod contracts;
 mod credentials;
+mod display;
 mod doctor;
 mod error;
-pub mod load;
+mod exit;
 mod lock;
+mod migrate;
 mod out;
 mod progress;
 mod replay;
 mod serve;
-mod shown;
 mod token;
 mod up;
 mod user;
 
 use std::process::ExitCode;
 
-/// The grammar of the command: every verb and every flag, for documents and tests.
+/// Returns the command-line definition with every verb and flag, for documents and tests.
 pub fn grammar() -> clap::Command {
     <cli::Cli as clap::CommandFactory>::command()
 }
 
-/// Reads the command line, runs the command to its end and says how it ended.
+/// Parses the command line, runs the verb and returns its exit code.
 pub fn run() -> ExitCode {
-    tidings_server::parse::<cli::Cli>().run()
+    tidings_service::parse::<cli::Cli>().run()
 }

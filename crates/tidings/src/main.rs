@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Each call is a task with memory of its own, aligned to cache lines, for which the system's allocator takes long.
+/// The global allocator. Each call is a task with its own cache-line-aligned allocation, which is
+/// slow with the system's allocator.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

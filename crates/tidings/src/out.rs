@@ -1,36 +1,36 @@
-//! Where the command speaks.
+//! Writes results to standard output and notes to standard error.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::OnceLock;
 
-/// The first write of a result that failed. The process has one standard output, and one end that tells of it.
+/// First failed write of a result; [`finish`] reports it. Process-wide, like standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
 /// Writes a result to standard output.
 ///
-/// A reader who has seen enough (`tidings call --list | head`) is no error, which is why this is not `println!`; what else
-/// fails is told by [`end`].
+/// A closed pipe (`tidings call --list | head`) is no error, so `println!` does not fit. Other
+/// failures are reported by [`finish`].
 pub(crate) fn result(text: impl Display) {
     stream(text);
 }
 
 /// Writes one of many results to standard output. Returns false if no more can be written.
 pub(crate) fn stream(text: impl Display) -> bool {
-    went(writeln!(io::stdout().lock(), "{text}"), &FAILED)
+    succeeded(writeln!(io::stdout().lock(), "{text}"), &FAILED)
 }
 
-/// Ends the output.
+/// Flushes standard output.
 ///
 /// # Errors
-/// Why not all of it was written, though somebody wanted it.
-pub(crate) fn end() -> Result<(), &'static io::Error> {
-    went(io::stdout().lock().flush(), &FAILED);
+/// The first failed write, unless the reader closed the pipe.
+pub(crate) fn finish() -> Result<(), &'static io::Error> {
+    succeeded(io::stdout().lock().flush(), &FAILED);
     FAILED.get().map_or(Ok(()), Err)
 }
 
-/// Whether it went well; else keeps why, unless the reader has gone.
-fn went(written: io::Result<()>, failed: &OnceLock<io::Error>) -> bool {
+/// Returns whether a write succeeded. Keeps the first error, unless the reader closed the pipe.
+fn succeeded(written: io::Result<()>, failed: &OnceLock<io::Error>) -> bool {
     match written {
         Ok(()) => true,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
@@ -41,7 +41,7 @@ fn went(written: io::Result<()>, failed: &OnceLock<io::Error>) -> bool {
     }
 }
 
-/// Writes a word for people to standard error.
+/// Writes a note for people to standard error.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
@@ -51,13 +51,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_reader_who_has_gone_is_no_failure() {
+    fn only_a_closed_pipe_is_no_failure() {
         let failed = OnceLock::new();
 
-        assert!(went(Ok(()), &failed));
-        assert!(!went(Err(ErrorKind::BrokenPipe.into()), &failed));
+        assert!(succeeded(Ok(()), &failed));
+        assert!(!succeeded(Err(ErrorKind::BrokenPipe.into()), &failed));
         assert!(failed.get().is_none());
-        assert!(!went(Err(ErrorKind::StorageFull.into()), &failed));
+        assert!(!succeeded(Err(ErrorKind::StorageFull.into()), &failed));
         assert_eq!(failed.get().unwrap().kind(), ErrorKind::StorageFull);
     }
 }

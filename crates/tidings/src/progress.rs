@@ -1,4 +1,5 @@
-//! Says how far the work is while it goes on: a bar on a terminal, a line now and then elsewhere, or nothing.
+//! Reports progress while a job runs: a bar on a terminal, a line every few seconds elsewhere, or
+//! nothing.
 
 use std::io::{self, IsTerminal as _};
 use std::pin::pin;
@@ -9,35 +10,35 @@ use tokio::time::{Instant, interval_at};
 
 use crate::out;
 
-/// How often a bar moves.
+/// Interval between two updates of a bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
-/// How often a line is written where nobody watches.
+/// Interval between two lines, where standard error is no terminal.
 pub(crate) const LINE_EVERY: Duration = Duration::from_secs(3);
 
-/// How progress is told.
+/// Form in which progress is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// As a bar that moves.
+pub(crate) enum ProgressMode {
+    /// A progress bar.
     Bar,
-    /// As lines.
+    /// One line every [`LINE_EVERY`].
     Lines,
-    /// Not at all.
+    /// No progress reports.
     Quiet,
 }
 
-/// How far the work is.
+/// State of a job at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// How much of the length of the bar is done.
+pub(crate) struct ProgressSnapshot {
+    /// Completed part of the bar's length.
     pub(crate) position: u64,
-    /// What the bar says besides.
+    /// Text beside the bar.
     pub(crate) message: String,
-    /// The same as a line.
+    /// The same state as a line of text.
     pub(crate) line: String,
 }
 
-impl Progress {
-    /// What suits standard error.
+impl ProgressMode {
+    /// Chooses the mode: `Quiet` on request, else by the kind of standard error.
     pub(crate) fn new(quiet: bool) -> Self {
         match (quiet, io::stderr().is_terminal()) {
             (true, _) => Self::Quiet,
@@ -46,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// A bar of this length, which is seen only on a terminal.
+    /// Creates a bar of this length. The bar is hidden unless the mode is `Bar`.
     pub(crate) fn bar(self, template: &str, name: &'static str, length: u64) -> ProgressBar {
         if self != Self::Bar {
             return ProgressBar::hidden();
@@ -55,12 +56,12 @@ impl Progress {
         ProgressBar::new(length).with_style(style).with_prefix(name)
     }
 
-    /// Waits for the end of `job`, and tells meanwhile where `look` sees it. It is told also when nothing moves, since that is
-    /// when people want to know.
+    /// Runs `job` to completion and meanwhile reports the state that `snapshot` returns. Reports
+    /// continue while the state does not change, because a stall is of interest too.
     pub(crate) async fn during<T>(
         self,
         bar: &ProgressBar,
-        mut look: impl FnMut(Instant) -> Place,
+        mut snapshot: impl FnMut(Instant) -> ProgressSnapshot,
         job: impl Future<Output = T>,
     ) -> T {
         let mut job = pin!(job);
@@ -74,12 +75,12 @@ impl Progress {
             tokio::select! {
                 outcome = &mut job => break outcome,
                 now = ticks.tick() => {
-                    let place = look(now);
+                    let ProgressSnapshot { position, message, line } = snapshot(now);
                     if self == Self::Lines {
-                        out::note(&place.line);
+                        out::note(line);
                     }
-                    bar.set_position(place.position);
-                    bar.set_message(place.message);
+                    bar.set_position(position);
+                    bar.set_message(message);
                 }
             }
         };
@@ -88,32 +89,33 @@ impl Progress {
     }
 }
 
-/// What there is to say of calls that had to be repeated.
-pub(crate) fn repeated(repeats: u64) -> String {
-    if repeats == 0 { String::new() } else { format!(" ({repeats} repeated)") }
+/// Returns the number of retries as a suffix of a progress message; empty if there were none.
+pub(crate) fn retries_suffix(retries: u64) -> String {
+    if retries == 0 { String::new() } else { format!(" (retries: {retries})") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The job completes in every mode; its state is read only where it is reported.
     #[tokio::test(start_paused = true)]
-    async fn work_is_done_whoever_watches_and_is_looked_at_only_for_those_who_do() {
-        for (progress, expected) in [(Progress::Quiet, 0), (Progress::Lines, 2)] {
-            let mut looks = 0;
-            let look = |_| {
-                looks += 1;
-                Place { position: 1, message: String::new(), line: "test: 1 of 2".to_owned() }
+    async fn a_job_completes_and_its_state_is_read_only_for_reports() {
+        for (progress, expected) in [(ProgressMode::Quiet, 0), (ProgressMode::Lines, 2)] {
+            let mut snapshots = 0;
+            let snapshot = |_| {
+                snapshots += 1;
+                ProgressSnapshot { position: 1, message: String::new(), line: "test: 1 of 2".to_owned() }
             };
             let bar = progress.bar("{msg}", "test", 2);
 
-            let outcome = progress.during(&bar, look, async {
+            let outcome = progress.during(&bar, snapshot, async {
                 tokio::time::sleep(2 * LINE_EVERY + BAR_EVERY).await;
                 7
             });
 
             assert_eq!(outcome.await, 7);
-            assert_eq!(looks, expected);
+            assert_eq!(snapshots, expected);
         }
     }
 }

@@ -1,65 +1,58 @@
-//! `tidings serve`: one service, in this process; the same as the program `tidings-<service>` of the images.
+//! `tidings serve`: one service in this process, the same as the program `tidings-<service>` of the
+//! images.
 
 use std::io;
 use std::process::ExitCode;
 use std::thread;
 
-use tidings_server::{ServeError, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Serve one service until SIGTERM or SIGINT.
+/// Run one service until SIGTERM or SIGINT
 ///
-/// Needs Postgres and Redis; `tidings up` starts these too.
+/// Requires Postgres and Redis. `tidings up` starts them together with all services.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which service
+    /// The service to run
     #[command(subcommand)]
-    service: Service,
+    service: ServeCommand,
 
-    /// Stop when standard input ends: what `tidings up` holds its services by
+    /// Stop at the end of standard input; `tidings up` uses it to stop its services
     #[arg(long, hide = true, global = true)]
     stop_with_stdin: bool,
 }
 
-/// The services.
+/// The services, each with its flags.
 #[derive(Debug, clap::Subcommand)]
-enum Service {
-    /// Profiles: few writes, very many reads
+enum ServeCommand {
+    /// User profiles: few writes, very many reads
     User(Box<tidings_user::Config>),
-    /// Every message of every conversation, in order
+    /// Conversations and their messages, in order
     History(Box<tidings_history::Config>),
     /// Exclusive leases with fencing tokens
     Lock(Box<tidings_lock::Config>),
-    /// Publish once, deliver to everybody who listens
+    /// Publish/subscribe channels with replay of recent messages
     Broadcast(Box<tidings_broadcast::Config>),
 }
 
-/// Serves to the end; has a runtime of its own.
+/// Runs the service until shutdown, on its own runtime.
 pub(crate) fn run(args: Args) -> ExitCode {
-    let (name, server) = match &args.service {
-        Service::User(config) => ("tidings-user", &config.server),
-        Service::History(config) => ("tidings-history", &config.server),
-        Service::Lock(config) => ("tidings-lock", &config.server),
-        Service::Broadcast(config) => ("tidings-broadcast", &config.server),
-    };
-    let traces = server.traces.clone();
-    tidings_server::run(name, &traces, async {
-        let shutdown = signal::shutdown().map_err(ServeError::Signal)?;
+    let on_start = |shutdown| {
         if args.stop_with_stdin {
-            stop_with_stdin(shutdown.clone());
+            stop_with_stdin(shutdown);
         }
-        match args.service {
-            Service::User(config) => tidings_user::run(*config, shutdown).await,
-            Service::History(config) => tidings_history::run(*config, shutdown).await,
-            Service::Lock(config) => tidings_lock::run(*config, shutdown).await,
-            Service::Broadcast(config) => tidings_broadcast::run(*config, shutdown).await,
-        }
-    })
+    };
+    match args.service {
+        ServeCommand::User(config) => tidings_service::serve(*config, on_start),
+        ServeCommand::History(config) => tidings_service::serve(*config, on_start),
+        ServeCommand::Lock(config) => tidings_service::serve(*config, on_start),
+        ServeCommand::Broadcast(config) => tidings_service::serve(*config, on_start),
+    }
 }
 
-/// However the owner of the pipe ends, also by `kill -9`, the pipe ends with it.
+/// Cancels `shutdown` at the end of standard input. The pipe closes with the process that holds its
+/// other end, also after `kill -9`.
 fn stop_with_stdin(shutdown: CancellationToken) {
-    // A thread, because reading standard input can not be cancelled; it ends with the process.
+    // A thread, because a read of standard input cannot be cancelled; it ends with the process.
     thread::spawn(move || {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         shutdown.cancel();

@@ -1,4 +1,4 @@
-//! `tidings token`: make the tokens by which services know their callers.
+//! `tidings token`: creates the tokens by which services authenticate their callers.
 
 mod list;
 
@@ -8,31 +8,33 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tidings_server::auth::{Line, Scopes, Secret};
+use tidings_server::auth::{Scopes, Secret, TokenEntry};
 
-use crate::cli::Output;
-use crate::{error, out};
+use crate::args::Output;
+use crate::{exit, out};
 
-const HOW: &str = "\
-A service knows tokens by a list, its --token-file (TIDINGS_TOKEN_FILE): one line
-for each, `NAME SHA256 SCOPES`, and comments after #. The list holds no secrets;
-the token itself is shown once, here. Callers send it as `authorization: Bearer
-TOKEN`; `tidings` and the history service read it from a file, their --token-file
-and --broadcast-token-file.
+const HELP: &str = "\
+Token list:
+  A service reads its token list from --token-file (TIDINGS_TOKEN_FILE): one
+  line for each token, `NAME SHA256 SCOPES`, and comments after #. The list
+  holds hashes, not tokens; the token itself is printed only once, by this
+  command. Callers send it as `authorization: Bearer TOKEN`. `tidings` reads it
+  from its --token-file, the history service from its --broadcast-token-file.
 
-A scope is SERVICE:ACTION, of user, history, lock, broadcast or * (all of them)
-and read, write, admin. Each stands for itself: write does not include read. Which
-method needs which is in docs/methods.md.
+Scopes:
+  SERVICE:ACTION, with SERVICE one of user, history, lock, broadcast and * (all)
+  and ACTION one of read, write and admin. No action includes another: write
+  does not include read. docs/methods.md lists the scope of every method.
 
-To exchange a token without a failed call: add a new one of the same name to the
-list, give it to the caller, then take the old line away. Services read the list
-again within a second or two.
+Rotation without failed calls:
+  Append a new token of the same name to the list, give it to the caller, then
+  remove the old line. Services reload the list within two seconds.
 
 Examples:
   tidings token new --name gateway --scope history:read --scope history:write
   tidings token new --name relay --scope broadcast:write --out relay.token --append tokens";
 
-/// Make tokens.
+/// Create tokens by which services authenticate their callers
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -41,69 +43,69 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    New(New),
+    New(NewToken),
 }
 
-/// Make a token, and the line by which services know it.
+/// Create a token, and its line for the token lists of services
 #[derive(Debug, clap::Args)]
-#[command(after_help = HOW)]
-struct New {
-    /// Whose it is, 1 to 64 of [A-Za-z0-9._~-]; several tokens may have one name
+#[command(after_help = HELP)]
+struct NewToken {
+    /// Name of the caller, 1 to 64 of [A-Za-z0-9._~-]; several tokens may have the same name
     #[arg(long, value_name = "NAME")]
     name: String,
 
-    /// What it is good for, SERVICE:ACTION; may be given more than once, or several separated by commas
+    /// Scope, SERVICE:ACTION; may be given more than once, or several separated by commas
     #[arg(long, value_name = "SCOPE", required = true)]
     scope: Vec<Scopes>,
 
-    /// Write the token to a new file that only you can read, instead of printing it
+    /// Write the token to a new file with mode 0600 instead of printing it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Add the line to this list, which is made if absent, instead of printing it
+    /// Append the line to this token list (created if absent) instead of printing it
     #[arg(long, value_name = "FILE")]
     append: Option<PathBuf>,
 
-    /// How to print what is not written to files
+    /// Output format of the parts that are not written to files
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
 }
 
-/// Why there is no token.
+/// Error of `tidings token`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The name is none.
+    /// The name is malformed.
     #[error("--name: '{0}': expected 1 to 64 of [A-Za-z0-9._~-]")]
     Name(String),
-    /// The token can not be written.
+    /// The file for the token cannot be created or written.
     #[error("--out: '{path}': {cause}")]
     Out { path: String, cause: io::Error },
-    /// The list can not be written, or is none.
+    /// The list cannot be written, or the file is no token list.
     #[error("--append: '{path}': {problem}")]
     Append { path: String, problem: String },
 }
 
 impl Error {
-    /// What the process ends with.
-    #[expect(clippy::unused_self, reason = "as that of every verb")]
+    /// Returns the exit code of the process.
+    #[expect(clippy::unused_self, reason = "same signature as in every verb")]
     pub(crate) fn exit_code(&self) -> u8 {
-        error::USAGE
+        exit::USAGE
     }
 }
 
-/// Does what the verb says.
+/// Runs the verb.
 pub(crate) fn run(args: Args) -> Result<(), Error> {
     let Verb::New(new) = args.verb;
     let secret = Secret::generate();
     let scopes = new.scope.into_iter().fold(Scopes::default(), Scopes::and);
-    let line = Line::new(&new.name, secret.hash(), scopes).map_err(|_| Error::Name(new.name))?;
+    let line = TokenEntry::new(&new.name, secret.hash(), scopes).map_err(|_| Error::Name(new.name))?;
     if let Some(path) = &new.out {
         write(path, &secret).map_err(|cause| Error::Out { path: path.display().to_string(), cause })?;
     }
     if let Some(path) = &new.append
         && let Err(problem) = list::append(path, &line)
     {
-        // Nobody would know the token.
+        // No service would accept the token.
         if let Some(out) = &new.out {
             let _ = fs::remove_file(out);
         }
@@ -116,7 +118,7 @@ pub(crate) fn run(args: Args) -> Result<(), Error> {
 }
 
 fn write(path: &Path, secret: &Secret) -> io::Result<()> {
-    // A token that is there is not overwritten: somebody may live by it.
+    // An existing token is not overwritten: a caller may still use it.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{}", secret.reveal())?;
     file.sync_all()

@@ -1,7 +1,8 @@
-//! Who caused a call: W3C trace context, on its way in, through stores and queues, and out again.
+//! W3C trace context of calls, propagated through headers, stores and queues.
 //!
-//! A [`TraceParent`] names the span of a call. It is passed on whether or not this process exports spans: a trace that others
-//! see is not broken by a service that is silent. If it does ([`exporting`]), the spans in between are its own.
+//! A [`TraceParent`] identifies the span of a call. A process propagates it even if it exports no
+//! spans itself, so its silence does not break a trace. If it does export ([`exporting`]), its own
+//! spans become part of the trace.
 
 mod parent;
 
@@ -9,15 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use parent::{TraceId, TraceParent};
 
-/// Whether somebody gets to see the spans of this process.
+/// True once the spans of this process are exported.
 static EXPORTING: AtomicBool = AtomicBool::new(false);
 
-/// Whether spans of this process are exported. What only makes spans need not be done if not.
+/// Returns true if spans of this process are exported. If not, callers skip work that only serves
+/// spans.
 pub fn exporting() -> bool {
     EXPORTING.load(Ordering::Relaxed)
 }
 
-/// Says that they are from now on: there is a layer of `tracing-opentelemetry`.
+/// Records that spans are exported from now on, by a layer of `tracing-opentelemetry`.
 pub fn export() {
     EXPORTING.store(true, Ordering::Relaxed);
 }

@@ -1,6 +1,6 @@
 //! The header `traceparent` of W3C Trace Context, version 00.
 //!
-//! The second header, `tracestate`, is not passed on: it is for vendors, and the standard allows to drop it.
+//! The second header, `tracestate`, is dropped, which the standard allows: it is vendor-specific.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// Names a span of a trace, and says whether the trace is recorded. Written and read as the header is, e.g.
-/// `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
+/// A span of a trace, with the flag whether the trace is recorded. Displayed and parsed in the form
+/// of the header, e.g. `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     trace: TraceId,
@@ -18,16 +18,16 @@ pub struct TraceParent {
     flags: u8,
 }
 
-/// Names a trace: 32 hex digits, not all 0.
+/// Id of a trace: 32 hex digits, not all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId(u128);
 
 impl TraceParent {
-    /// The header, and the key of gRPC metadata.
+    /// Name of the header and of the gRPC metadata key.
     pub const HEADER: &str = "traceparent";
 
-    /// Reads a header; `None` if it is malformed, and then there is no trace. Of a later version of the standard, it takes
-    /// what this one knows.
+    /// Parses a header. Returns `None` if it is malformed; the call then has no trace. Accepts
+    /// later versions of the standard and ignores their additional parts.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, '-');
         let mut number = |digits| hex(parts.next()?, digits);
@@ -39,7 +39,7 @@ impl TraceParent {
         Some(Self { trace: TraceId(trace), span: u64::try_from(span).ok()?, flags: u8::try_from(flags).ok()? })
     }
 
-    /// The name of a span; `None` if it is not exported.
+    /// Returns the context of a span; `None` if the span is not exported.
     pub fn of(span: &Span) -> Option<Self> {
         if !crate::exporting() {
             return None;
@@ -53,12 +53,12 @@ impl TraceParent {
         })
     }
 
-    /// The name of the span that we are in; `None` if it is not exported.
+    /// Returns the context of the current span; `None` if it is not exported.
     pub fn current() -> Option<Self> {
         if crate::exporting() { Self::of(&Span::current()) } else { None }
     }
 
-    /// Makes a span, to which nothing has happened yet, a child of this one.
+    /// Makes a new, not yet entered span a child of this one.
     pub fn adopt(self, span: &Span) {
         let named = SpanContext::new(
             opentelemetry::trace::TraceId::from_bytes(self.trace.0.to_be_bytes()),
@@ -67,11 +67,11 @@ impl TraceParent {
             true,
             TraceState::NONE,
         );
-        // Fails only where no spans are exported, or of a span that has begun: it is a root then.
+        // Fails only if spans are not exported or the span was entered; it is a root then.
         let _ = span.set_parent(Context::new().with_remote_span_context(named));
     }
 
-    /// The trace.
+    /// Returns the id of the trace.
     pub fn trace_id(self) -> TraceId {
         self.trace
     }
@@ -89,7 +89,7 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// A number of so many hex digits, which are lower case as the standard wants them.
+/// Parses exactly `digits` lower-case hex digits, as the standard requires.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let legal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if text.len() != digits || !text.bytes().all(legal) {
@@ -107,7 +107,7 @@ mod tests {
     const SOME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn a_header_is_read_and_written_as_it_is() {
+    fn a_header_survives_parsing_and_display() {
         let parent = TraceParent::parse(SOME).unwrap();
 
         assert_eq!(parent.to_string(), SOME);
@@ -129,21 +129,21 @@ mod tests {
     }
 
     #[test]
-    fn of_a_later_version_we_take_what_we_know() {
+    fn later_versions_are_accepted_without_their_extra_parts() {
         let later = SOME.replacen("00", "cc", 1) + "-what-the-future-will-be-like";
 
         assert_eq!(TraceParent::parse(&later).unwrap().to_string(), SOME);
     }
 
     #[test]
-    fn nothing_is_current_where_nothing_is_exported() {
+    fn no_span_is_current_if_none_is_exported() {
         assert_eq!(TraceParent::current(), None);
         assert_eq!(TraceParent::of(&tracing::info_span!("span")), None);
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,60}", hex in "[0-9a-f-]{0,60}") {
+        fn parsing_never_panics(text in ".{0,60}", hex in "[0-9a-f-]{0,60}") {
             let _ = TraceParent::parse(&text);
             let _ = TraceParent::parse(&hex);
         }

@@ -1,3 +1,3 @@
--- How far the relay is behind.
+-- Shows the lag of the relay.
 ALTER TABLE cache_outbox
     ADD COLUMN create_time timestamptz NOT NULL DEFAULT now();

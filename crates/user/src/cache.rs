@@ -1,306 +1,275 @@
-//! Redis: cached profiles under leases.
+//! Redis: cached profiles, filled under leases.
 //!
-//! `u:{id}` holds the value (see [`value`]), `l:{id}` the token of the one reader that may fill it, `h:{handle}` whose handle it
-//! may be (see [`hints`]). Losing any at any time costs a miss and nothing else.
+//! `u:{id}` holds the value (see `cache/value.rs`), `l:{id}` the token of the reader that may fill
+//! it, and `h:{handle}` a hint to the owner of a handle (see `cache/hints.rs`). Losing any key at
+//! any time costs a miss and nothing else.
 //!
-//! Every script is safe to run twice and late, so it makes no difference whether a write that got no answer was done: a lease
-//! runs out, a fill needs its lease, and what a writer could not apply the relay does again.
+//! Every script may run twice or late, so a write without a reply needs no special care: a lease
+//! expires, a fill requires its lease, and the relay applies each write that its writer could not.
 
 mod hints;
-mod looks;
-pub mod news;
+mod mget_batcher;
+pub mod notifications;
+mod outcomes;
 mod value;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rand::RngExt as _;
-use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker, cmd};
+use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker, jittered_ttl, millis};
 
-pub use tidings_redis::{Error, Heard};
-pub use value::Cached;
+pub use outcomes::FillOutcome;
+pub use tidings_redis::{Error, Incarnation, TrackingEvent};
+pub use value::CachedRecord;
 
-use self::looks::Looks;
-use crate::model::{Record, UserId, UserVersion};
+use self::mget_batcher::MgetBatcher;
+use self::outcomes::{ApplyOutcome, LeaseReply, ReleaseOutcome, UnlinkOutcome};
+use crate::model::{UserId, UserRecord, UserVersion};
 
-/// How much a life in the cache is shortened or lengthened at random, in percent, so that values that were stored
-/// together do not expire together.
-const JITTER_PERCENT: u64 = 15;
-
-/// What our keys begin with, after the prefix.
+/// First part of this service's keys, after the prefix.
 pub const SERVICE: &str = "user";
 
-/// What the names of all values begin with.
-const VALUE_NAMES: &str = "u:{";
+/// First part of the names of all values.
+const VALUE_PREFIX: &str = "u:{";
 
-/// What scripts answer that met another reign than that of their keys.
-const OTHER_REIGN: u8 = 3;
-
-/// How long things stay in the cache.
+/// TTLs of cached items, before jitter.
 #[derive(Clone, Copy, Debug)]
-pub struct Lives {
-    /// A profile.
+pub struct ProfileTtls {
+    /// TTL of a profile.
     pub present: Duration,
-    /// A profile or the absence of one, until it is read anew while it is still answered.
+    /// Soft TTL of a profile or its absence: beyond it, the value is served while it is refreshed.
     pub soft: Duration,
-    /// The knowledge that there is no user.
+    /// TTL of the absence of a user, cached as a value.
     pub absent: Duration,
-    /// The right to fill.
+    /// TTL of a fill lease; it has no jitter.
     pub lease: Duration,
 }
 
-/// The cached profiles.
+/// The profiles cached in Redis.
 pub struct Cache {
     redis: Redis,
-    looks: Looks,
-    lives: Lives,
+    batcher: MgetBatcher,
+    ttls: ProfileTtls,
     lease: Script,
     fill: Script,
     release: Script,
     apply: Script,
-    forget: Script,
+    unlink: Script,
     hint: Script,
 }
 
-/// The right of one reader to fill one value.
+/// Token of a granted lease: its reader may fill one value.
 #[derive(Clone, Copy, Debug)]
-pub struct Token([u8; 16]);
+pub struct FillToken([u8; 16]);
 
-/// What a reader wants to fill.
+/// Kind of value that a lease is requested for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fill {
-    /// A value that is not there.
-    Absent,
-    /// One that is there, too: it is old.
-    Old,
+pub enum FillTarget {
+    /// A value that is missing.
+    Missing,
+    /// A value that is present or missing: the reader found it past its soft TTL.
+    SoftExpired,
 }
 
-/// The lease of another reader.
-#[derive(Clone, Debug)]
-pub struct Other(Vec<u8>);
-
-/// What became of the wish to fill a value.
+/// Reply to a request for a fill lease.
 #[derive(Debug)]
-pub enum Leased {
-    /// Read Postgres and fill.
-    Granted(Token),
-    /// Another reader is about to, under this lease.
-    Taken(Other),
-    /// It is there by now.
-    Present(Cached),
-    /// Something is there that this release can not read: it is left alone.
+pub enum FillLease {
+    /// Granted: the reader reads Postgres and fills.
+    Granted(FillToken),
+    /// Another reader holds this lease and is about to fill.
+    Taken,
+    /// Not needed: the value is present by now.
+    Present(CachedRecord),
+    /// Not granted: the key holds a value that this release cannot read. It is left as it is.
     Unreadable,
 }
 
-/// What became of a fill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filled {
-    /// Stored.
-    Stored,
-    /// The lease had expired, been evicted, or been killed by a write.
-    LeaseGone,
-    /// A newer version is there.
-    Newer,
-}
-
-/// Has it told which values have changed, of those in one Redis, for as long as the tracker lives. [`whose`] reads the names.
+/// Subscribes to invalidations of cached values for the lifetime of the returned tracker.
+///
+/// [`user_id_from_key`] parses the names of the values in the events.
 ///
 /// # Errors
-/// The driver's, if the URL can not be used at all.
-pub fn track(args: &Args, hear: impl Fn(Heard<'_>) + Send + Sync + 'static) -> Result<Tracker, OpenError> {
-    Tracker::open(args, SERVICE, VALUE_NAMES, hear)
+/// The driver's, if the URL cannot be used at all.
+pub fn track(args: &Args, on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static) -> Result<Tracker, OpenError> {
+    Tracker::open(args, SERVICE, VALUE_PREFIX, on_event)
 }
 
 impl Cache {
-    /// The cached profiles in one Redis.
-    pub fn new(redis: Redis, lives: Lives) -> Self {
+    /// Creates the cache over a Redis client.
+    pub fn new(redis: Redis, ttls: ProfileTtls) -> Self {
         Self {
-            looks: Looks::new(redis.clone()),
+            batcher: MgetBatcher::new(redis.clone()),
             redis,
-            lives,
+            ttls,
             lease: Script::new(include_str!("cache/lease.lua")),
             fill: Script::new(include_str!("cache/fill.lua")),
             release: Script::new(include_str!("cache/release.lua")),
             apply: Script::new(include_str!("cache/apply.lua")),
-            forget: Script::new(include_str!("cache/forget.lua")),
+            unlink: Script::new(include_str!("cache/unlink.lua")),
             hint: Script::new(include_str!("cache/hint.lua")),
         }
     }
 
-    /// The value of one id, and the reign that answered. One round trip, shared with others who look at the same time.
-    pub async fn get(&self, id: &UserId) -> Result<(Option<Cached>, Arc<str>), Error> {
-        let (value, reign) = self.looks.look(id).await?;
-        Ok((value.and_then(|bytes| value::decode(id, bytes)), reign))
+    /// Returns the value of one id, and the incarnation that replied. One round trip, shared with
+    /// concurrent callers.
+    pub async fn get(&self, id: &UserId) -> Result<(Option<CachedRecord>, Incarnation), Error> {
+        let (value, incarnation) = self.batcher.get(id).await?;
+        Ok((value.and_then(|bytes| value::decode(id, bytes)), incarnation))
     }
 
-    /// The values of many ids, in their order, and the reign that answered. One round trip.
-    pub async fn get_many(&self, ids: &[UserId]) -> Result<(Vec<Option<Cached>>, Arc<str>), Error> {
-        let (values, reign) = looks::ask(&self.redis, ids).await?;
+    /// Returns the values of many ids in their order, and the incarnation that replied. One round
+    /// trip.
+    pub async fn get_many(&self, ids: &[UserId]) -> Result<(Vec<Option<CachedRecord>>, Incarnation), Error> {
+        let (values, incarnation) = mget_batcher::mget(&self.redis, ids).await?;
         let values = ids.iter().zip(values).map(|(id, value)| value.and_then(|bytes| value::decode(id, bytes)));
-        Ok((values.collect(), reign))
+        Ok((values.collect(), incarnation))
     }
 
-    /// Asks for the right to fill one value that is not there. One round trip.
-    pub async fn lease(&self, id: &UserId) -> Result<Leased, Error> {
+    /// Requests the lease to fill a missing value. One round trip.
+    pub async fn lease(&self, id: &UserId) -> Result<FillLease, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        let token = Token(rand::random());
-        let answer = lane.write(&self.lease_call(&lane, id, token, Fill::Absent)).await.or_again()?;
-        Ok(leased(id, token, answer))
+        let token = FillToken(rand::random());
+        let reply = lane.write(&self.lease_call(&lane, id, token, FillTarget::Missing)).await.assume_idempotent()?;
+        Ok(fill_lease(id, token, reply))
     }
 
-    /// Asks for the right to fill many values, in their order. One round trip.
-    pub async fn lease_many(&self, ids: &[UserId], fill: Fill) -> Result<Vec<Leased>, Error> {
+    /// Requests leases to fill many values; replies in the order of the ids. One round trip.
+    pub async fn lease_many(&self, ids: &[UserId], target: FillTarget) -> Result<Vec<FillLease>, Error> {
         let mut lane = self.redis.reader().await?;
-        let tokens: Vec<Token> = ids.iter().map(|_| Token(rand::random())).collect();
+        let tokens: Vec<FillToken> = ids.iter().map(|_| FillToken(rand::random())).collect();
         let calls: Vec<_> =
-            ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token, fill)).collect();
-        let answers = lane.write_all(&calls).await.or_again()?;
-        Ok(ids.iter().zip(tokens).zip(answers).map(|((id, token), answer)| leased(id, token, answer)).collect())
+            ids.iter().zip(&tokens).map(|(id, token)| self.lease_call(&lane, id, *token, target)).collect();
+        let replies = lane.write_all(&calls).await.assume_idempotent()?;
+        Ok(ids.iter().zip(tokens).zip(replies).map(|((id, token), reply)| fill_lease(id, token, reply)).collect())
     }
 
-    /// Fills one value with what was read from Postgres under its lease. One round trip.
-    pub async fn fill(&self, id: &UserId, token: Token, record: &Record) -> Result<Filled, Error> {
+    /// Fills one value with a record read from Postgres under its lease. One round trip.
+    pub async fn fill(&self, id: &UserId, token: FillToken, record: &UserRecord) -> Result<FillOutcome, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        let outcome: u8 = lane.write(&self.fill_call(&lane, id, token, record)).await.or_again()?;
-        Ok(match outcome {
-            1 => Filled::Stored,
-            2 => Filled::Newer,
-            _ => Filled::LeaseGone,
-        })
+        lane.write(&self.fill_call(&lane, id, token, record)).await.assume_idempotent()
     }
 
-    /// Whether no write was told of since another reader's lease was met, if this version was read meanwhile: its lease still
-    /// stands, or it has filled just this version. One round trip.
-    pub async fn proves(&self, id: &UserId, other: &Other, version: i64) -> Result<bool, Error> {
-        let mut lane = self.redis.reader().await?;
-        let mut command = cmd("MGET");
-        command.arg(lease_key(&lane, id)).arg(value_key(&lane, id));
-        let (lease, value): (Option<Vec<u8>>, Option<Vec<u8>>) = lane.send(&command).await?;
-        let cached = value.and_then(|bytes| value::decode(id, bytes));
-        Ok(lease.is_some_and(|lease| lease == other.0)
-            || cached.is_some_and(|cached| cached.record.version() == version))
-    }
-
-    /// Gives back the right to fill one value. One round trip.
-    pub async fn release(&self, id: &UserId, token: Token) -> Result<(), Error> {
+    /// Releases the lease to fill one value. One round trip.
+    pub async fn release(&self, id: &UserId, token: FillToken) -> Result<(), Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
         let mut call = self.release.key(lease_key(&lane, id));
         call.arg(&token.0[..]);
-        let _outcome: u8 = lane.write(&call).await.or_again()?;
+        let _outcome: ReleaseOutcome = lane.write(&call).await.assume_idempotent()?;
         Ok(())
     }
 
     /// Fills many values. One round trip.
-    pub async fn fill_many(&self, fills: &[(UserId, Token, Record)]) -> Result<(), Error> {
+    pub async fn fill_many(&self, fills: &[(UserId, FillToken, UserRecord)]) -> Result<(), Error> {
         if fills.is_empty() {
-            return Ok(()); // without asking for a lane, which may be a wait
+            return Ok(()); // do not wait for a lane
         }
         let mut lane = self.redis.reader().await?;
         let calls: Vec<_> = fills.iter().map(|(id, token, record)| self.fill_call(&lane, id, *token, record)).collect();
-        let _outcomes: Vec<u8> = lane.write_all(&calls).await.or_again()?;
+        let _outcomes: Vec<FillOutcome> = lane.write_all(&calls).await.assume_idempotent()?;
         Ok(())
     }
 
-    /// Makes a committed write known, and says in which reign. One round trip. Safe to repeat, and safe in any order.
-    pub async fn apply(&self, id: &UserId, record: &Record) -> Result<Arc<str>, Error> {
+    /// Applies a committed write; returns the incarnation that took it. One round trip. Idempotent,
+    /// and safe in any order.
+    pub async fn apply(&self, id: &UserId, record: &UserRecord) -> Result<Incarnation, Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        match lane.write(&self.apply_call(&lane, id, record)).await.or_again()? {
-            OTHER_REIGN => Err(lane.outlived()),
-            _ => Ok(Arc::clone(lane.reign())),
+        match lane.write(&self.apply_call(&lane, id, record)).await.assume_idempotent()? {
+            ApplyOutcome::OtherIncarnation => Err(lane.mark_stale()),
+            ApplyOutcome::NoValue | ApplyOutcome::Replaced | ApplyOutcome::UpToDate => Ok(lane.incarnation().clone()),
         }
     }
 
-    /// Makes many committed writes known, to the cache if it `has` them not in its reign, and then to those who watch. One round
-    /// trip.
+    /// Applies committed writes, except those that `is_applied` reports for the incarnation, then
+    /// notifies of all. One round trip.
     pub async fn apply_many<'a>(
         &self,
-        writes: impl Iterator<Item = (&'a UserId, &'a Record)>,
-        has: impl Fn(&UserId, i64, &Arc<str>) -> bool,
+        writes: impl Iterator<Item = (&'a UserId, &'a UserRecord)>,
+        is_applied: impl Fn(&UserId, i64, &Incarnation) -> bool,
     ) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
         let writes: Vec<_> = writes.collect();
         if writes.is_empty() {
             return Ok(());
         }
-        let untold = writes.iter().filter(|(id, record)| !has(id, record.version(), lane.reign()));
-        let calls: Vec<_> = untold.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
-        let news = news::told(&lane, writes.iter().map(|(id, record)| record.version_of(id)));
-        let outcomes: Vec<u8> = lane.write_all_then(&calls, news).await.or_again()?;
-        if outcomes.contains(&OTHER_REIGN) {
-            return Err(lane.outlived());
+        let pending = writes.iter().filter(|(id, record)| !is_applied(id, record.version(), lane.incarnation()));
+        let calls: Vec<_> = pending.map(|(id, record)| self.apply_call(&lane, id, record)).collect();
+        let publish = notifications::publish_command(&lane, writes.iter().map(|(id, record)| record.version_of(id)));
+        let outcomes: Vec<ApplyOutcome> = lane.write_all_then(&calls, publish).await.assume_idempotent()?;
+        if outcomes.contains(&ApplyOutcome::OtherIncarnation) {
+            return Err(lane.mark_stale());
         }
         Ok(())
     }
 
-    /// Forgets users who came to these versions, unless it `has` them in its reign, and then tells those who watch. One round
-    /// trip.
-    pub async fn forget_many(
+    /// Unlinks the values of users that reached these versions, except those that `is_applied`
+    /// reports for the incarnation, then notifies of all. One round trip.
+    pub async fn unlink_many(
         &self,
         versions: Vec<UserVersion>,
-        has: impl Fn(&UserId, i64, &Arc<str>) -> bool,
+        is_applied: impl Fn(&UserId, i64, &Incarnation) -> bool,
     ) -> Result<(), Error> {
         let mut lane = self.redis.reader().await?;
-        let mut call = self.forget.arg(&**lane.reign());
+        let mut call = self.unlink.arg(lane.incarnation());
         for UserVersion { id, version, .. } in &versions {
-            if !has(id, *version, lane.reign()) {
+            if !is_applied(id, *version, lane.incarnation()) {
                 call.key(value_key(&lane, id)).key(lease_key(&lane, id));
             }
         }
-        let news = news::told(&lane, versions);
-        let outcomes: Vec<u8> = lane.write_all_then(&[call], news).await.or_again()?;
-        if outcomes.contains(&OTHER_REIGN) {
-            return Err(lane.outlived());
+        let publish = notifications::publish_command(&lane, versions);
+        let outcomes: Vec<UnlinkOutcome> = lane.write_all_then(&[call], publish).await.assume_idempotent()?;
+        if outcomes.contains(&UnlinkOutcome::OtherIncarnation) {
+            return Err(lane.mark_stale());
         }
         Ok(())
     }
 
-    fn lease_call(&self, lane: &Lane, id: &UserId, token: Token, fill: Fill) -> Call<'_> {
+    fn lease_call(&self, lane: &Lane, id: &UserId, token: FillToken, target: FillTarget) -> Call<'_> {
         let mut call = self.lease.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id));
-        call.arg(&token.0[..]).arg(millis(self.lives.lease)).arg(u8::from(fill == Fill::Old));
+        call.arg(&token.0[..]).arg(millis(self.ttls.lease)).arg(u8::from(target == FillTarget::SoftExpired));
         call
     }
 
-    fn fill_call(&self, lane: &Lane, id: &UserId, token: Token, record: &Record) -> Call<'_> {
+    fn fill_call(&self, lane: &Lane, id: &UserId, token: FillToken, record: &UserRecord) -> Call<'_> {
         let mut call = self.fill.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id)).arg(&token.0[..]);
-        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record));
+        call.arg(value::encode(record, SystemTime::now())).arg(self.ttl(record));
         call
     }
 
-    fn apply_call(&self, lane: &Lane, id: &UserId, record: &Record) -> Call<'_> {
+    fn apply_call(&self, lane: &Lane, id: &UserId, record: &UserRecord) -> Call<'_> {
         let mut call = self.apply.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id));
-        call.arg(value::encode(record, SystemTime::now())).arg(self.life(record)).arg(&**lane.reign());
+        call.arg(value::encode(record, SystemTime::now())).arg(self.ttl(record)).arg(lane.incarnation());
         call
     }
 
-    /// Whether a value is so old that it is to be read anew, which is a little earlier or later for each.
-    pub fn is_old(&self, cached: &Cached) -> bool {
-        let since = cached.read.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let percent = 100 - JITTER_PERCENT + millis(since) % (2 * JITTER_PERCENT + 1);
-        millis(cached.age()) > millis(self.lives.soft) * percent / 100
+    /// Returns true if a value is past its soft TTL. The jitter follows from the time it was read,
+    /// so all instances agree.
+    pub fn is_soft_expired(&self, cached: &CachedRecord) -> bool {
+        let since = cached.read_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        millis(cached.age()) > jittered_ttl(self.ttls.soft, millis(since))
     }
 
-    /// How long a record stays, in milliseconds.
-    fn life(&self, record: &Record) -> u64 {
-        jittered(match record {
-            Record::Present(_) => self.lives.present,
-            Record::Absent { .. } => self.lives.absent,
-        })
+    /// TTL of a record in milliseconds, with jitter.
+    fn ttl(&self, record: &UserRecord) -> u64 {
+        let ttl = match record {
+            UserRecord::Present(_) => self.ttls.present,
+            UserRecord::Absent { .. } => self.ttls.absent,
+        };
+        jittered_ttl(ttl, rand::random())
     }
 }
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("redis", &self.redis).field("lives", &self.lives).finish_non_exhaustive()
+        f.debug_struct("Cache").field("redis", &self.redis).field("ttls", &self.ttls).finish_non_exhaustive()
     }
 }
 
-/// Whose value it is that is told of by this name.
-pub fn whose(name: &str) -> Option<UserId> {
-    let id = name.strip_prefix(VALUE_NAMES)?.strip_suffix('}')?;
+/// Extracts the user id from the name of a value; `None` for any other name.
+pub fn user_id_from_key(name: &str) -> Option<UserId> {
+    let id = name.strip_prefix(VALUE_PREFIX)?.strip_suffix('}')?;
     Some(UserId::new(id.to_owned()))
 }
 
@@ -312,21 +281,10 @@ fn lease_key(lane: &Lane, id: &UserId) -> String {
     lane.key(format_args!("l:{{{id}}}"))
 }
 
-/// A life as it is given to one value, in milliseconds.
-fn jittered(life: Duration) -> u64 {
-    let percent = rand::rng().random_range(100 - JITTER_PERCENT..=100 + JITTER_PERCENT);
-    (millis(life) * percent / 100).max(1)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn leased(id: &UserId, token: Token, (outcome, found): (u8, Option<Vec<u8>>)) -> Leased {
-    let found = found.unwrap_or_default();
-    match outcome {
-        0 => Leased::Granted(token),
-        2 => value::decode(id, found).map_or(Leased::Unreadable, Leased::Present),
-        _ => Leased::Taken(Other(found)),
+fn fill_lease(id: &UserId, token: FillToken, reply: LeaseReply) -> FillLease {
+    match reply {
+        LeaseReply::Granted => FillLease::Granted(token),
+        LeaseReply::Taken => FillLease::Taken,
+        LeaseReply::Present(value) => value::decode(id, value).map_or(FillLease::Unreadable, FillLease::Present),
     }
 }

@@ -1,262 +1,256 @@
-//! The use cases and their order of steps.
+//! The use cases and the order of their steps.
 //!
-//! Read: near -> cache -> on a miss a lease -> Postgres -> fill. Write: Postgres -> apply -> acknowledge. These invariants hold:
-//! - **I1** a fill is accepted only over its own lease, taken before the database read began;
-//! - **I2** a write, before it is acknowledged if Redis answers, else through the outbox, kills leases and replaces older
-//!   values, or forgets them, and never creates a value on an absent key;
-//! - **I3** versions only grow; scripts compare them, order of arrival means nothing;
-//! - **I4** losing any key at any time costs a miss, nothing else;
-//! - **I5** a read with `min_version` is never answered with less.
+//! Read: local cache, Redis, on a miss a lease, Postgres, fill; `read` draws it. Write: Postgres,
+//! apply, acknowledge.
+//!
+//! These invariants hold:
+//! - **I1** A fill is accepted only over its own lease, taken before the read of Postgres began.
+//! - **I2** A write deletes leases, and replaces or unlinks older values, but never creates a value
+//!   on an absent key. It does so before it is acknowledged if Redis replies, else through the
+//!   outbox.
+//! - **I3** Versions only grow. Scripts compare them; order of arrival means nothing.
+//! - **I4** Losing any key at any time costs a miss, nothing else.
+//! - **I5** A read with `min_version` never returns less.
 
-mod batch;
 mod error;
-mod flights;
 mod handles;
 mod list;
 mod read;
-mod refresh;
+mod recent_writes;
 mod watch;
-mod writes;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tidings_server::UncancelledWork;
+use tidings_status::Created;
 use tokio::join;
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use tokio_util::task::TaskTracker;
 
 pub use error::Error;
-pub use watch::Watching;
+pub use watch::UserWatches;
 
-use self::flights::Flights;
-use self::writes::Writes;
-use crate::cache::{self, Cache, Heard};
-use crate::model::{Change, NewUser, Record, User, UserId};
-use crate::near::Near;
-use crate::numbers::Numbers;
-use crate::store::{Created, Deleted, Store, Updated};
+use self::read::InFlightLoads;
+use self::recent_writes::RecentWrites;
+use crate::cache::{self, Cache, TrackingEvent};
+use crate::local_cache::LocalCache;
+use crate::metrics::Metrics;
+use crate::model::{Deletion, NewUser, User, UserId, UserRecord, UserUpdate};
+use crate::store::{CreateUserOutcome, DeleteUserOutcome, Store, UpdateUserOutcome};
 use crate::wire;
 
-/// Profiles that are applied in one round trip: few enough that they are told to Redis within its time-out, however large.
-const APPLIED: usize = 50;
-/// Rows of the outbox that one step of the relay applies. More are a backlog: their users are forgotten, which is done sooner.
-const APPLIED_ROWS: usize = 200;
-/// Rows that one step takes.
-const RELAY_ROWS: usize = 1000;
+/// Profiles applied in one round trip: few enough for the Redis timeout even at their largest.
+const APPLY_CHUNK: usize = 50;
+/// Outbox rows that one step of the relay applies. More are a backlog: their values are unlinked
+/// instead, which is faster.
+const APPLY_ROWS_MAX: usize = 200;
+/// Outbox rows that one step of the relay reads.
+const RELAY_ROWS_MAX: usize = 1000;
 
-/// How long somebody waits for others.
+/// Waits of readers and of the relay.
 #[derive(Clone, Copy, Debug)]
-pub struct Waits {
-    /// A reader for another's fill, at most.
+pub struct WaitTimes {
+    /// Longest wait of a reader for another reader's fill.
     pub fill: Duration,
-    /// The relay for more to be written here, so that one step serves many writes.
+    /// Time the relay waits after a write for further ones, so that one step serves many.
     pub gather: Duration,
 }
 
-/// The users. Cheap to clone.
+/// The use cases of profiles. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Users {
     store: Arc<Store>,
     cache: Arc<Cache>,
-    near: Arc<Near>,
-    waits: Waits,
-    /// Loads of single users that are under way.
-    flights: Arc<Flights>,
-    /// Who is read anew while their old profile is still answered.
-    refreshed: Arc<Mutex<HashSet<UserId>>>,
-    /// Something was written here, of which others have to hear.
-    written: Arc<Notify>,
-    /// What of it the cache has heard already, or could not hear.
-    writes: Arc<Writes>,
-    numbers: Arc<Numbers>,
-    tasks: TaskTracker,
+    local_cache: Arc<LocalCache>,
+    wait_times: WaitTimes,
+    /// Loads of single users in flight.
+    loads: Arc<InFlightLoads>,
+    /// Users past their soft TTL that are being reloaded.
+    refreshing: Arc<Mutex<HashSet<UserId>>>,
+    /// Wakes the relay after a write of this instance.
+    relay_wakeup: Arc<Notify>,
+    /// Writes of this instance that are applied, or failed to be, since the outbox was drained.
+    recent_writes: Arc<RecentWrites>,
+    metrics: Arc<Metrics>,
+    /// Loads, and writes: a commit is always followed by its apply.
+    tasks: UncancelledWork,
 }
 
 impl Users {
-    /// The users of one store behind one cache and a memory.
-    pub fn new(store: Store, cache: Cache, near: Near, waits: Waits) -> Self {
+    /// Creates the use cases over a store, the Redis cache and a local cache.
+    pub fn new(store: Store, cache: Cache, local_cache: LocalCache, wait_times: WaitTimes) -> Self {
         Self {
             store: Arc::new(store),
             cache: Arc::new(cache),
-            near: Arc::new(near),
-            waits,
-            flights: Arc::default(),
-            refreshed: Arc::default(),
-            written: Arc::default(),
-            writes: Arc::default(),
-            numbers: Numbers::new(),
-            tasks: TaskTracker::new(),
+            local_cache: Arc::new(local_cache),
+            wait_times,
+            loads: Arc::default(),
+            refreshing: Arc::default(),
+            relay_wakeup: Arc::default(),
+            recent_writes: Arc::default(),
+            metrics: Metrics::new(),
+            tasks: UncancelledWork::default(),
         }
     }
 
-    /// Draws the conclusions of what is heard of the cache. Does not block.
-    pub fn hear(&self, heard: Heard<'_>) {
-        match heard {
-            Heard::Began(reign) => self.near.begin(reign),
-            Heard::Changed(name) => {
-                if let Some(id) = cache::whose(name) {
-                    self.near.forget(&id);
-                    self.flights.filled(&id);
+    /// Updates the local cache and wakes waiting loads. Does not block.
+    pub fn on_tracking_event(&self, event: TrackingEvent<'_>) {
+        match event {
+            TrackingEvent::Started(incarnation) => self.local_cache.start_session(incarnation),
+            TrackingEvent::Changed(name) => {
+                if let Some(id) = cache::user_id_from_key(name) {
+                    self.local_cache.invalidate(&id);
+                    self.loads.notify_filled(&id);
                 }
             }
-            Heard::Flushed => self.near.forget_all(),
-            Heard::Ended => self.near.end(),
+            TrackingEvent::Flushed => self.local_cache.invalidate_all(),
+            TrackingEvent::Ended => self.local_cache.end_session(),
         }
     }
 
-    /// Creates a user. The boolean says whether an earlier call had.
-    pub async fn create(&self, new: NewUser) -> Result<(User, bool), Error> {
-        self.undisturbed(|users| async move {
+    /// Creates a user, or returns the one that an earlier, equal call created.
+    pub async fn create(&self, new: NewUser) -> Result<Created<User>, Error> {
+        let users = self.clone();
+        let create = async move {
             match users.store.accounts.create(&new).await? {
-                Created::New(user) => {
+                CreateUserOutcome::New(user) => {
                     let has_handle = !user.profile.handle.is_empty();
-                    Ok((users.tell_of(user, has_handle).await, false))
+                    Ok(Created { value: users.publish_user(user, has_handle).await, deduplicated: false })
                 }
-                // The first time may have ended before it could tell.
-                Created::Repeated(user) => Ok((users.tell_of(user, false).await, true)),
-                Created::IdTaken => Err(Error::IdTaken { id: new.id }),
-                Created::HandleTaken => Err(Error::HandleTaken { handle: new.profile.handle }),
-                Created::RequestIdReused => Err(Error::RequestIdReused),
+                // The first call may have ended before its apply.
+                CreateUserOutcome::Repeated(user) => {
+                    Ok(Created { value: users.publish_user(user, false).await, deduplicated: true })
+                }
+                CreateUserOutcome::IdTaken => Err(Error::IdTaken { id: new.id }),
+                CreateUserOutcome::HandleTaken => Err(Error::HandleTaken { handle: new.profile.handle }),
+                CreateUserOutcome::RequestIdReused => Err(Error::RequestIdReused),
             }
-        })
-        .await
+        };
+        self.tasks.run(create).await
     }
 
     /// Changes the named fields of a user.
-    pub async fn update(&self, change: Change) -> Result<User, Error> {
-        self.undisturbed(|users| async move {
+    pub async fn update(&self, change: UserUpdate) -> Result<User, Error> {
+        let users = self.clone();
+        let update = async move {
             match users.store.accounts.update(&change).await? {
-                Updated::Done(user) => {
+                UpdateUserOutcome::Done(user) => {
                     let got_handle = change.fields.handle && !user.profile.handle.is_empty();
-                    Ok(users.tell_of(user, got_handle).await)
+                    Ok(users.publish_user(user, got_handle).await)
                 }
-                Updated::NotFound => Err(Error::NotFound { id: change.id }),
-                Updated::Mismatch { version } => Err(Error::VersionMismatch { version }),
-                Updated::HandleTaken => Err(Error::HandleTaken { handle: change.profile.handle }),
+                UpdateUserOutcome::NotFound => Err(Error::NotFound { id: change.id }),
+                UpdateUserOutcome::Mismatch { version } => Err(Error::VersionMismatch { version }),
+                UpdateUserOutcome::HandleTaken => Err(Error::HandleTaken { handle: change.profile.handle }),
             }
-        })
-        .await
+        };
+        self.tasks.run(update).await
     }
 
-    /// Deletes a user; returns the version that stands for the deletion, and its time.
-    pub async fn delete(
-        &self,
-        id: UserId,
-        expected_version: Option<i64>,
-    ) -> Result<(i64, std::time::SystemTime), Error> {
-        self.undisturbed(move |users| async move {
+    /// Deletes a user.
+    pub async fn delete(&self, id: UserId, expected_version: Option<i64>) -> Result<Deletion, Error> {
+        let users = self.clone();
+        let delete = async move {
             match users.store.accounts.delete(&id, expected_version).await? {
-                Deleted::Done { version, time } => {
-                    users.tell(&id, &Record::Absent { version }).await;
-                    Ok((version, time))
+                DeleteUserOutcome::Done(deletion) => {
+                    users.publish(&id, &UserRecord::Absent { version: deletion.version }).await;
+                    Ok(deletion)
                 }
-                Deleted::NotFound => Err(Error::NotFound { id }),
-                Deleted::Mismatch { version } => Err(Error::VersionMismatch { version }),
+                DeleteUserOutcome::NotFound => Err(Error::NotFound { id }),
+                DeleteUserOutcome::Mismatch { version } => Err(Error::VersionMismatch { version }),
             }
-        })
-        .await
+        };
+        self.tasks.run(delete).await
     }
 
-    /// Waits until something was written here of which others have to hear, and a little longer.
-    pub async fn news(&self) {
-        self.written.notified().await;
-        sleep(self.waits.gather).await;
+    /// Waits until this instance has written something, then for `WaitTimes::gather`.
+    pub async fn relay_needed(&self) {
+        self.relay_wakeup.notified().await;
+        sleep(self.wait_times.gather).await;
     }
 
-    /// One step of the relay: brings the cache up to date with what was committed, tells those who watch, and says whether there
-    /// may be more.
+    /// Runs one step of the relay: updates the cache for the oldest outbox rows, publishes
+    /// notifications, deletes the rows. Returns true if there may be more rows.
     ///
-    /// What is applied is the profile *as it is now*, so neither order nor repetition matters.
+    /// It applies each profile *as it is now*, so neither order nor repetition matters.
     pub async fn relay(&self) -> Result<bool, Error> {
-        self.numbers.near(self.near.size());
-        let pending = self.store.outbox.pending(RELAY_ROWS).await?;
-        self.numbers.waits(pending.first().map(|row| row.age));
+        self.metrics.set_local_cache(self.local_cache.size());
+        let pending = self.store.outbox.pending(RELAY_ROWS_MAX).await?;
+        self.metrics.set_outbox_age(pending.first().map(|row| row.age));
         let mut users: Vec<UserId> = pending.iter().map(|row| row.user.clone()).collect();
         users.sort();
         users.dedup();
-        let has = |id: &UserId, version: i64, reign: &_| self.writes.has(id, version, reign);
-        if pending.len() > APPLIED_ROWS {
+        let is_applied =
+            |id: &UserId, version: i64, incarnation: &_| self.recent_writes.is_applied(id, version, incarnation);
+        if pending.len() > APPLY_ROWS_MAX {
             let versions = self.store.versions.read_for_relay(&users).await?;
-            self.cache.forget_many(versions, has).await?;
+            self.cache.unlink_many(versions, is_applied).await?;
         } else {
-            for users in users.chunks(APPLIED) {
+            for users in users.chunks(APPLY_CHUNK) {
                 let records = self.store.accounts.read_for_relay(users).await?;
-                self.cache.apply_many(records.iter(), has).await?;
+                self.cache.apply_many(records.iter(), is_applied).await?;
             }
         }
         let rows: Vec<i64> = pending.iter().map(|row| row.id).collect();
         if !rows.is_empty() {
-            self.store.outbox.done(&rows).await?;
+            self.store.outbox.delete(&rows).await?;
         }
-        self.numbers.relayed(rows.len());
-        let more = rows.len() == RELAY_ROWS;
+        self.metrics.record_relayed(rows.len());
+        let more = rows.len() == RELAY_ROWS_MAX;
         if !more {
-            self.writes.met_all();
+            self.recent_writes.outbox_drained();
         }
         Ok(more)
     }
 
-    /// Waits for work whose callers have gone, then closes all connections.
+    /// Waits for background work, then closes all connections.
     pub async fn close(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.tasks.finish().await;
         self.store.close().await;
     }
 
-    /// Runs work to its end even if its caller goes away: a commit is always followed by its apply, a lease by its fill.
-    async fn undisturbed<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        let work = self.tasks.spawn(work(self.clone()));
-        work.await.map_err(|_| Error::Aborted)?
-    }
-
-    /// Tells the cache of a user who was just committed, and whose a handle is if that may be news.
-    async fn tell_of(&self, user: User, got_handle: bool) -> User {
-        let record = Record::Present(wire::encoded(user.clone()));
-        let tell_handle = async {
+    /// Publishes a committed user, and its handle if `got_handle`; returns the user.
+    async fn publish_user(&self, user: User, got_handle: bool) -> User {
+        let record = UserRecord::Present(wire::encoded(user.clone()));
+        let publish_handle = async {
             if got_handle {
-                self.tell_handle(&user).await;
+                self.publish_handle(&user).await;
             }
         };
-        join!(self.tell(&user.id, &record), tell_handle);
+        join!(self.publish(&user.id, &record), publish_handle);
         user
     }
 
-    /// Tells the cache of a commit; nobody who comes from now on is answered with what was before it.
-    async fn tell(&self, id: &UserId, record: &Record) {
-        self.written.notify_one();
+    /// Applies a commit and closes older loads. A read that starts on this instance after the
+    /// return sees the commit.
+    async fn publish(&self, id: &UserId, record: &UserRecord) {
+        self.relay_wakeup.notify_one();
         fail::fail_point!("user::before_apply");
         self.apply(id, record).await;
-        self.flights.outdate(id);
+        self.loads.close_all(id);
     }
 
-    /// Applies what Postgres has; if Redis does not take it, the relay will tell it. What this instance remembers is forgotten
-    /// before it is believed again.
-    async fn apply(&self, id: &UserId, record: &Record) {
+    /// Applies a record of Postgres to Redis, and invalidates the local cache.
+    ///
+    /// If Redis does not take it, the relay will apply it. The local cache is invalidated before
+    /// the outcome is recorded: afterwards reads may use it again.
+    async fn apply(&self, id: &UserId, record: &UserRecord) {
         let applied = self.cache.apply(id, record).await;
-        self.near.forget(id);
+        self.local_cache.invalidate(id);
         match applied {
-            Ok(reign) => self.writes.applied(id, record.version(), reign),
+            Ok(incarnation) => self.recent_writes.record_applied(id, record.version(), incarnation),
             Err(error) => {
-                self.writes.missed(id, record.version());
-                self.missed(&error);
+                self.recent_writes.record_failed(id, record.version());
+                self.log_redis_failure(&error);
             }
         }
     }
 
-    /// Says that we go on without Redis: loudly if it answered that it would not, because that is no outage.
-    fn missed(&self, error: &cache::Error) {
-        self.numbers.without_redis();
-        match error {
-            cache::Error::Refused(cause) => tracing::warn!(%cause, "redis refused"),
-            cache::Error::Away | cache::Error::Unanswered(_) | cache::Error::Unwritable(_) => {
-                tracing::debug!(%error, "going on without redis");
-            }
-        }
+    /// Counts and logs a failed step of Redis.
+    fn log_redis_failure(&self, error: &cache::Error) {
+        self.metrics.record_redis_skipped();
+        error.log_skip("the cache");
     }
 }

@@ -1,37 +1,3 @@
-//! `tidings-user`: the user service as a program of its own, for images.
+//! `tidings-user`: the user service as a binary of its own, for container images.
 
-use std::process::ExitCode;
-
-use clap::Parser;
-use mimalloc::MiMalloc;
-use tidings_server::signal;
-use tidings_server::telemetry::TraceArgs;
-use tidings_user::{Config, ServeError};
-
-/// Each call is a task with memory of its own, aligned to cache lines, for which the system's allocator takes long.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
-
-/// The user service of Tidings: profiles, few writes, very many reads.
-#[derive(Parser)]
-#[command(version)]
-enum Command {
-    /// Serves until SIGTERM or SIGINT.
-    Serve(Box<Config>),
-    /// Applies pending migrations and exits.
-    Migrate(Box<tidings_postgres::Args>),
-}
-
-fn main() -> ExitCode {
-    let command: Command = tidings_server::parse();
-    let traces = match &command {
-        Command::Serve(config) => config.server.traces.clone(),
-        Command::Migrate(_) => TraceArgs::default(),
-    };
-    tidings_server::run("tidings-user", &traces, async {
-        match command {
-            Command::Serve(config) => tidings_user::run(*config, signal::shutdown().map_err(ServeError::Signal)?).await,
-            Command::Migrate(args) => tidings_user::migrate(&args).await,
-        }
-    })
-}
+tidings_service::main!(tidings_user::Config);

@@ -1,4 +1,4 @@
-//! The nouns of the service.
+//! Domain types of the user service.
 
 mod handle;
 
@@ -10,22 +10,22 @@ use bytes::Bytes;
 
 pub use handle::{HANDLE_CHARS_MAX, HandleKey, compose};
 
-/// The name of a user, checked: 1 to 64 of `[A-Za-z0-9._~-]`.
+/// A validated user id: 1 to 64 characters of `[A-Za-z0-9._~-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(String);
 
 impl UserId {
-    /// Takes a text that was checked before, by the contract's rules or by an earlier instance of this service.
+    /// Wraps a string that was validated before, by this release or an earlier one.
     pub fn new(checked: String) -> Self {
         Self(checked)
     }
 
-    /// As text.
+    /// Borrows the string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text itself.
+    /// Returns the string.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -37,62 +37,62 @@ impl fmt::Display for UserId {
     }
 }
 
-/// What people and programs say about a user: all that can be changed.
+/// The fields of a user that UpdateUser can change. Limits are those of the contract.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// Unique whatever its case; empty: none.
+    /// Public name, composed, unique under case folding; empty if the user has none.
     pub handle: String,
-    /// The name to show.
+    /// Name to display, at most 256 bytes.
     pub display_name: String,
-    /// In years.
+    /// Age in years, 0 to 150.
     pub age: Option<i16>,
-    /// Where a picture is.
+    /// Address of a picture, at most 2,048 bytes; never fetched.
     pub avatar_uri: String,
-    /// A text about the user.
+    /// Free text about the user, at most 4,096 bytes.
     pub bio: String,
-    /// Whatever else.
+    /// Free key-value pairs: at most 32, of 4,096 bytes in total.
     pub attributes: BTreeMap<String, String>,
 }
 
 /// A user at one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Who.
+    /// The user's id; never changes.
     pub id: UserId,
-    /// What is said about them.
+    /// The fields that can be changed.
     pub profile: Profile,
-    /// 1 after creation, one more with each change; below 2^53.
+    /// 1 after creation, incremented by each change; below 2^53.
     pub version: i64,
-    /// When created.
+    /// Time of the creation.
     pub create_time: SystemTime,
-    /// When changed last.
+    /// Time of the last change.
     pub update_time: SystemTime,
 }
 
-/// A user at one version, encoded as callers are told of it: reads hand it on as it is, from Postgres into the cache and from
-/// there to the caller. See `wire::encoded`.
+/// A user at one version, encoded as in responses. Reads pass the bytes unchanged from Postgres to
+/// the cache and from there to the caller. See `wire::encoded`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedUser {
-    /// The version of the user.
+    /// Version of the user, as in `bytes`.
     pub version: i64,
-    /// All of the user.
+    /// The contract's message `User`.
     pub bytes: Bytes,
 }
 
-/// What Postgres, or a cache of it, knows under an id.
+/// State of an id in Postgres or in a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// A user.
+pub enum UserRecord {
+    /// An existing user.
     Present(EncodedUser),
     /// No user: never created (version 0), or deleted (the version of the deletion).
     Absent {
-        /// What a later write will exceed.
+        /// Version of the deletion, or 0; a later write exceeds it.
         version: i64,
     },
 }
 
-impl Record {
-    /// The version, by which records of one id are compared.
+impl UserRecord {
+    /// Returns the version, by which records of one id are compared.
     pub fn version(&self) -> i64 {
         match self {
             Self::Present(user) => user.version,
@@ -100,38 +100,38 @@ impl Record {
         }
     }
 
-    /// The version of a user whose record this is.
+    /// Returns the version of the user `id`, given that this is its record.
     pub fn version_of(&self, id: &UserId) -> UserVersion {
         UserVersion { id: id.clone(), version: self.version(), absent: matches!(self, Self::Absent { .. }) }
     }
 }
 
-/// A version that a user came to.
+/// A version that a user has reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserVersion {
-    /// Who.
+    /// The user's id.
     pub id: UserId,
-    /// Which; 0: there never was such a user.
+    /// The version; 0 if the user never existed.
     pub version: i64,
-    /// Whether there is no such user, or none any more.
+    /// True if the user does not exist, or no longer.
     pub absent: bool,
 }
 
-/// What a stream of versions is told.
+/// One frame of WatchUsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
-    /// Versions that it was not told before, each of another user.
+pub enum WatchFrame {
+    /// Versions not sent before, each of another user.
     Versions(Vec<UserVersion>),
-    /// The first versions of all its users were told.
+    /// The first versions of all users were sent.
     CaughtUp,
-    /// There is nothing else to say.
+    /// No other frame was due.
     Heartbeat {
-        /// Whether changes may come late at the moment.
+        /// True while changes may arrive late.
         degraded: bool,
     },
     /// The stream ends.
     Goodbye {
-        /// When to come back.
+        /// Delay before the client reconnects to this address.
         retry_after: Duration,
     },
 }
@@ -139,85 +139,111 @@ pub enum Frame {
 /// A user to be created.
 #[derive(Clone, Debug)]
 pub struct NewUser {
-    /// The id, given or made.
+    /// The id, given by the caller or generated.
     pub id: UserId,
-    /// The name of this creation, if it has one.
+    /// Idempotency key of this creation, if the caller gave one.
     pub request_id: Option<String>,
-    /// A hash of what the caller asked for: equal for a repeat, different for anything else.
+    /// SHA-256 of the requested user: equal for a retry, different for any other request.
     pub fingerprint: [u8; 32],
-    /// What is said about them.
+    /// The fields to store.
     pub profile: Profile,
 }
 
-/// A change to a user: `profile` holds new values for the fields that are named, and nothing of meaning elsewhere.
+/// An update of a user. Only the fields named in `fields` are taken from `profile`.
 #[derive(Clone, Debug)]
-pub struct Change {
-    /// Whom to change.
+pub struct UserUpdate {
+    /// Id of the user to change.
     pub id: UserId,
-    /// Only at this version.
+    /// Version that the user must have; `None` means any.
     pub expected_version: Option<i64>,
-    /// Which fields.
+    /// Fields to change.
     pub fields: FieldSet,
-    /// Their new values.
+    /// New values of these fields.
     pub profile: Profile,
 }
 
-/// The fields of a profile that a change names.
+/// Fields of a profile, as in an update mask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "one per field of a profile, as a mask has them")]
 pub struct FieldSet {
-    /// `handle`
+    /// True if `handle` is in the mask.
     pub handle: bool,
-    /// `display_name`
+    /// True if `display_name` is in the mask.
     pub display_name: bool,
-    /// `age`
+    /// True if `age` is in the mask.
     pub age: bool,
-    /// `avatar_uri`
+    /// True if `avatar_uri` is in the mask.
     pub avatar_uri: bool,
-    /// `bio`
+    /// True if `bio` is in the mask.
     pub bio: bool,
-    /// `attributes`
+    /// True if `attributes` is in the mask.
     pub attributes: bool,
 }
 
-/// Which users a list has, and in which order.
+/// A deletion of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// Version of the deletion.
+    pub version: i64,
+    /// Time of the deletion.
+    pub time: SystemTime,
+}
+
+/// Selection, order and start of the users of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// All of them, by id.
-    ById,
-    /// Those whose handles begin so, by handle.
-    ByHandle(HandleKey),
+    /// All users, ordered by id.
+    ById {
+        /// Last user of the page before; `None` for the first page.
+        after: Option<UserId>,
+    },
+    /// Users whose handle starts with a prefix, ordered by handle key.
+    ByHandle {
+        /// Prefix of their handle keys.
+        prefix: HandleKey,
+        /// Handle key of the last user of the page before; `None` for the first page.
+        after: Option<HandleKey>,
+    },
 }
 
 /// A page of a list.
 #[derive(Clone, Debug)]
-pub struct Page {
-    /// The users.
+pub struct UserPage {
+    /// The users, in the order of the list.
     pub users: Vec<User>,
-    /// Whether there are more.
+    /// True if further users follow.
     pub more: bool,
 }
 
-/// A record with where it came from.
+/// Consistency that a caller requires of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// A cache may answer.
+    Cached,
+    /// Postgres answers; no cache is used or filled.
+    Strong,
+}
+
+/// Result of a read.
 #[derive(Clone, Debug)]
-pub struct Read {
-    /// What is known.
-    pub record: Record,
-    /// Who said so.
-    pub source: Source,
-    /// How long ago it was read from Postgres.
+pub struct UserRead {
+    /// The user, or its absence.
+    pub record: UserRecord,
+    /// The layer that answered.
+    pub source: ReadSource,
+    /// Time since the record was read from Postgres; zero from Postgres itself.
     pub age: Duration,
-    /// Whether it came from a cache while Postgres did not answer.
+    /// True if a cache answered while Postgres was unavailable.
     pub stale: bool,
 }
 
 /// The layer that answered a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The memory of this instance.
-    Near,
-    /// The cache.
+pub enum ReadSource {
+    /// The local cache of this instance.
+    LocalCache,
+    /// The Redis cache.
     Redis,
-    /// The truth.
+    /// Postgres, the source of truth.
     Postgres,
 }

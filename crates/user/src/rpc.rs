@@ -1,4 +1,4 @@
-//! The handlers: check, call, answer.
+//! The gRPC handlers: each validates, calls a use case, and converts the result.
 
 mod status;
 
@@ -6,24 +6,25 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tidings_proto::user::encoded as pb;
 use tidings_proto::user::encoded::user_service_server::UserService;
-use tidings_server::Ending;
+use tidings_server::{DrainSignal, StreamEnd};
+use tidings_status::Created;
 use tonic::{Request, Response, Status};
 
-use crate::domain::{Error, Users, Watching};
-use crate::model::Record;
-use crate::{watch, wire};
+use crate::domain::{Error, UserWatches, Users};
+use crate::model::{Deletion, UserRecord};
+use crate::wire;
 
-/// The contract over the use cases.
+/// Implements the contract's `UserService` with the use cases.
 #[derive(Clone, Debug)]
 pub struct Rpc {
     users: Users,
-    watching: Watching,
+    watches: UserWatches,
 }
 
 impl Rpc {
-    /// The contract over these users, and over those who watch them.
-    pub fn new(users: Users, watching: Watching) -> Self {
-        Self { users, watching }
+    /// Creates the handlers over both groups of use cases.
+    pub fn new(users: Users, watches: UserWatches) -> Self {
+        Self { users, watches }
     }
 }
 
@@ -36,21 +37,17 @@ impl UserService for Rpc {
         request: Request<pb::CreateUserRequest>,
     ) -> Result<Response<pb::CreateUserResponse>, Status> {
         let new = wire::create(request.into_inner())?;
-        let (user, deduplicated) = self.users.create(new).await?;
+        let Created { value: user, deduplicated } = self.users.create(new).await?;
         Ok(Response::new(pb::CreateUserResponse { user: Some(wire::user(user)), deduplicated }))
     }
 
     async fn get_user(&self, request: Request<pb::GetUserRequest>) -> Result<Response<pb::GetUserResponse>, Status> {
-        let wire::Get { id, min_version, strong } = wire::get(request.into_inner())?;
-        let read = if strong {
-            self.users.get_strong(&id, min_version).await?
-        } else {
-            self.users.get(&id, min_version).await?
-        };
+        let wire::GetUser { id, min_version, consistency } = wire::get(request.into_inner())?;
+        let read = self.users.get(&id, min_version, consistency).await?;
         let read_info = Some(wire::read_info(&read));
         match read.record {
-            Record::Present(user) => Ok(Response::new(pb::GetUserResponse { user: user.bytes, read_info })),
-            Record::Absent { .. } => Err(Error::NotFound { id }.into()),
+            UserRecord::Present(user) => Ok(Response::new(pb::GetUserResponse { user: user.bytes, read_info })),
+            UserRecord::Absent { .. } => Err(Error::NotFound { id }.into()),
         }
     }
 
@@ -59,16 +56,12 @@ impl UserService for Rpc {
         request: Request<pb::GetUserByHandleRequest>,
     ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
         let request = request.into_inner();
-        let wire::GetByHandle { handle, min_version, strong } = wire::get_by_handle(&request)?;
-        let read = if strong {
-            self.users.get_by_handle_strong(&handle, min_version).await?
-        } else {
-            self.users.get_by_handle(&handle, min_version).await?
-        };
+        let wire::GetUserByHandle { handle, min_version, consistency } = wire::get_by_handle(&request)?;
+        let read = self.users.get_by_handle(&handle, min_version, consistency).await?;
         let read_info = Some(wire::read_info(&read));
         match read.record {
-            Record::Present(user) => Ok(Response::new(pb::GetUserByHandleResponse { user: user.bytes, read_info })),
-            Record::Absent { .. } => Err(Error::HandleNotFound { handle: request.handle }.into()),
+            UserRecord::Present(user) => Ok(Response::new(pb::GetUserByHandleResponse { user: user.bytes, read_info })),
+            UserRecord::Absent { .. } => Err(Error::HandleNotFound { handle: request.handle }.into()),
         }
     }
 
@@ -76,8 +69,8 @@ impl UserService for Rpc {
         &self,
         request: Request<pb::BatchGetUsersRequest>,
     ) -> Result<Response<pb::BatchGetUsersResponse>, Status> {
-        let (ids, strong) = wire::batch_get(request.into_inner())?;
-        let reads = self.users.get_many(&ids, strong).await?;
+        let (ids, consistency) = wire::batch_get(request.into_inner())?;
+        let reads = self.users.get_many(&ids, consistency).await?;
         Ok(Response::new(wire::batch(&ids, &reads)))
     }
 
@@ -85,8 +78,8 @@ impl UserService for Rpc {
         &self,
         request: Request<pb::ListUsersRequest>,
     ) -> Result<Response<pb::ListUsersResponse>, Status> {
-        let wire::List { listing, after, size } = wire::list(&request.into_inner())?;
-        let page = self.users.list(&listing, &after, size).await?;
+        let wire::ListUsers { listing, size } = wire::list(&request.into_inner())?;
+        let page = self.users.list(&listing, size).await?;
         Ok(Response::new(wire::page(&listing, page)))
     }
 
@@ -104,7 +97,7 @@ impl UserService for Rpc {
         request: Request<pb::DeleteUserRequest>,
     ) -> Result<Response<pb::DeleteUserResponse>, Status> {
         let (id, expected_version) = wire::delete(request.into_inner())?;
-        let (version, time) = self.users.delete(id, expected_version).await?;
+        let Deletion { version, time } = self.users.delete(id, expected_version).await?;
         Ok(Response::new(pb::DeleteUserResponse { version, delete_time: Some(time.into()) }))
     }
 
@@ -112,10 +105,10 @@ impl UserService for Rpc {
         &self,
         request: Request<pb::WatchUsersRequest>,
     ) -> Result<Response<Self::WatchUsersStream>, Status> {
-        let ending = request.extensions().get().cloned().unwrap_or_else(Ending::never);
+        let drain_signal = request.extensions().get().cloned().unwrap_or_else(DrainSignal::never);
         let ids = wire::watch(request.into_inner())?;
-        let ending = watch::Ending::at(async move { ending.reached().await });
-        let frames = self.watching.watch(&ids, ending).await?;
+        let stream_end = StreamEnd::at(drain_signal.reached());
+        let frames = self.watches.watch(&ids, stream_end).await?;
         Ok(Response::new(frames.map(|frame| Ok(wire::frame(frame))).boxed()))
     }
 }

@@ -1,49 +1,49 @@
-//! Postgres, one file per table.
+//! Postgres: one file per table.
 
 mod accounts;
 mod outbox;
-mod refusal;
 mod row;
 mod versions;
 
-pub use accounts::{Accounts, Created, Deleted, Updated};
+pub use accounts::{Accounts, CreateUserOutcome, DeleteUserOutcome, UpdateUserOutcome};
 pub use outbox::Outbox;
 pub use tidings_postgres::Fault as Error;
-pub use versions::Versions;
+pub use versions::AccountVersions;
 
-/// How much of the connections what callers read may take: with a cold cache, or none, writes still find one.
+/// Share of the connections for reads of callers, in percent: writes still get one while every read
+/// is a miss, or Redis is unavailable.
 const READS_PERCENT: u32 = 70;
 
 /// The tables of the service.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The profiles.
+    /// Profiles in `user_account`.
     pub accounts: Accounts,
-    /// Their versions alone.
-    pub versions: Versions,
-    /// What the cache has yet to hear.
+    /// Versions in `user_account`.
+    pub versions: AccountVersions,
+    /// Users in `cache_outbox`, whose cached profile may be outdated.
     pub outbox: Outbox,
     postgres: tidings_postgres::Postgres,
 }
 
 impl Store {
-    /// The tables in one database.
+    /// Creates the tables over one database.
     pub fn new(postgres: tidings_postgres::Postgres) -> Self {
         let reads = postgres.bulkhead(READS_PERCENT);
         Self {
             accounts: Accounts::new(postgres.clone(), reads.clone()),
-            versions: Versions::new(postgres.clone(), reads),
+            versions: AccountVersions::new(postgres.clone(), reads),
             outbox: Outbox::new(postgres.clone()),
             postgres,
         }
     }
 
-    /// Whether Postgres answered when it was asked last.
-    pub fn answers(&self) -> bool {
+    /// Returns true if Postgres replied to the last statement or probe.
+    pub fn is_available(&self) -> bool {
         self.postgres.answers()
     }
 
-    /// Closes all connections, after the work on them.
+    /// Closes all connections, each after its statement.
     pub async fn close(&self) {
         self.postgres.close().await;
     }

@@ -1,5 +1,5 @@
-//! What runs without being called; started with the service and ended with it.
+//! Background tasks, started with the service and ended with it.
 
 pub mod compare;
-pub mod news;
+pub mod notifications;
 pub mod relay;

@@ -1,82 +1,88 @@
-//! Who watches which users, and the newest version of each that this instance knows of.
+//! Registry of watching streams, and the newest version this instance knows of each watched user.
 //!
-//! News come from the relay, from the comparison with Postgres, and from what a stream reads when it begins, in any order
-//! and as often as they like. A stream is polled by the flow control of its connection, and takes what is new to it then:
-//! there is no task and no queue for it. These invariants hold:
-//! - **W1** the version of an id only grows, here and for each stream (`Directory::hear`, `Desk::hear`);
-//! - **W2** every stream has heard, of each of its ids, at least the version that the directory has: whoever sits down hears
-//!   it, and whatever raises it is told to all who sit there, in the same step. So one version for each id is all that a
-//!   comparison needs;
-//! - **W3** a stream holds one version for each of its ids, whether it is read or not: nothing grows (`Desk`).
+//! Versions come from notifications, from the comparison with Postgres, and from the first read of
+//! a stream, in any order and any number of times. A stream is polled by the flow control of its
+//! connection and then takes the versions that are new to it, so it needs neither a task nor a
+//! queue of frames. These invariants hold:
+//! - **W1** The version of an id only grows, in the directory and in each stream
+//!   (`WatchDirectory::update`, `WatchQueue::push`).
+//! - **W2** For each watched id, every stream's version is at least the directory's: a registration
+//!   copies it, and every update is pushed to all subscribers under the same lock. So a comparison
+//!   needs one version per id.
+//! - **W3** A stream holds one version per id, whether it is read or not, so its memory is constant
+//!   (`WatchQueue`).
 
-mod desk;
 mod directory;
+mod queue;
 mod stream;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use stream::{Ending, Watch};
+pub use stream::VersionStream;
+use tidings_server::StreamEnd;
 
+use crate::metrics::WatchMetrics;
 use crate::model::{UserId, UserVersion};
-use crate::numbers::WatchNumbers;
-use directory::Directory;
+use directory::WatchDirectory;
+use parking_lot::Mutex;
 
-/// What bounds the streams.
+/// Limits of the streams of one instance.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The most ids that all streams together may watch, each stream's counted for itself.
+pub struct WatchLimits {
+    /// Limit of ids watched by all streams together; an id counts once for each stream.
     pub ids: usize,
-    /// After how long without another frame a stream hears a heartbeat.
+    /// Time without another frame after which a stream sends a heartbeat.
     pub heartbeat: Duration,
 }
 
-/// There is no room for another stream of so many ids.
+/// Error of a registration that would exceed [`WatchLimits::ids`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct WatchLimitReached;
 
-/// Who watches, and what is known.
+/// All streams of one instance.
 #[derive(Debug)]
-pub struct Watches {
-    limits: Limits,
-    directory: Mutex<Directory>,
-    numbers: WatchNumbers,
+pub struct WatchRegistry {
+    limits: WatchLimits,
+    directory: Mutex<WatchDirectory>,
+    metrics: WatchMetrics,
 }
 
-impl Watches {
-    /// Nobody watches yet.
-    pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, directory: Mutex::default(), numbers: WatchNumbers::new() })
+impl WatchRegistry {
+    /// Creates a registry without streams.
+    pub fn new(limits: WatchLimits) -> Arc<Self> {
+        Arc::new(Self { limits, directory: Mutex::default(), metrics: WatchMetrics::new() })
     }
 
-    /// Begins a stream: from the return on it hears all news of these ids. It is to be polled when the first versions of all
-    /// of them were heard.
+    /// Registers a stream, which gets all updates of these ids from the return on.
+    ///
+    /// The caller must call [`WatchRegistry::update`] with the current versions of all ids before
+    /// it polls the stream.
     ///
     /// # Errors
-    /// [`Full`]; nobody sits down then.
-    pub fn sit_down(self: &Arc<Self>, ids: &[UserId], ending: Ending) -> Result<Watch, Full> {
-        Watch::begin(self, ids, ending)
+    /// [`WatchLimitReached`]; then nothing is registered.
+    pub fn register(
+        self: &Arc<Self>,
+        ids: &[UserId],
+        stream_end: StreamEnd,
+    ) -> Result<VersionStream, WatchLimitReached> {
+        VersionStream::register(self, ids, stream_end)
     }
 
-    /// Takes versions, and returns how many of them are news. Never blocks.
-    pub fn hear(&self, versions: &[UserVersion]) -> usize {
-        // A lock for each, so that a long list holds up nobody else.
-        versions.iter().filter(|version| lock(&self.directory).hear(version)).count()
+    /// Hands versions to the streams; returns how many are newer than those known. Never blocks.
+    pub fn update(&self, versions: &[UserVersion]) -> usize {
+        // Locks for each version, so that a long list does not delay other threads.
+        versions.iter().filter(|version| self.directory.lock().update(version)).count()
     }
 
-    /// The next ids behind one, at most `limit`, with the version that every stream has heard at least; below 0: none yet.
-    pub fn known(&self, after: Option<&UserId>, limit: usize) -> Vec<(UserId, i64)> {
-        lock(&self.directory).known(after, limit)
+    /// Returns up to `limit` ids that follow `after`, each with the version that every stream has
+    /// at least; -1 if none is known yet.
+    pub fn known_versions(&self, after: Option<&UserId>, limit: usize) -> Vec<(UserId, i64)> {
+        self.directory.lock().known_versions(after, limit)
     }
 
-    /// What is counted.
-    pub(crate) fn numbers(&self) -> &WatchNumbers {
-        &self.numbers
+    /// The metrics of all streams.
+    pub(crate) fn metrics(&self) -> &WatchMetrics {
+        &self.metrics
     }
-}
-
-/// Locks; what a panic left behind is used all the same, as nothing is left half done between two statements that may
-/// panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

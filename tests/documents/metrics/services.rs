@@ -1,4 +1,4 @@
-//! What the four services tell Prometheus right after their start, with everything that they can be asked for turned on.
+//! Scrapes of the four services right after their start, with every optional feature enabled.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,23 +19,23 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 static EXPOSITIONS: OnceCell<[String; 4]> = OnceCell::const_new();
 
-/// Theirs, in that order.
+/// Returns one scrape per service, in the order of [`SERVICES`].
 pub(super) async fn expositions() -> &'static [String; 4] {
-    let look = async || {
-        let files = Files::new();
-        let mut found = Vec::new();
+    let scrape = async || {
+        let files = SecurityFiles::new();
+        let mut scrapes = Vec::new();
         for service in SERVICES {
-            found.push(Service::start(service, &files).await.exposition());
+            scrapes.push(ServiceProcess::start(service, &files).await.exposition());
         }
-        found.try_into().unwrap()
+        scrapes.try_into().unwrap()
     };
-    EXPOSITIONS.get_or_init(look).await
+    EXPOSITIONS.get_or_init(scrape).await
 }
 
-/// A certificate and a list of tokens.
-struct Files(TempDir);
+/// A certificate and a token file.
+struct SecurityFiles(TempDir);
 
-impl Files {
+impl SecurityFiles {
     fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         let key = KeyPair::generate().unwrap();
@@ -43,7 +43,7 @@ impl Files {
         fs::write(files.path("cert.pem"), certificate.pem()).unwrap();
         fs::write(files.path("key.pem"), key.serialize_pem()).unwrap();
         let token = Command::new(env!("CARGO_BIN_EXE_tidings-node"))
-            .args(["token", "new", "--name", "somebody", "--scope", "*:read", "--out"])
+            .args(["token", "new", "--name", "metrics-test", "--scope", "*:read", "--out"])
             .arg(files.path("token"))
             .arg("--append")
             .arg(files.path("tokens"))
@@ -57,17 +57,17 @@ impl Files {
     }
 }
 
-/// A running service. Killed when dropped.
-struct Service {
+/// A running service; killed when dropped.
+struct ServiceProcess {
     process: Child,
     admin: SocketAddr,
 }
 
-impl Service {
-    async fn start(name: &str, files: &Files) -> Self {
+impl ServiceProcess {
+    async fn start(name: &str, files: &SecurityFiles) -> Self {
         let stack = testing::shared().await;
-        let place = format!("{name}_{}", testing::key_prefix());
-        stack.postgres().create_database(&place).await.unwrap();
+        let name_in_stores = format!("{name}_{}", testing::key_prefix());
+        stack.postgres().create_database(&name_in_stores).await.unwrap();
         let admin = free();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings-node"));
         command.args(["serve", name, "--stop-with-stdin"]);
@@ -80,9 +80,9 @@ impl Service {
             .env("TIDINGS_TOKEN_FILE", files.path("tokens"))
             .env("TIDINGS_LISTEN", free().to_string())
             .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
-            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&place))
+            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&name_in_stores))
             .env("TIDINGS_REDIS_URL", stack.redis().url())
-            .env("TIDINGS_REDIS_PREFIX", &place)
+            .env("TIDINGS_REDIS_PREFIX", &name_in_stores)
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -90,31 +90,31 @@ impl Service {
         Self { process, admin }
     }
 
-    /// What it tells as soon as it is ready.
+    /// Returns the scrape as soon as the service is ready.
     fn exposition(mut self) -> String {
-        let begun = Instant::now();
+        let start = Instant::now();
         while get(self.admin, "/readyz").is_none_or(|(head, _)| !head.starts_with("HTTP/1.0 200")) {
-            assert_eq!(self.process.try_wait().unwrap(), None, "it has ended");
-            assert!(begun.elapsed() < PATIENCE, "it is not ready");
+            assert_eq!(self.process.try_wait().unwrap(), None, "the service has exited");
+            assert!(start.elapsed() < PATIENCE, "the service is not ready");
             thread::sleep(Duration::from_millis(20));
         }
         get(self.admin, "/metrics").unwrap().1
     }
 }
 
-impl Drop for Service {
+impl Drop for ServiceProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// An address that nobody uses.
+/// Returns a free local address.
 fn free() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Head and body of an answer, if there is one.
+/// Returns head and body of the response, if any.
 fn get(address: SocketAddr, path: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;

@@ -1,4 +1,5 @@
-//! A Postgres that is away or busy: what was acknowledged is there afterwards, once; locks and channels go on meanwhile.
+//! Postgres unavailable or blocked: acknowledged writes of user and history are applied once; lock
+//! and broadcast are not affected.
 
 use std::time::Duration;
 
@@ -6,40 +7,43 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::time::sleep;
 
-use super::Recovery;
+use super::RecoveryTimes;
 use crate::drill::Drill;
-use crate::stage::Stage;
+use crate::installation::DrillInstallation;
 
-const RECOVERY: Recovery = [
+const RECOVERY: RecoveryTimes = [
     ("user", Some(Duration::from_secs(3))),
     ("history", Some(Duration::from_secs(3))),
     ("lock", None),
     ("broadcast", None),
 ];
 
-/// The databases of the services that have one which they need for each call.
-fn databases(stage: &Stage) -> [(String, &'static str); 2] {
-    [(stage.user[0].database().to_owned(), "user_account"), (stage.history[0].database().to_owned(), "conversation")]
+/// Returns the databases of the services that need one for each call, with a table of each.
+fn databases(installation: &DrillInstallation) -> [(String, &'static str); 2] {
+    [
+        (installation.user[0].database().to_owned(), "user_account"),
+        (installation.history[0].database().to_owned(), "conversation"),
+    ]
 }
 
 #[test]
-fn a_postgres_that_is_killed_costs_nothing_that_was_acknowledged() {
-    Drill::new("Postgres kill -9", RECOVERY).run(async |stage, times| {
+fn nothing_acknowledged_is_lost_when_postgres_is_killed() {
+    Drill::new("Postgres kill -9", RECOVERY).run(async |installation, times| {
         for _ in 0..times.either(50, 2) {
-            stage.stack.postgres().kill().await;
-            stage.stack.postgres().start().await.unwrap();
+            installation.stack.postgres().kill().await;
+            installation.stack.postgres().start().await.unwrap();
             sleep(Duration::from_millis(500)).await;
         }
     });
 }
 
 #[test]
-fn a_postgres_that_is_stopped_at_once_costs_nothing_that_was_acknowledged() {
-    Drill::new("Postgres stopped, immediate", RECOVERY).run(async |stage, times| {
-        let postgres = stage.stack.postgres();
+fn nothing_acknowledged_is_lost_when_postgres_shuts_down() {
+    Drill::new("Postgres immediate shutdown", RECOVERY).run(async |installation, times| {
+        let postgres = installation.stack.postgres();
         for _ in 0..times.either(10, 1) {
             let pid = Pid::from_raw(postgres.pid().unwrap().try_into().unwrap()).unwrap();
-            kill_process(pid, Signal::QUIT).unwrap(); // no word to anybody, and recovery at the next start
+            kill_process(pid, Signal::QUIT).unwrap(); // immediate shutdown; the next start runs crash recovery
             while postgres.running() {
                 sleep(Duration::from_millis(10)).await;
             }
@@ -50,18 +54,18 @@ fn a_postgres_that_is_stopped_at_once_costs_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn a_postgres_that_stands_still_costs_nothing_that_was_acknowledged() {
-    Drill::new("Postgres SIGSTOP", RECOVERY).run(async |stage, times| {
-        stage.stack.postgres().pause();
+fn nothing_acknowledged_is_lost_while_postgres_is_paused() {
+    Drill::new("Postgres SIGSTOP", RECOVERY).run(async |installation, times| {
+        installation.stack.postgres().pause();
         sleep(times.either(Duration::from_secs(30), Duration::from_secs(3))).await;
-        stage.stack.postgres().resume();
+        installation.stack.postgres().resume();
     });
 }
 
 #[test]
-fn a_postgres_whose_connections_are_cut_all_the_time_costs_nothing_that_was_acknowledged() {
-    Drill::new("Postgres backends ended every 100 ms", RECOVERY).run(async |stage, times| {
-        let url = stage.stack.postgres().maintenance_url();
+fn nothing_acknowledged_is_lost_when_postgres_drops_connections() {
+    Drill::new("Postgres connections terminated every 100 ms", RECOVERY).run(async |installation, times| {
+        let url = installation.stack.postgres().maintenance_url();
         let mut connection = PgConnection::connect(&url).await.unwrap();
         for _ in 0..times.either(100, 20) {
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -73,14 +77,14 @@ fn a_postgres_whose_connections_are_cut_all_the_time_costs_nothing_that_was_ackn
 }
 
 #[test]
-fn tables_that_somebody_has_locked_cost_nothing_that_was_acknowledged() {
-    Drill::new("tables locked", RECOVERY).run(async |stage, times| {
-        let mut held = Vec::new();
-        for (database, table) in databases(stage) {
-            let mut connection = PgConnection::connect(&stage.stack.postgres().url(&database)).await.unwrap();
+fn nothing_acknowledged_is_lost_while_tables_are_locked() {
+    Drill::new("Postgres tables locked", RECOVERY).run(async |installation, times| {
+        let mut lock_holders = Vec::new();
+        for (database, table) in databases(installation) {
+            let mut connection = PgConnection::connect(&installation.stack.postgres().url(&database)).await.unwrap();
             let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
             sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut connection).await.unwrap();
-            held.push(connection);
+            lock_holders.push(connection);
         }
         sleep(times.either(Duration::from_secs(10), Duration::from_secs(3))).await;
     });

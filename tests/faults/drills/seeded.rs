@@ -1,5 +1,5 @@
-//! Bugs that are there on purpose: whoever loses, doubles, reorders or goes back is found out by the same accounts that find
-//! nothing in the other drills.
+//! Seeded bugs: the ledgers that find nothing in the other drills must find lost, duplicated,
+//! reordered and reverted data here.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tidings_client::Event;
 use tokio::time::sleep;
 
-use super::Recovery;
+use super::RecoveryTimes;
 use crate::drill::Drill;
-use crate::stage::Stage;
-use crate::work::Account;
+use crate::installation::DrillInstallation;
+use crate::workload::LedgerCounts;
 
-const NONE: Recovery = [("user", None), ("history", None), ("lock", None), ("broadcast", None)];
+const NONE: RecoveryTimes = [("user", None), ("history", None), ("lock", None), ("broadcast", None)];
 
 /// Runs SQL in the database of a service.
-async fn sql(stage: &Stage, database: &str, statements: &str) {
-    let mut connection = PgConnection::connect(&stage.stack.postgres().url(database)).await.unwrap();
+async fn run_sql(installation: &DrillInstallation, database: &str, statements: &str) {
+    let mut connection = PgConnection::connect(&installation.stack.postgres().url(database)).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await.unwrap();
 }
 
-/// A drill of a service that has a bug.
-fn seeded(name: &'static str, service: &'static str) -> Drill {
-    Drill { bug: Some(service), ..Drill::new(name, NONE) }
+/// Creates a drill of a service with a seeded bug.
+fn seeded_drill(name: &'static str, service: &'static str) -> Drill {
+    Drill { seeded_bug: Some(service), ..Drill::new(name, NONE) }
 }
 
-/// What the account of that service showed.
-fn found(drill: Drill, bug: impl AsyncFnOnce(&mut Stage)) -> Account {
-    let lines = drill.lines(async |stage, _| bug(stage).await);
-    assert!(lines[0].account.wrong() > 0, "{:?}", lines[0]);
-    lines[0].account
+/// Runs the drill; returns the ledger of its service, which must show violations.
+fn run(drill: Drill, bug: impl AsyncFnOnce(&mut DrillInstallation)) -> LedgerCounts {
+    let results = drill.results(async |installation, _| bug(installation).await);
+    assert!(results[0].ledger.violations() > 0, "{:?}", results[0]);
+    results[0].ledger
 }
 
 #[test]
-fn messages_that_are_lost_doubled_and_swapped_are_found() {
-    let drill = seeded("seeded: loses, doubles, swaps", "history");
-    let account = found(drill, async |stage| {
+fn lost_duplicated_and_reordered_messages_are_found() {
+    let drill = seeded_drill("seeded: loses, duplicates, swaps", "history");
+    let ledger = run(drill, async |installation| {
         let bug = "
             CREATE FUNCTION pg_temp.no(number int) RETURNS bigint RETURN
                 (SELECT no FROM conversation WHERE id = 'conversation-' || number);
@@ -48,34 +48,34 @@ fn messages_that_are_lost_doubled_and_swapped_are_found() {
             UPDATE message SET seq = -1 WHERE conversation_no = pg_temp.no(3) AND seq = 1;
             UPDATE message SET seq = 1 WHERE conversation_no = pg_temp.no(3) AND seq = 2;
             UPDATE message SET seq = 2 WHERE conversation_no = pg_temp.no(3) AND seq = -1;";
-        sql(stage, stage.history[0].database(), bug).await;
+        run_sql(installation, installation.history[0].database(), bug).await;
     });
 
-    assert!(account.lost > 0 && account.duplicated > 0 && account.reordered > 0, "{account:?}");
+    assert!(ledger.lost > 0 && ledger.duplicated > 0 && ledger.reordered > 0, "{ledger:?}");
 }
 
 #[test]
-fn changes_that_are_lost_and_doubled_are_found() {
-    let drill = seeded("seeded: loses and doubles", "user");
-    let account = found(drill, async |stage| {
+fn lost_and_duplicated_updates_are_found() {
+    let drill = seeded_drill("seeded: loses, duplicates", "user");
+    let ledger = run(drill, async |installation| {
         for _ in 0..20 {
             let bug = "
                 UPDATE user_account SET version = greatest(version - 1, 1) WHERE id = 'user-4';
                 UPDATE user_account SET version = version + 2 WHERE id = 'user-8'";
-            sql(stage, stage.user[0].database(), bug).await;
+            run_sql(installation, installation.user[0].database(), bug).await;
             sleep(Duration::from_millis(50)).await;
         }
     });
 
-    assert!(account.lost > 0 && account.duplicated > 0, "{account:?}");
+    assert!(ledger.lost > 0 && ledger.duplicated > 0, "{ledger:?}");
 }
 
 #[test]
-fn locks_that_two_believe_in_and_tokens_that_go_back_are_found() {
-    let drill = seeded("seeded: grants twice, tokens go back", "lock");
-    let account = found(drill, async |stage| {
-        let mut redis = Client::open(stage.stack.redis().url()).unwrap().get_connection().unwrap();
-        let prefix = format!("{}:lock:{{lk00}}", stage.lock[0].place());
+fn locks_with_two_holders_and_reverted_tokens_are_found() {
+    let drill = seeded_drill("seeded: two holders, reverted tokens", "lock");
+    let ledger = run(drill, async |installation| {
+        let mut redis = Client::open(installation.stack.redis().url()).unwrap().get_connection().unwrap();
+        let prefix = format!("{}:lock:{{lk00}}", installation.lock[0].redis_prefix());
         for _ in 0..200 {
             cmd("DEL").arg(format!("{prefix}:holds")).exec(&mut redis).unwrap();
             cmd("HSET").arg(format!("{prefix}:meta")).arg("seq").arg(1).exec(&mut redis).unwrap();
@@ -83,23 +83,24 @@ fn locks_that_two_believe_in_and_tokens_that_go_back_are_found() {
         }
     });
 
-    assert!(account.duplicated > 0 && account.gone_back > 0, "{account:?}");
+    assert!(ledger.duplicated > 0 && ledger.reverted > 0, "{ledger:?}");
 }
 
 #[test]
-fn news_that_is_lost_doubled_and_swapped_is_found() {
-    /// Of twelve, loses one, swaps one with the one before, and hears one twice.
-    fn bad_ear(heard: &mut Vec<Event>, event: Event) {
-        let count = heard.len();
+fn lost_duplicated_and_reordered_deliveries_are_found() {
+    /// Of twelve events, loses one, swaps one with its predecessor, and duplicates one.
+    fn faulty_recorder(received: &mut Vec<Event>, event: Event) {
+        let count = received.len();
         match count % 12 {
-            3 if matches!(event, Event::Message(_)) => heard.push(heard[0].clone()), // its word that it had caught up
-            6 => heard.insert(count - 1, event),
-            9 => heard.extend([event.clone(), event]),
-            _ => heard.push(event),
+            // The first event, a `CaughtUp`, replaces the lost message.
+            3 if matches!(event, Event::Message(_)) => received.push(received[0].clone()),
+            6 => received.insert(count - 1, event),
+            9 => received.extend([event.clone(), event]),
+            _ => received.push(event),
         }
     }
-    let drill = Drill { ear: bad_ear, ..seeded("seeded: loses, doubles, swaps", "broadcast") };
-    let account = found(drill, async |_| {});
+    let drill = Drill { recorder: faulty_recorder, ..seeded_drill("seeded: loses, duplicates, swaps", "broadcast") };
+    let ledger = run(drill, async |_| {});
 
-    assert!(account.lost > 0 && account.duplicated > 0 && account.reordered > 0, "{account:?}");
+    assert!(ledger.lost > 0 && ledger.duplicated > 0 && ledger.reordered > 0, "{ledger:?}");
 }

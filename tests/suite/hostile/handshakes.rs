@@ -1,46 +1,48 @@
-//! Clients that begin TLS and go no further: their handshakes end, and those of others go on meanwhile.
+//! Clients that stall their TLS handshake: the handshake times out and delays no other one.
 
 use std::fs;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidings_client::{Credentials, Endpoints, Files};
+use tidings_client::{CredentialFiles, Credentials, Endpoints};
 use tidings_proto::user::GetUserRequest;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tokio::time::{Instant, interval};
 use tonic::Code;
 
-use super::raw::Raw;
-use crate::service::{SOON, Service};
+use super::raw_connection::RawConnection;
+use crate::service::{MAX_WAIT, TestService};
 
-/// How many stall at a time.
-const CLIENTS: usize = 200;
-/// How long a handshake may take.
-const LIMIT: Duration = Duration::from_secs(5);
-/// What a busy machine may add.
+/// Concurrent clients that stall.
+const STALLED_CLIENTS: usize = 200;
+/// Longest duration of a handshake (default of the service).
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
-/// How often a slow client sends a byte.
-const PACE: Duration = Duration::from_millis(200);
-/// The head of a TLS record that promises 512 bytes of a ClientHello (RFC 8446, 5.1 and 4).
+/// Interval in which a slow client sends a byte.
+const BYTE_INTERVAL: Duration = Duration::from_millis(200);
+/// Header of a TLS record that announces a ClientHello of 512 bytes (RFC 8446, 5.1 and 4).
 const HELLO: [u8; 9] = [22, 3, 1, 2, 0, 1, 0, 1, 252];
 
-/// Sends nothing, or a byte now and then, until the server closes the connection. Returns how long it lived.
-async fn stall(service: &Service, bytes: &[u8]) -> Duration {
+/// Sends nothing, or one byte per [`BYTE_INTERVAL`], until the server closes the connection.
+/// Returns the lifetime of the connection.
+async fn stall(service: &TestService, bytes: &[u8]) -> Duration {
     let start = Instant::now();
-    let mut raw = Raw::silent(service.address).await;
-    let mut pace = interval(PACE);
+    let mut connection = RawConnection::connect_tcp(service.address).await;
+    let mut ticks = interval(BYTE_INTERVAL);
     for byte in bytes {
-        pace.tick().await;
-        if raw.send(&[*byte]).await.is_err() {
+        ticks.tick().await;
+        if connection.send(&[*byte]).await.is_err() {
             return start.elapsed();
         }
     }
-    raw.rest(SOON).await;
+    connection.read_to_end(MAX_WAIT).await;
     start.elapsed()
 }
 
+/// New connections complete their handshakes while 200 others stall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_that_stalls_ends_after_its_time_and_others_are_let_in_meanwhile() {
+async fn a_stalled_handshake_times_out_and_delays_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -49,33 +51,38 @@ async fn a_handshake_that_stalls_ends_after_its_time_and_others_are_let_in_meanw
     let file = |name: &str| path(name).to_str().unwrap().to_owned();
     let variables = [("TIDINGS_TLS_CERT", file("cert.pem")), ("TIDINGS_TLS_KEY", file("key.pem"))];
     let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-    let mut service = Service::with("user", &[], &variables).await;
-    let files = service.files();
+    let mut service = TestService::start_with_env("user", &[], &variables).await;
+    let files = service.open_files();
 
-    let dribble = [&HELLO[..], &[0; 60]].concat();
-    let stalled = join_all((0..CLIENTS).map(|client| stall(&service, if client % 2 == 0 { &[] } else { &dribble })));
-    let victim = async {
+    let partial_hello = [&HELLO[..], &[0; 60]].concat();
+    let stalled = join_all(
+        (0..STALLED_CLIENTS).map(|client| stall(&service, if client % 2 == 0 { &[] } else { &partial_hello })),
+    );
+    let background = async {
         let address = format!("https://{}", service.address).parse().unwrap();
-        let trusted = Files { ca: Some(path("cert.pem")), ..Files::default() };
+        let trusted = CredentialFiles { ca: Some(path("cert.pem")), ..CredentialFiles::default() };
         let credentials = Credentials::open(&trusted, &address).unwrap();
-        let until = Instant::now() + LIMIT;
+        let until = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut answered = 0;
         while Instant::now() < until {
-            // A handshake for each call: the stack is made anew each time.
+            // New endpoints have no connection yet: each call makes a handshake.
             let channel = Endpoints::secured(&address, &credentials).pick().channel();
             let request = GetUserRequest { id: "nobody".to_owned(), ..GetUserRequest::default() };
-            let told = UserServiceClient::new(channel).get_user(request).await.unwrap_err();
-            assert_eq!(told.code(), Code::NotFound, "{told}");
+            let status = UserServiceClient::new(channel).get_user(request).await.unwrap_err();
+            assert_eq!(status.code(), Code::NotFound, "{status}");
             answered += 1;
         }
         answered
     };
-    let (lived, answered) = tokio::join!(stalled, victim);
+    let (lifetime, answered) = tokio::join!(stalled, background);
 
-    for lived in lived {
-        assert!(lived >= LIMIT && lived < LIMIT + SLACK, "lived {lived:?}");
+    for lifetime in lifetime {
+        assert!(
+            lifetime >= HANDSHAKE_TIMEOUT && lifetime < HANDSHAKE_TIMEOUT + SLACK,
+            "a stalled handshake ended after {lifetime:?}"
+        );
     }
-    assert!(answered >= 10, "{answered} calls were answered meanwhile");
-    service.files_fall_to(files + 20, SOON).await;
-    service.assert_is_well();
+    assert!(answered >= 10, "only {answered} calls were answered meanwhile");
+    service.wait_for_open_files(files + 20, MAX_WAIT).await;
+    service.assert_running();
 }

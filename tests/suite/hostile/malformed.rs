@@ -1,4 +1,4 @@
-//! What can not be understood: frames that break the rules, frames cut short, bytes at random.
+//! Malformed input: frames that violate the protocol, truncated frames, random bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,47 +9,47 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::background_load::BACKGROUND_USER;
+use super::cost_report::{AbuseTotals, CostReport};
 use super::frames::{
     GET_USER, HEALTH, PREFACE, block, call, code, fields, flag, frame, get_user, kind, last, message, open, ping,
     reset, setting, settings,
 };
-use super::ledger::{Attack, Ledger};
-use super::raw::Raw;
-use super::victims::VICTIM;
-use crate::service::{SOON, Service};
+use super::raw_connection::RawConnection;
+use crate::service::{MAX_WAIT, TestService};
 
-/// The stream of a call on the same connection that is as it should be.
-const HONEST: u32 = 101;
-/// How long a second answer may come after the first.
-const SHORTLY: Duration = Duration::from_millis(300);
+/// Stream of a valid call on the same connection.
+const VALID_STREAM: u32 = 101;
+/// Longest wait for a reaction to the violation once the valid call is answered.
+const REACTION_WAIT: Duration = Duration::from_millis(300);
 
-/// What can come of it.
+/// Reaction of the server to a protocol violation.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Outcome {
-    /// The connection ends, after a GOAWAY that names an error: which one, h2 does not always say as the RFC would.
+enum ViolationOutcome {
+    /// The connection ends after a GOAWAY with any error code: h2 does not always use the RFC's.
     Ends,
-    /// The stream ends, with this reason; the connection goes on.
+    /// The stream is reset with this code; the connection stays open.
     Resets(u32),
-    /// The call is answered, as far as this can be seen without understanding it; the connection goes on.
+    /// The call gets a response with END_STREAM; the connection stays open.
     Answers,
-    /// Nothing happens; the connection goes on.
-    Nothing,
+    /// The frames have no effect; the connection stays open.
+    Ignored,
 }
 
-use Outcome::{Answers, Ends, Nothing, Resets};
+use ViolationOutcome::{Answers, Ends, Ignored, Resets};
 
-/// A sin, its frames, and what has to come of it.
-type Sin = (&'static str, Vec<u8>, Outcome);
+/// Name of a violation, its frames, and the expected reaction.
+type ProtocolViolation = (&'static str, Vec<u8>, ViolationOutcome);
 
-/// Against the rules of connections.
-fn of_connections() -> Vec<Sin> {
+/// Returns violations of the rules of connections.
+fn connection_violations() -> Vec<ProtocolViolation> {
     let (none, headers) = (flag::NONE, block(&fields(HEALTH)));
     let half_open = |last: Vec<u8>| [frame(kind::HEADERS, none, 1, &headers), last].concat();
     let window = |stream, by: u32| frame(kind::WINDOW_UPDATE, none, stream, &by.to_be_bytes());
     vec![
         ("DATA on stream 0", last(0, &[]), Ends),
         ("HEADERS on stream 0", open(0, HEALTH), Ends),
-        ("HEADERS on a stream of the server's", open(2, HEALTH), Ends),
+        ("HEADERS on a stream id of the server", open(2, HEALTH), Ends),
         ("DATA on an idle stream", last(1, &[]), Ends),
         ("RST_STREAM on stream 0", reset(0), Ends),
         ("RST_STREAM of an idle stream", reset(1), Ends),
@@ -66,25 +66,29 @@ fn of_connections() -> Vec<Sin> {
         ("WINDOW_UPDATE past 2^31", window(0, (1 << 31) - 1), Ends),
         ("WINDOW_UPDATE of 3 bytes", frame(kind::WINDOW_UPDATE, none, 0, b"abc"), Ends),
         ("PUSH_PROMISE by a client", frame(kind::PUSH_PROMISE, 4, 1, &[0, 0, 0, 2]), Ends),
-        ("CONTINUATION of nothing", frame(kind::CONTINUATION, 4, 1, &headers), Ends),
-        ("PING inside of headers", half_open(ping()), Ends),
-        ("other headers inside of headers", half_open(open(3, HEALTH)), Ends),
+        ("CONTINUATION without HEADERS", frame(kind::CONTINUATION, 4, 1, &headers), Ends),
+        ("PING inside a header block", half_open(ping()), Ends),
+        ("HEADERS inside a header block", half_open(open(3, HEALTH)), Ends),
         ("a frame larger than allowed", frame(kind::DATA, none, 1, &[0; 16_385]), Ends),
         ("GOAWAY on a stream", frame(kind::GOAWAY, none, 1, &[0; 8]), Ends),
-        ("HEADERS that are only padding", frame(kind::HEADERS, 0xd, 1, &[9, 0]), Ends),
+        ("HEADERS with only padding", frame(kind::HEADERS, 0xd, 1, &[9, 0]), Ends),
         ("a header index of 0", frame(kind::HEADERS, 5, 1, &[0x80]), Ends),
         ("a header index of 100", frame(kind::HEADERS, 5, 1, &[0xe4]), Ends),
-        ("a header cut short", frame(kind::HEADERS, 5, 1, &[0, 100, b'x']), Ends),
+        ("a truncated header", frame(kind::HEADERS, 5, 1, &[0, 100, b'x']), Ends),
         ("a header length without end", frame(kind::HEADERS, 5, 1, &[0xff; 100]), Ends),
         ("a header table of 2^30", frame(kind::HEADERS, 5, 1, &[0x3f, 0xe1, 0xff, 0xff, 0xff, 3]), Ends),
-        ("a frame of an unknown type", frame(0xbb, 0xff, 7, b"what?"), Nothing),
-        ("a setting of an unknown name", settings(&[(0xbbbb, 7)]), Nothing),
-        ("PRIORITY of itself", frame(kind::PRIORITY, none, 1, &[0, 0, 0, 1, 0]), Resets(code::PROTOCOL_ERROR)),
+        ("a frame of an unknown type", frame(0xbb, 0xff, 7, b"what?"), Ignored),
+        ("an unknown setting", settings(&[(0xbbbb, 7)]), Ignored),
+        (
+            "PRIORITY that depends on itself",
+            frame(kind::PRIORITY, none, 1, &[0, 0, 0, 1, 0]),
+            Resets(code::PROTOCOL_ERROR),
+        ),
     ]
 }
 
-/// Against the rules of calls; each on stream 1.
-fn of_calls() -> Vec<Sin> {
+/// Returns violations of the rules of calls, each on stream 1.
+fn call_violations() -> Vec<ProtocolViolation> {
     let with = |name, value| [&fields(HEALTH)[..], &[(name, value)]].concat();
     let without = |name| fields(HEALTH).into_iter().filter(|field| field.0 != name).collect::<Vec<_>>();
     let headers = |fields: &[(&str, &str)]| frame(kind::HEADERS, flag::END_HEADERS, 1, &block(fields));
@@ -100,111 +104,119 @@ fn of_calls() -> Vec<Sin> {
         frame(kind::CONTINUATION, flag::END_HEADERS, 1, &more[16_000..]),
     ];
     vec![
-        ("DATA that are only padding", padded, Ends),
+        ("DATA with only padding", padded, Ends),
         ("an upper-case header", whole(&with("X-Upper", "1")), Ends),
         ("a line break in a header", whole(&with("x-split", "a\r\nb: c")), Ends),
         ("a header of the connection", whole(&with("connection", "close")), Resets(code::PROTOCOL_ERROR)),
         ("a pseudo-header twice", whole(&with(":path", HEALTH)), Resets(code::PROTOCOL_ERROR)),
         ("an unknown pseudo-header", whole(&with(":status", "200")), Resets(code::PROTOCOL_ERROR)),
-        ("a pseudo-header too late", whole(&[&fields(HEALTH)[..], &[("x", "1"), (":a", "")]].concat()), Ends),
+        (
+            "a pseudo-header after other headers",
+            whole(&[&fields(HEALTH)[..], &[("x", "1"), (":a", "")]].concat()),
+            Ends,
+        ),
         ("no path", whole(&without(":path")), Resets(code::PROTOCOL_ERROR)),
         ("no scheme", whole(&without(":scheme")), Resets(code::PROTOCOL_ERROR)),
         ("no method", whole(&without(":method")), Resets(code::PROTOCOL_ERROR)),
-        ("another length than was said", whole(&with("content-length", "7")), Resets(code::PROTOCOL_ERROR)),
-        ("trailers that do not end", [open(1, HEALTH), headers(&[("x", "1")])].concat(), Resets(code::PROTOCOL_ERROR)),
+        ("a wrong content-length", whole(&with("content-length", "7")), Resets(code::PROTOCOL_ERROR)),
+        (
+            "trailers without END_STREAM",
+            [open(1, HEALTH), headers(&[("x", "1")])].concat(),
+            Resets(code::PROTOCOL_ERROR),
+        ),
         (
             "trailers with a path",
             [open(1, HEALTH), frame(kind::HEADERS, 5, 1, &late)].concat(),
             Resets(code::PROTOCOL_ERROR),
         ),
         ("a header list of 32 KiB", list.concat(), Answers),
-        ("a call of no method", call(1, "/no.such.Service/Method", &[]), Answers),
-        ("a path that is none", call(1, "*", &[]), Answers),
+        ("a call of an unknown method", call(1, "/no.such.Service/Method", &[]), Answers),
+        ("an invalid path", call(1, "*", &[]), Answers),
         ("a call by GET", whole(&[&[(":method", "GET")], &fields(HEALTH)[1..]].concat()), Answers),
         ("a call without a content type", whole(&without("content-type")), Answers),
         ("a call without a message", body(&[]), Answers),
-        ("a message cut short", body(&message(b"12345")[..7]), Answers),
+        ("a truncated message", body(&message(b"12345")[..7]), Answers),
         ("a message of 4 GiB", body(&[0, 0xff, 0xff, 0xff, 0xff, 1]), Answers),
-        ("a message compressed without a word", body(&[1, 0, 0, 0, 0]), Answers),
-        ("a message compressed in an unknown way", body(&[7, 0, 0, 0, 0]), Answers),
+        ("a compressed message without an encoding", body(&[1, 0, 0, 0, 0]), Answers),
+        ("a message with an invalid compression flag", body(&[7, 0, 0, 0, 0]), Answers),
         ("two messages", body(&[message(&[]), message(&[])].concat()), Answers),
-        ("a message that is no protobuf", body(&message(&[0xff; 20])), Answers),
+        ("a message that is not protobuf", body(&message(&[0xff; 20])), Answers),
     ]
 }
 
-/// What comes of frames on stream 1 of a connection of its own.
+/// Sends frames of stream 1 on a new connection and returns the reaction of the server.
 ///
 /// # Panics
-/// If the connection goes on, and an honest call on it is not answered.
-async fn outcome(service: &Service, name: &str, frames: &[u8]) -> Outcome {
-    let mut raw = Raw::connect(service.address).await;
-    raw.send(frames).await.unwrap();
-    let _ = raw.send(&call(HONEST, HEALTH, &[])).await;
-    let (mut seen, mut answered, mut goaway) = (Nothing, false, None);
-    // The answers may come in any order.
-    while seen == Nothing || !answered {
-        let patience = if answered { SHORTLY } else { SOON };
-        let Ok(next) = timeout(patience, raw.next()).await else { break };
+/// If the connection stays open, but does not answer a valid call.
+async fn outcome(service: &TestService, name: &str, frames: &[u8]) -> ViolationOutcome {
+    let mut connection = RawConnection::connect(service.address).await;
+    connection.send(frames).await.unwrap();
+    let _ = connection.send(&call(VALID_STREAM, HEALTH, &[])).await;
+    let (mut reaction, mut answered, mut goaway) = (Ignored, false, None);
+    // The reaction and the response to the valid call may come in any order.
+    while reaction == Ignored || !answered {
+        let max_wait = if answered { REACTION_WAIT } else { MAX_WAIT };
+        let Ok(next) = timeout(max_wait, connection.next()).await else { break };
         let Some(frame) = next else {
-            assert!(goaway > Some(code::NO_ERROR), "{name}: the connection ended without a word");
+            assert!(goaway > Some(code::NO_ERROR), "{name}: the connection ended without a GOAWAY with an error");
             return Ends;
         };
         match (frame.kind, frame.stream) {
             (kind::GOAWAY, _) => goaway = frame.code(),
-            (kind::RST_STREAM, 1) => seen = Resets(frame.code().unwrap()),
-            (kind::HEADERS, 1) if frame.has(flag::END_STREAM) => seen = Answers,
-            (kind::HEADERS, HONEST) => answered |= frame.has(flag::END_STREAM),
+            (kind::RST_STREAM, 1) => reaction = Resets(frame.code().unwrap()),
+            (kind::HEADERS, 1) if frame.has(flag::END_STREAM) => reaction = Answers,
+            (kind::HEADERS, VALID_STREAM) => answered |= frame.has(flag::END_STREAM),
             _ => {}
         }
     }
-    assert!(answered, "{name}: an honest call on the same connection is not answered");
-    seen
+    assert!(answered, "{name}: a valid call on the same connection is not answered");
+    reaction
 }
 
-/// Commits sins, each on a connection of its own.
+/// Sends each violation on a new connection.
 ///
 /// # Panics
-/// If what comes of any of them is not what has to.
-async fn commit(service: &Service, sins: &[Sin]) -> Attack {
+/// If a reaction is not the expected one.
+async fn send_violations(service: &TestService, violations: &[ProtocolViolation]) -> AbuseTotals {
     let mut wrong = Vec::new();
-    for (name, frames, expected) in sins {
+    for (name, frames, expected) in violations {
         let outcome = outcome(service, name, frames).await;
         if outcome != *expected {
             wrong.push(format!("{name}: {outcome:?} instead of {expected:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let connections = sins.len().try_into().unwrap();
-    Attack { connections, sent: connections }
+    let connections = violations.len().try_into().unwrap();
+    AbuseTotals { connections, sent: connections }
 }
 
-/// A connection on which a user is read, as bytes.
-fn session() -> Vec<u8> {
-    [PREFACE, &settings(&[]), &call(1, GET_USER, &get_user(VICTIM)), &ping(), &call(3, HEALTH, &[])].concat()
+/// Returns the bytes of a connection that reads a user.
+fn session_bytes() -> Vec<u8> {
+    [PREFACE, &settings(&[]), &call(1, GET_USER, &get_user(BACKGROUND_USER)), &ping(), &call(3, HEALTH, &[])].concat()
 }
 
-/// Sends every beginning of a session and goes away, by an end or by a reset.
-async fn truncations(service: &Service) -> Attack {
-    let session = session();
-    for cut in 0..session.len() {
-        let mut raw = Raw::silent(service.address).await;
-        raw.send(&session[..cut]).await.unwrap();
+/// Sends every prefix of the session, then closes the connection in order or with a TCP reset.
+async fn truncations(service: &TestService) -> AbuseTotals {
+    let session_bytes = session_bytes();
+    for cut in 0..session_bytes.len() {
+        let mut connection = RawConnection::connect_tcp(service.address).await;
+        connection.send(&session_bytes[..cut]).await.unwrap();
         if cut % 2 == 0 {
-            raw.finish().await;
-            raw.rest(SOON).await;
+            connection.shutdown_write().await;
+            connection.read_to_end(MAX_WAIT).await;
         } else {
-            raw.abort();
+            connection.abort();
         }
     }
-    let connections = session.len().try_into().unwrap();
-    Attack { connections, sent: connections }
+    let connections = session_bytes.len().try_into().unwrap();
+    AbuseTotals { connections, sent: connections }
 }
 
-/// A session in which one to four things were changed at random.
+/// Returns a session with one to four random mutations.
 fn mutated(random: &mut StdRng) -> Vec<u8> {
-    let mut bytes = session();
+    let mut bytes = session_bytes();
     for _ in 0..random.random_range(1..=4) {
-        // What is before the settings was tried often enough by the cuts: most changes shall get further.
+        // Mutations skip the preface, which the truncations cover, so that most get past it.
         let at = random.random_range(PREFACE.len() - 1..bytes.len());
         match random.random_range(0..6) {
             0 => bytes[at] ^= 1 << random.random_range(0..8),
@@ -221,8 +233,8 @@ fn mutated(random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// Sends sessions that were changed at random, many at a time; each must end when its client has nothing more to say.
-async fn mutations(service: &Service, seed: u64, number: u64) -> Attack {
+/// Sends mutated sessions, 32 at a time; each connection must end once its client stops sending.
+async fn mutations(service: &TestService, seed: u64, number: u64) -> AbuseTotals {
     let at_once = Arc::new(Semaphore::new(32));
     let mut running = JoinSet::new();
     let mut random = StdRng::seed_from_u64(seed);
@@ -231,32 +243,34 @@ async fn mutations(service: &Service, seed: u64, number: u64) -> Attack {
         let permit = Arc::clone(&at_once).acquire_owned().await.unwrap();
         running.spawn(async move {
             let _permit = permit;
-            let mut raw = Raw::silent(address).await;
-            let _ = raw.send(&bytes).await;
-            raw.finish().await;
-            let ended = timeout(SOON, raw.behave()).await;
-            assert!(ended.is_ok(), "mutation {n} of TIDINGS_SEED={seed} keeps its connection");
+            let mut connection = RawConnection::connect_tcp(address).await;
+            let _ = connection.send(&bytes).await;
+            connection.shutdown_write().await;
+            let ended = timeout(MAX_WAIT, connection.respond_until_end()).await;
+            assert!(ended.is_ok(), "mutation {n} of TIDINGS_SEED={seed}: the connection does not end");
         });
     }
     while let Some(ended) = running.join_next().await {
         ended.unwrap();
     }
-    Attack { connections: number, sent: number }
+    AbuseTotals { connections: number, sent: number }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_not_be_understood_ends_its_stream_or_its_connection_and_nothing_else() {
+async fn malformed_input_ends_only_its_own_stream_or_connection() {
     let seed = std::env::var("TIDINGS_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
     let number = std::env::var("TIDINGS_MUTATIONS").map_or(20_000, |text| text.parse().unwrap());
-    // Shorter than the patience of the test: a mutation may leave a call half sent.
+    // Shorter than MAX_WAIT: a mutation may leave a call unfinished.
     let flags = ["--keepalive-interval", "1s", "--keepalive-timeout", "1s"];
-    let mut ledger = Ledger::open("what can not be understood", Service::start("user", &flags).await).await;
+    let mut report = CostReport::start("malformed input", TestService::start("user", &flags).await).await;
 
-    for (name, sins) in [("frames against the rules", of_connections()), ("calls against the rules", of_calls())] {
-        ledger.enter(name, async |service| commit(service, &sins).await).await;
+    for (name, violations) in
+        [("violations by connections", connection_violations()), ("violations by calls", call_violations())]
+    {
+        report.measure(name, async |service| send_violations(service, &violations).await).await;
     }
-    ledger.enter("a session, cut at every byte", truncations).await;
-    let name = format!("a session, changed at random (seed {seed})");
-    ledger.enter(&name, async |service| mutations(service, seed, number).await).await;
-    ledger.close().await;
+    report.measure("a session, truncated at every byte", truncations).await;
+    let name = format!("a session, mutated (seed {seed})");
+    report.measure(&name, async |service| mutations(service, seed, number).await).await;
+    report.finish().await;
 }

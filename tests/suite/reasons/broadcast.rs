@@ -1,11 +1,14 @@
-//! The reasons of the broadcast service.
+//! Covers the reasons of the broadcast service.
 
 use tidings_proto::broadcast as pb;
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 
-use super::{Reached, call, hurried, insist, of_every_server, of_tokens, overwrite, own_stack};
-use crate::hostile::plain::Plain;
-use crate::service::Service;
+use super::{
+    ReasonCoverage, call, call_until_reason, call_with_short_deadline, cover_server_reasons, cover_token_reasons,
+    overwrite_key, own_stack,
+};
+use crate::hostile::grpc_client::GrpcClient;
+use crate::service::TestService;
 
 fn get(channel: &str) -> pb::GetChannelRequest {
     pb::GetChannelRequest { name: channel.to_owned() }
@@ -25,31 +28,31 @@ fn subscribe() -> pb::SubscribeRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reason_of_broadcast_is_reached() {
-    let mut reached = Reached::of("broadcast");
+async fn every_reason_of_broadcast_is_covered() {
+    let mut coverage = ReasonCoverage::new("broadcast");
     let stack = own_stack().await;
-    let service = Service::on(stack, "broadcast", &["--max-open-streams", "1"], &[]).await;
-    let plain = Plain::connect(service.address).await;
+    let service = TestService::start_on(stack, "broadcast", &["--max-open-streams", "1"], &[]).await;
+    let client = GrpcClient::connect(service.address).await;
 
-    reached.note("INVALID_FIELDS", call(&plain, "GetChannel", &get("no//segment")).await);
-    call(&plain, "Publish", &publish("hello")).await.unwrap();
-    reached.note("REQUEST_ID_REUSED", call(&plain, "Publish", &publish("something else")).await);
-    of_every_server(&mut reached, &service, "GetChannel", &get("lobby")).await;
-    of_tokens(&mut reached, stack, "broadcast", "GetChannel").await;
+    coverage.record("INVALID_FIELDS", call(&client, "GetChannel", &get("no//segment")).await);
+    call(&client, "Publish", &publish("hello")).await.unwrap();
+    coverage.record("REQUEST_ID_REUSED", call(&client, "Publish", &publish("something else")).await);
+    cover_server_reasons(&mut coverage, &service, "GetChannel", &get("lobby")).await;
+    cover_token_reasons(&mut coverage, stack, "broadcast", "GetChannel").await;
 
-    let listening = BroadcastServiceClient::new(service.channel().await).subscribe(subscribe()).await.unwrap();
-    reached.note_retry("OVERLOADED", call(&plain, "Subscribe", &subscribe()).await);
-    drop(listening);
+    let subscription = BroadcastServiceClient::new(service.channel().await).subscribe(subscribe()).await.unwrap();
+    coverage.record_with_retry("OVERLOADED", call(&client, "Subscribe", &subscribe()).await);
+    drop(subscription);
 
     stack.redis().pause();
-    let late = hurried(&plain, "GetChannel", &get("lobby")).await;
-    let away = insist(&plain, "GetChannel", &get("lobby"), "STATE_AWAY").await;
+    let late = call_with_short_deadline(&client, "GetChannel", &get("lobby")).await;
+    let unavailable = call_until_reason(&client, "GetChannel", &get("lobby"), "STATE_AWAY").await;
     stack.redis().resume();
-    reached.note("DEADLINE_EXCEEDED", late);
-    reached.note_retry("STATE_AWAY", away);
+    coverage.record("DEADLINE_EXCEEDED", late);
+    coverage.record_with_retry("STATE_AWAY", unavailable);
 
-    overwrite(stack, &service, "broadcast:m:{lobby}");
-    reached.note("INTERNAL", insist(&plain, "GetChannel", &get("lobby"), "INTERNAL").await);
+    overwrite_key(stack, &service, "broadcast:m:{lobby}");
+    coverage.record("INTERNAL", call_until_reason(&client, "GetChannel", &get("lobby"), "INTERNAL").await);
 
-    reached.assert_all();
+    coverage.assert_complete();
 }

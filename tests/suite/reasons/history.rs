@@ -1,12 +1,14 @@
-//! The reasons of the history service.
+//! Covers the reasons of the history service.
 
 use tidings_proto::history as pb;
 use tidings_proto::history::body::Content;
 use tokio::join;
 
-use super::{Reached, call, hurried, of_every_server, of_tokens, own_stack, tamper};
-use crate::hostile::plain::Plain;
-use crate::service::Service;
+use super::{
+    ReasonCoverage, call, call_with_short_deadline, cover_server_reasons, cover_token_reasons, execute_sql, own_stack,
+};
+use crate::hostile::grpc_client::GrpcClient;
+use crate::service::TestService;
 
 fn create(id: &str, title: &str, request_id: &str) -> pb::CreateConversationRequest {
     let kind = pb::conversation::Kind::Open.into();
@@ -30,44 +32,44 @@ fn get(conversation: &str) -> pb::GetConversationRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reason_of_history_is_reached() {
-    let mut reached = Reached::of("history");
+async fn every_reason_of_history_is_covered() {
+    let mut coverage = ReasonCoverage::new("history");
     let stack = own_stack().await;
-    // So that one call is as much as it works on while Postgres stands still.
+    // A stopped Postgres holds one call, which is the limit of calls in flight.
     let flags = ["--max-in-flight", "1", "--postgres-statement-timeout", "500ms"];
-    let service = Service::on(stack, "history", &flags, &[]).await;
-    let plain = Plain::connect(service.address).await;
-    call(&plain, "CreateConversation", &create("lobby", "Lobby", "r1")).await.unwrap();
-    call(&plain, "AppendMessage", &append("lobby", "hello", 0)).await.unwrap();
+    let service = TestService::start_on(stack, "history", &flags, &[]).await;
+    let client = GrpcClient::connect(service.address).await;
+    call(&client, "CreateConversation", &create("lobby", "Lobby", "r1")).await.unwrap();
+    call(&client, "AppendMessage", &append("lobby", "hello", 0)).await.unwrap();
 
-    reached.note("INVALID_FIELDS", call(&plain, "GetConversation", &get("no spaces")).await);
-    reached.note("CONVERSATION_NOT_FOUND", call(&plain, "GetConversation", &get("nowhere")).await);
+    coverage.record("INVALID_FIELDS", call(&client, "GetConversation", &get("no spaces")).await);
+    coverage.record("CONVERSATION_NOT_FOUND", call(&client, "GetConversation", &get("nowhere")).await);
     let message = pb::GetMessageRequest { conversation_id: "lobby".to_owned(), seq: 99 };
-    reached.note("MESSAGE_NOT_FOUND", call(&plain, "GetMessage", &message).await);
-    reached.note("CONVERSATION_ID_TAKEN", call(&plain, "CreateConversation", &create("lobby", "Bar", "")).await);
-    reached.note("REQUEST_ID_REUSED", call(&plain, "CreateConversation", &create("bar", "Bar", "r1")).await);
-    reached.note("CLIENT_MESSAGE_ID_REUSED", call(&plain, "AppendMessage", &append("lobby", "other", 0)).await);
+    coverage.record("MESSAGE_NOT_FOUND", call(&client, "GetMessage", &message).await);
+    coverage.record("CONVERSATION_ID_TAKEN", call(&client, "CreateConversation", &create("lobby", "Bar", "")).await);
+    coverage.record("REQUEST_ID_REUSED", call(&client, "CreateConversation", &create("bar", "Bar", "r1")).await);
+    coverage.record("CLIENT_MESSAGE_ID_REUSED", call(&client, "AppendMessage", &append("lobby", "other", 0)).await);
     let mut reply = append("lobby", "yes", 99);
     reply.client_message_id = "m2".to_owned();
-    reached.note("REPLY_TARGET_NOT_FOUND", call(&plain, "AppendMessage", &reply).await);
+    coverage.record("REPLY_TARGET_NOT_FOUND", call(&client, "AppendMessage", &reply).await);
     let list = pb::ListMessagesRequest { conversation_id: "lobby".to_owned(), min_seq: 99, ..Default::default() };
-    reached.note("SEQ_AHEAD", call(&plain, "ListMessages", &list).await);
-    of_every_server(&mut reached, &service, "GetConversation", &get("lobby")).await;
-    of_tokens(&mut reached, stack, "history", "GetConversation").await;
+    coverage.record("SEQ_AHEAD", call(&client, "ListMessages", &list).await);
+    cover_server_reasons(&mut coverage, &service, "GetConversation", &get("lobby")).await;
+    cover_token_reasons(&mut coverage, stack, "history", "GetConversation").await;
 
     stack.postgres().pause();
-    let late = hurried(&plain, "GetConversation", &get("late")).await;
+    let late = call_with_short_deadline(&client, "GetConversation", &get("late")).await;
     let request = get("lobby");
-    let (one, other) = join!(call(&plain, "GetConversation", &request), call(&plain, "GetConversation", &request));
+    let (one, other) = join!(call(&client, "GetConversation", &request), call(&client, "GetConversation", &request));
     stack.postgres().resume();
-    let (waited, refused) =
+    let (timed_out, refused) =
         if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { (other, one) } else { (one, other) };
-    reached.note("DEADLINE_EXCEEDED", late);
-    reached.note_retry("STORE_AWAY", waited);
-    reached.note_retry("OVERLOADED", refused);
+    coverage.record("DEADLINE_EXCEEDED", late);
+    coverage.record_with_retry("STORE_AWAY", timed_out);
+    coverage.record_with_retry("OVERLOADED", refused);
 
-    tamper(stack, &service, "ALTER TABLE conversation RENAME TO gone").await;
-    reached.note("INTERNAL", call(&plain, "GetConversation", &get("lobby")).await);
+    execute_sql(stack, &service, "ALTER TABLE conversation RENAME TO gone").await;
+    coverage.record("INTERNAL", call(&client, "GetConversation", &get("lobby")).await);
 
-    reached.assert_all();
+    coverage.assert_complete();
 }

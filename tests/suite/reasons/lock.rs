@@ -1,4 +1,4 @@
-//! The reasons of the lock service.
+//! Covers the reasons of the lock service.
 
 use std::time::Duration;
 
@@ -11,9 +11,12 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 
-use super::{Reached, call, hurried, insist, of_every_server, of_tokens, overwrite, own_stack};
-use crate::hostile::plain::Plain;
-use crate::service::{SOON, Service};
+use super::{
+    ReasonCoverage, call, call_until_reason, call_with_short_deadline, cover_server_reasons, cover_token_reasons,
+    overwrite_key, own_stack,
+};
+use crate::hostile::grpc_client::GrpcClient;
+use crate::service::{MAX_WAIT, TestService};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -28,13 +31,13 @@ fn acquire(name: &str, ttl: Duration, wait: Duration, request_id: &str) -> pb::A
     }
 }
 
-/// Without waiting.
-fn take(name: &str, ttl: Duration, request_id: &str) -> pb::AcquireLockRequest {
+/// Returns an acquire that does not wait.
+fn try_acquire(name: &str, ttl: Duration, request_id: &str) -> pb::AcquireLockRequest {
     acquire(name, ttl, Duration::ZERO, request_id)
 }
 
-/// Longer than the test takes.
-fn wait(name: &str, request_id: &str) -> pb::AcquireLockRequest {
+/// Returns an acquire that waits longer than the test takes.
+fn acquire_waiting(name: &str, request_id: &str) -> pb::AcquireLockRequest {
     acquire(name, MINUTE, MINUTE, request_id)
 }
 
@@ -42,22 +45,22 @@ fn get(name: &str) -> pb::GetLockRequest {
     pb::GetLockRequest { name: name.to_owned() }
 }
 
-/// Begins to wait for a lock that somebody has.
-fn waiting(plain: &Plain, name: &str, request_id: &str) -> JoinHandle<Result<(), Failure>> {
-    let (plain, request) = (plain.clone(), wait(name, request_id));
-    tokio::spawn(async move { call(&plain, "AcquireLock", &request).await })
+/// Starts to wait for a held lock.
+fn spawn_waiter(client: &GrpcClient, name: &str, request_id: &str) -> JoinHandle<Result<(), Failure>> {
+    let (client, request) = (client.clone(), acquire_waiting(name, request_id));
+    tokio::spawn(async move { call(&client, "AcquireLock", &request).await })
 }
 
-async fn until_waiting(locks: &mut LockServiceClient<Channel>, name: &str, count: i32) {
-    let waiting = async {
+async fn wait_for_waiters(locks: &mut LockServiceClient<Channel>, name: &str, count: i32) {
+    let reached = async {
         while locks.get_lock(get(name)).await.unwrap().into_inner().lock.unwrap().waiter_count != count {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SOON, waiting).await.unwrap();
+    tokio::time::timeout(MAX_WAIT, reached).await.unwrap();
 }
 
-async fn granted(locks: &mut LockServiceClient<Channel>, request: pb::AcquireLockRequest) -> Granted {
+async fn acquire_granted(locks: &mut LockServiceClient<Channel>, request: pb::AcquireLockRequest) -> Granted {
     match locks.acquire_lock(request).await.unwrap().into_inner().outcome {
         Some(Outcome::Granted(granted)) => granted,
         other => panic!("{other:?}"),
@@ -65,76 +68,77 @@ async fn granted(locks: &mut LockServiceClient<Channel>, request: pb::AcquireLoc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reason_of_lock_is_reached() {
-    let mut reached = Reached::of("lock");
+async fn every_reason_of_lock_is_covered() {
+    let mut coverage = ReasonCoverage::new("lock");
     let stack = own_stack().await;
     let flags = ["--lock-fresh-start", "--lock-max-waiters", "2", "--postgres-statement-timeout", "500ms"];
-    let service = Service::on(stack, "lock", &flags, &[]).await;
-    let plain = Plain::connect(service.address).await;
+    let service = TestService::start_on(stack, "lock", &flags, &[]).await;
+    let client = GrpcClient::connect(service.address).await;
 
-    reached.note("INVALID_FIELDS", call(&plain, "GetLock", &get("no//segment")).await);
-    of_every_server(&mut reached, &service, "GetLock", &get("orders/42")).await;
-    of_tokens(&mut reached, stack, "lock", "GetLock").await;
-    of_leases(&mut reached, &service, &plain).await;
-    of_stores(&mut reached, stack, &plain).await;
-    of_waiting(&mut reached, &service, &plain).await;
-    // The first instance has been told to stop.
-    let another = service.another().await;
-    of_loss(&mut reached, stack, &another).await;
+    coverage.record("INVALID_FIELDS", call(&client, "GetLock", &get("no//segment")).await);
+    cover_server_reasons(&mut coverage, &service, "GetLock", &get("orders/42")).await;
+    cover_token_reasons(&mut coverage, stack, "lock", "GetLock").await;
+    cover_lease_reasons(&mut coverage, &service, &client).await;
+    cover_store_reasons(&mut coverage, stack, &client).await;
+    cover_waiter_reasons(&mut coverage, &service, &client).await;
+    // The first instance is shutting down.
+    let another = service.start_another().await;
+    cover_data_loss_reasons(&mut coverage, stack, &another).await;
 
-    reached.assert_all();
+    coverage.assert_complete();
 }
 
-async fn of_leases(reached: &mut Reached, service: &Service, plain: &Plain) {
+async fn cover_lease_reasons(coverage: &mut ReasonCoverage, service: &TestService, client: &GrpcClient) {
     let mut locks = LockServiceClient::new(service.channel().await);
-    let hold = granted(&mut locks, take("orders/42", MINUTE, "r1")).await;
-    reached.note("REQUEST_ID_REUSED", call(plain, "AcquireLock", &take("orders/43", MINUTE, "r1")).await);
-    let (name, lease_id, token) = ("orders/42".to_owned(), hold.lease_id, hold.token);
+    let grant = acquire_granted(&mut locks, try_acquire("orders/42", MINUTE, "r1")).await;
+    coverage.record("REQUEST_ID_REUSED", call(client, "AcquireLock", &try_acquire("orders/43", MINUTE, "r1")).await);
+    let (name, lease_id, token) = ("orders/42".to_owned(), grant.lease_id, grant.token);
     locks.release_lock(pb::ReleaseLockRequest { name: name.clone(), lease_id: lease_id.clone(), token }).await.unwrap();
-    reached.note("LEASE_OVER", call(plain, "AcquireLock", &take("orders/42", MINUTE, "r1")).await);
+    coverage.record("LEASE_OVER", call(client, "AcquireLock", &try_acquire("orders/42", MINUTE, "r1")).await);
     let renew = pb::RenewLockRequest { name, lease_id, token };
-    reached.note("LEASE_LOST", call(plain, "RenewLock", &renew).await);
+    coverage.record("LEASE_LOST", call(client, "RenewLock", &renew).await);
 }
 
-async fn of_stores(reached: &mut Reached, stack: &Devstack, plain: &Plain) {
+async fn cover_store_reasons(coverage: &mut ReasonCoverage, stack: &Devstack, client: &GrpcClient) {
     stack.redis().pause();
-    let late = hurried(plain, "GetLock", &get("orders/42")).await;
-    let away = insist(plain, "GetLock", &get("orders/42"), "STATE_AWAY").await;
+    let late = call_with_short_deadline(client, "GetLock", &get("orders/42")).await;
+    let unavailable = call_until_reason(client, "GetLock", &get("orders/42"), "STATE_AWAY").await;
     stack.redis().resume();
-    reached.note("DEADLINE_EXCEEDED", late);
-    reached.note_retry("STATE_AWAY", away);
+    coverage.record("DEADLINE_EXCEEDED", late);
+    coverage.record_with_retry("STATE_AWAY", unavailable);
     stack.postgres().pause();
-    // Longer than any lease before.
-    let away = insist(plain, "AcquireLock", &take("long", 5 * MINUTE, ""), "STORE_AWAY").await;
+    // A TTL longer than all before, which the service must store in Postgres first.
+    let unavailable =
+        call_until_reason(client, "AcquireLock", &try_acquire("long", 5 * MINUTE, ""), "STORE_AWAY").await;
     stack.postgres().resume();
-    reached.note_retry("STORE_AWAY", away);
+    coverage.record_with_retry("STORE_AWAY", unavailable);
 }
 
-async fn of_waiting(reached: &mut Reached, service: &Service, plain: &Plain) {
+async fn cover_waiter_reasons(coverage: &mut ReasonCoverage, service: &TestService, client: &GrpcClient) {
     let mut locks = LockServiceClient::new(service.channel().await);
-    granted(&mut locks, take("held", MINUTE, "")).await;
-    let first = waiting(plain, "held", "w1");
-    until_waiting(&mut locks, "held", 1).await;
-    let again = waiting(plain, "held", "w1");
-    reached.note("TAKEN_OVER", first.await.unwrap());
-    let other = waiting(plain, "held", "w2");
-    until_waiting(&mut locks, "held", 2).await;
-    reached.note_retry("OVERLOADED", call(plain, "AcquireLock", &wait("held", "w3")).await);
+    acquire_granted(&mut locks, try_acquire("held", MINUTE, "")).await;
+    let first = spawn_waiter(client, "held", "w1");
+    wait_for_waiters(&mut locks, "held", 1).await;
+    let retry = spawn_waiter(client, "held", "w1");
+    coverage.record("TAKEN_OVER", first.await.unwrap());
+    let other = spawn_waiter(client, "held", "w2");
+    wait_for_waiters(&mut locks, "held", 2).await;
+    coverage.record_with_retry("OVERLOADED", call(client, "AcquireLock", &acquire_waiting("held", "w3")).await);
     service.terminate();
-    for waiter in [again, other] {
-        reached.note_retry("DRAINING", waiter.await.unwrap());
+    for waiter in [retry, other] {
+        coverage.record_with_retry("DRAINING", waiter.await.unwrap());
     }
 }
 
-async fn of_loss(reached: &mut Reached, stack: &Devstack, service: &Service) {
-    let plain = Plain::connect(service.address).await;
-    // It knows the epoch: what is lost from now on is lost while it runs.
-    call(&plain, "GetLock", &get("orders/42")).await.unwrap();
+async fn cover_data_loss_reasons(coverage: &mut ReasonCoverage, stack: &Devstack, service: &TestService) {
+    let client = GrpcClient::connect(service.address).await;
+    // The instance has read the epoch: it detects a data loss from now on at runtime.
+    call(&client, "GetLock", &get("orders/42")).await.unwrap();
     let mut redis = redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap();
     redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
-    let request = take("orders/42", MINUTE, "");
-    reached.note_retry("QUARANTINE", insist(&plain, "AcquireLock", &request, "QUARANTINE").await);
+    let request = try_acquire("orders/42", MINUTE, "");
+    coverage.record_with_retry("QUARANTINE", call_until_reason(&client, "AcquireLock", &request, "QUARANTINE").await);
 
-    overwrite(stack, service, "lock:{lk00}:holds");
-    reached.note("INTERNAL", call(&plain, "GetLock", &get("orders/42")).await);
+    overwrite_key(stack, service, "lock:{lk00}:holds");
+    coverage.record("INTERNAL", call(&client, "GetLock", &get("orders/42")).await);
 }

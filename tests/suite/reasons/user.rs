@@ -1,11 +1,13 @@
-//! The reasons of the user service.
+//! Covers the reasons of the user service.
 
 use tidings_proto::user as pb;
 use tokio::join;
 
-use super::{Reached, call, hurried, of_every_server, of_tokens, own_stack, tamper};
-use crate::hostile::plain::Plain;
-use crate::service::Service;
+use super::{
+    ReasonCoverage, call, call_with_short_deadline, cover_server_reasons, cover_token_reasons, execute_sql, own_stack,
+};
+use crate::hostile::grpc_client::GrpcClient;
+use crate::service::TestService;
 
 fn create(id: &str, handle: &str, request_id: &str) -> pb::CreateUserRequest {
     let user = pb::User { id: id.to_owned(), handle: handle.to_owned(), ..Default::default() };
@@ -17,41 +19,41 @@ fn get(id: &str, min_version: i64) -> pb::GetUserRequest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reason_of_user_is_reached() {
-    let mut reached = Reached::of("user");
+async fn every_reason_of_user_is_covered() {
+    let mut coverage = ReasonCoverage::new("user");
     let stack = own_stack().await;
-    // So that one call is as much as it works on while Postgres stands still.
+    // A stopped Postgres holds one call, which is the limit of calls in flight.
     let flags = ["--max-in-flight", "1", "--postgres-statement-timeout", "500ms", "--user-watched-ids", "1"];
-    let service = Service::on(stack, "user", &flags, &[]).await;
-    let plain = Plain::connect(service.address).await;
-    call(&plain, "CreateUser", &create("ada", "Ada", "r1")).await.unwrap();
+    let service = TestService::start_on(stack, "user", &flags, &[]).await;
+    let client = GrpcClient::connect(service.address).await;
+    call(&client, "CreateUser", &create("ada", "Ada", "r1")).await.unwrap();
 
-    reached.note("INVALID_FIELDS", call(&plain, "GetUser", &get("no spaces", 0)).await);
-    reached.note("USER_NOT_FOUND", call(&plain, "GetUser", &get("nobody", 0)).await);
-    reached.note("USER_ID_TAKEN", call(&plain, "CreateUser", &create("ada", "Other", "")).await);
-    reached.note("HANDLE_TAKEN", call(&plain, "CreateUser", &create("bob", "ada", "")).await);
-    reached.note("REQUEST_ID_REUSED", call(&plain, "CreateUser", &create("bob", "Bob", "r1")).await);
+    coverage.record("INVALID_FIELDS", call(&client, "GetUser", &get("no spaces", 0)).await);
+    coverage.record("USER_NOT_FOUND", call(&client, "GetUser", &get("nobody", 0)).await);
+    coverage.record("USER_ID_TAKEN", call(&client, "CreateUser", &create("ada", "Other", "")).await);
+    coverage.record("HANDLE_TAKEN", call(&client, "CreateUser", &create("bob", "ada", "")).await);
+    coverage.record("REQUEST_ID_REUSED", call(&client, "CreateUser", &create("bob", "Bob", "r1")).await);
     let delete = pb::DeleteUserRequest { id: "ada".to_owned(), expected_version: 7 };
-    reached.note("VERSION_MISMATCH", call(&plain, "DeleteUser", &delete).await);
-    reached.note("VERSION_AHEAD", call(&plain, "GetUser", &get("ada", 7)).await);
+    coverage.record("VERSION_MISMATCH", call(&client, "DeleteUser", &delete).await);
+    coverage.record("VERSION_AHEAD", call(&client, "GetUser", &get("ada", 7)).await);
     let watch = pb::WatchUsersRequest { ids: vec!["ada".to_owned(), "bob".to_owned()] };
-    reached.note_retry("TOO_MANY_WATCHED", call(&plain, "WatchUsers", &watch).await);
-    of_every_server(&mut reached, &service, "GetUser", &get("ada", 0)).await;
-    of_tokens(&mut reached, stack, "user", "GetUser").await;
+    coverage.record_with_retry("TOO_MANY_WATCHED", call(&client, "WatchUsers", &watch).await);
+    cover_server_reasons(&mut coverage, &service, "GetUser", &get("ada", 0)).await;
+    cover_token_reasons(&mut coverage, stack, "user", "GetUser").await;
 
     stack.postgres().pause();
-    let late = hurried(&plain, "GetUser", &get("late", 0)).await;
+    let late = call_with_short_deadline(&client, "GetUser", &get("late", 0)).await;
     let (one, other) = (get("one", 0), get("other", 0));
-    let (one, other) = join!(call(&plain, "GetUser", &one), call(&plain, "GetUser", &other));
+    let (one, other) = join!(call(&client, "GetUser", &one), call(&client, "GetUser", &other));
     stack.postgres().resume();
-    let (waited, refused) =
+    let (timed_out, refused) =
         if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { (other, one) } else { (one, other) };
-    reached.note("DEADLINE_EXCEEDED", late);
-    reached.note_retry("STORE_AWAY", waited);
-    reached.note_retry("OVERLOADED", refused);
+    coverage.record("DEADLINE_EXCEEDED", late);
+    coverage.record_with_retry("STORE_AWAY", timed_out);
+    coverage.record_with_retry("OVERLOADED", refused);
 
-    tamper(stack, &service, "ALTER TABLE user_account RENAME TO gone").await;
-    reached.note("INTERNAL", call(&plain, "GetUser", &get("somebody", 0)).await);
+    execute_sql(stack, &service, "ALTER TABLE user_account RENAME TO gone").await;
+    coverage.record("INTERNAL", call(&client, "GetUser", &get("uncached", 0)).await);
 
-    reached.assert_all();
+    coverage.assert_complete();
 }

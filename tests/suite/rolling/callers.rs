@@ -1,4 +1,4 @@
-//! Calls without a pause, each of which has to succeed: through the client of Tidings, and through gRPC's own library.
+//! Callers without pauses whose calls must all succeed: with `tidings-client`, and with grpcio.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
@@ -12,14 +12,15 @@ use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{CreateUserRequest, GetUserRequest, User};
 use tokio::task::JoinHandle;
 
-use crate::service::Service;
+use crate::service::TestService;
 use crate::support::root;
 
+/// Number of concurrent callers.
 const CALLERS: usize = 8;
 const METHOD: &str = "/tidings.user.v1.UserService/GetUser";
 
-/// The user whom all ask for.
-pub(crate) async fn create_user(service: &Service) {
+/// Creates the user that all callers read.
+pub(crate) async fn create_user(service: &TestService) {
     let user = User { id: "ada".to_owned(), ..User::default() };
     let request = CreateUserRequest { user: Some(user), ..CreateUserRequest::default() };
     UserServiceClient::new(service.channel().await).create_user(request).await.unwrap();
@@ -29,22 +30,22 @@ fn request() -> GetUserRequest {
     GetUserRequest { id: "ada".to_owned(), ..GetUserRequest::default() }
 }
 
-/// Tasks that call through `tidings-client` as any service would.
+/// Tasks that call with `tidings-client`.
 pub(crate) struct RustCallers {
     caller: Caller,
     tasks: Vec<JoinHandle<Result<u64, Error>>>,
-    over: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
 }
 
 impl RustCallers {
     pub(crate) fn start(addresses: &str) -> Self {
         let caller = Caller::new(Endpoints::new(&addresses.parse().unwrap()), Policy::default());
-        let over = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(AtomicBool::new(false));
         let call = || {
-            let (caller, over) = (caller.clone(), Arc::clone(&over));
+            let (caller, stop) = (caller.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let mut answered = 0;
-                while !over.load(Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     let send = async |channel, request| UserServiceClient::new(channel).get_user(request).await;
                     caller.call("GetUser", &request(), send).await?;
                     answered += 1;
@@ -53,37 +54,37 @@ impl RustCallers {
             })
         };
         let tasks = (0..CALLERS).map(|_| call()).collect();
-        Self { caller, tasks, over }
+        Self { caller, tasks, stop }
     }
 
-    /// How many calls were answered, and how many attempts were repeats.
+    /// Stops the callers; returns the number of successful calls and of retries.
     ///
     /// # Panics
     /// If a call failed.
     pub(crate) async fn end(self) -> (u64, u64) {
-        self.over.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         let mut answered = 0;
         for task in self.tasks {
             answered += task.await.unwrap().unwrap_or_else(|error| panic!("a call failed: {error}"));
         }
-        (answered, self.caller.repeats())
+        (answered, self.caller.retries())
     }
 }
 
-/// A process that calls through grpcio, by `deploy/service_config.json`. Killed when dropped.
+/// A Python process that calls with grpcio and `deploy/service_config.json`. Killed on drop.
 pub(crate) struct GrpcioCallers(Child);
 
 impl GrpcioCallers {
-    /// Nothing without Python's grpcio.
+    /// Starts the process; `None` if Python or grpcio is not installed.
     pub(crate) fn start(addresses: &str, test: &str) -> Option<Self> {
         let python = |arguments: &[&str]| {
             let mut command = Command::new("python3");
             command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
             command
         };
-        let there = python(&["-c", "import grpc"]).stderr(Stdio::null()).status();
-        if !there.is_ok_and(|status| status.success()) {
-            eprintln!("{test}: without grpcio, Python has none here");
+        let available = python(&["-c", "import grpc"]).stderr(Stdio::null()).status();
+        if !available.is_ok_and(|status| status.success()) {
+            eprintln!("{test}: runs without grpcio, which is not installed");
             return None;
         }
         let (script, config) =
@@ -94,17 +95,17 @@ impl GrpcioCallers {
         Some(Self(python(&[script, addresses, config, METHOD, &hex]).spawn().unwrap()))
     }
 
-    /// How many calls were answered.
+    /// Stops the process; returns the number of successful calls.
     ///
     /// # Panics
     /// If a call failed.
     pub(crate) fn end(mut self) -> u64 {
         drop(self.0.stdin.take());
-        let mut said = String::new();
-        self.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-        assert_eq!(said["failed"], 0, "{said}");
-        said["answered"].as_u64().unwrap()
+        let mut output = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+        let output: serde_json::Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(output["failed"], 0, "{output}");
+        output["answered"].as_u64().unwrap()
     }
 }
 

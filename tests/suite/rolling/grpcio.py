@@ -1,6 +1,7 @@
-"""Calls a method again and again through gRPC's own library, as a service config says, until standard input ends.
+"""Calls a method repeatedly with grpcio and a service config until standard input ends.
 
-Arguments: addresses, the service config, the method, the request in hex. Prints what became of the calls, as JSON.
+Arguments: addresses, path of the service config, method, request in hex. Prints the number of
+successful and failed calls and the first failures as JSON.
 """
 
 import json
@@ -15,17 +16,17 @@ addresses, config, method, request = sys.argv[1:]
 request = bytes.fromhex(request)
 options = [
     ("grpc.service_config", open(config, encoding="utf-8").read()),
-    # A list of addresses is no authority; the name of a service would be one.
+    # The authority defaults to the target, but a list of addresses is not a valid authority.
     ("grpc.default_authority", "tidings"),
 ]
-over = threading.Event()
+stop = threading.Event()
 answered = []
 failures = []
 
 
-def call_again_and_again(call):
+def call_until_stopped(call):
     count = 0
-    while not over.is_set():
+    while not stop.is_set():
         try:
             call(request)
             count += 1
@@ -35,13 +36,13 @@ def call_again_and_again(call):
 
 
 with grpc.insecure_channel(f"ipv4:{addresses}", options=options) as channel:
-    # Messages are taken as bytes: what is in them is not what is tried here.
+    # Without serializers, messages are raw bytes.
     call = channel.unary_unary(method)
-    callers = [threading.Thread(target=call_again_and_again, args=(call,)) for _ in range(CALLERS)]
+    callers = [threading.Thread(target=call_until_stopped, args=(call,)) for _ in range(CALLERS)]
     for caller in callers:
         caller.start()
     sys.stdin.read()
-    over.set()
+    stop.set()
     for caller in callers:
         caller.join()
 print(json.dumps({"answered": sum(answered), "failed": len(failures), "first": failures[:3]}))

@@ -1,4 +1,4 @@
-//! A collector that keeps what it is sent.
+//! An OTLP collector that stores spans in memory.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -14,15 +14,15 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::service::SOON;
+use crate::service::MAX_WAIT;
 
-/// A collector on this machine, for as long as the runtime lives.
+/// A collector that runs as long as the runtime of the test.
 pub(super) struct Collector {
     pub(super) url: String,
     spans: Spans,
 }
 
-/// A span that was sent; ids as `traceparent` writes them.
+/// A received span; ids are in hex, as in `traceparent`.
 #[derive(Clone, Debug)]
 pub(super) struct Span {
     pub(super) service: String,
@@ -45,9 +45,9 @@ impl Collector {
         Self { url, spans }
     }
 
-    /// Waits for a span of a trace, of this name and below this parent.
+    /// Waits for a span with this trace id, name and parent span id.
     pub(super) async fn find(&self, trace: &str, name: &str, parent: &str) -> Span {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + MAX_WAIT;
         loop {
             let spans = self.spans.0.lock().unwrap().clone();
             let wanted = |span: &&Span| span.trace == trace && span.name == name && span.parent == parent;
@@ -81,10 +81,10 @@ impl TraceService for Spans {
     }
 }
 
-/// The service that a resource names.
+/// Returns the attribute `service.name` of a resource.
 fn name(resource: &Resource) -> String {
-    let named = resource.attributes.iter().find(|attribute| attribute.key == "service.name");
-    match named.and_then(|named| named.value.as_ref()?.value.clone()) {
+    let attribute = resource.attributes.iter().find(|attribute| attribute.key == "service.name");
+    match attribute.and_then(|attribute| attribute.value.as_ref()?.value.clone()) {
         Some(Value::StringValue(name)) => name,
         _ => String::new(),
     }

@@ -1,35 +1,42 @@
-//! What can go wrong, in the words of the service.
+//! Errors of the use cases.
 
-use crate::model::Epoch;
-use crate::{channels, hub};
+use std::sync::Arc;
 
-/// Why a use case, or one item of a batch, failed.
+use crate::channels;
+use crate::model::ChannelEpoch;
+
+/// Error of a use case, of one item of a batch, or of a stream that has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request id belongs to a message of another content.
-    #[error("the request id was used for another content, as message {offset} of epoch {epoch}")]
-    Reused {
-        /// The epoch of that message.
-        epoch: Epoch,
-        /// Its offset.
+    /// The request id belongs to a message with other content.
+    #[error("request id already used for other content, as message {offset} of epoch {epoch}")]
+    RequestIdReused {
+        /// Epoch of that message.
+        epoch: ChannelEpoch,
+        /// Offset of that message.
         offset: i64,
     },
-    /// Others publish more than Redis takes: nothing was published.
-    #[error("as many messages are on their way to redis as it takes in time")]
-    Crowded,
+    /// Too many publishes are in flight to Redis. Nothing was published.
+    #[error("overloaded: too many publishes in flight")]
+    Overloaded,
     /// Redis could not be read.
-    #[error("channel failed")]
+    #[error("cannot read the channel from redis")]
     Channel(#[from] channels::Error),
     /// Nothing was published, and nothing will be.
     #[error("not published")]
-    Unpublished(#[source] channels::Error),
-    /// Redis did not say what it did: messages may have been published, or may be yet.
-    #[error("whether it was published is not known")]
-    Doubtful(#[source] channels::Error),
-    /// There is no stream, or none any more.
-    #[error(transparent)]
-    Stream(#[from] hub::Error),
-    /// Redis answered for another number of messages than were published.
-    #[error("redis answered for another number of messages")]
-    Miscounted,
+    NotPublished(#[source] channels::Error),
+    /// Redis did not reply: messages may have been published, or may still be.
+    #[error("publish outcome unknown: no reply from redis")]
+    OutcomeUnknown(#[source] channels::Error),
+    /// Redis could not be read for [`HubLimits::patience`](super::HubLimits::patience); the stream
+    /// has ended.
+    #[error("timed out reading the channel from redis")]
+    ReadTimeout(#[source] Arc<channels::Error>),
+    /// The channel could not be subscribed in Redis for
+    /// [`HubLimits::patience`](super::HubLimits::patience); the stream has ended.
+    #[error("timed out subscribing to the channel in redis")]
+    SubscribeTimeout,
+    /// The number of replies from Redis differs from the number of commands.
+    #[error("unexpected number of replies from redis")]
+    ReplyCount,
 }

@@ -1,14 +1,14 @@
-//! A span for each delivery of what was published within a trace, so that the trace ends where the message does.
+//! Spans of deliveries, so that the trace of a message includes its delivery to each subscriber.
 
 use tidings_trace::{TraceParent, exporting};
 
-use crate::model::Frame;
+use crate::model::SubscriptionFrame;
 use crate::wire;
 
-/// Makes the spans of a frame on its way out, if anybody gets to see them: one for messages of one cause that follow each
-/// other. They have no length; where a delivery waited shows in the gap before.
-pub(super) fn trace(frame: &Frame) {
-    let Frame::Messages(messages) = frame else { return };
+/// Makes the `deliver` spans of a frame that is sent, if spans are exported: one for consecutive
+/// messages of the same trace. A span has no duration; the time before it is the wait for delivery.
+pub(super) fn trace(frame: &SubscriptionFrame) {
+    let SubscriptionFrame::Messages(messages) = frame else { return };
     if !exporting() {
         return;
     }

@@ -1,31 +1,33 @@
-//! What a subscriber is told, as the contract has it.
+//! Conversion of stream frames.
 
 use tidings_proto::broadcast::encoded as pb;
-use tidings_proto::broadcast::encoded::subscribe_response::Frame as Told;
+use tidings_proto::broadcast::encoded::subscribe_response::Frame;
 
-use super::{epoch, text};
-use crate::model::Frame;
+use super::epoch_text;
+use crate::model::SubscriptionFrame;
 
-/// A frame as the contract has it; messages go as the bytes that they are.
-pub fn frame(frame: Frame) -> pb::SubscribeResponse {
+/// Converts a frame to the contract. Messages are already encoded.
+pub fn frame(frame: SubscriptionFrame) -> pb::SubscribeResponse {
     let frame = match frame {
-        Frame::Messages(messages) => Told::Messages(pb::Messages { messages }),
-        Frame::CaughtUp { channel, position } => {
-            Told::CaughtUp(pb::CaughtUp { channel: channel.to_string(), epoch: epoch(position), head: position.offset })
-        }
-        Frame::Gap { channel, epoch, first, last } => Told::Gap(pb::Gap {
+        SubscriptionFrame::Messages(messages) => Frame::Messages(pb::Messages { messages }),
+        SubscriptionFrame::CaughtUp { channel, position } => Frame::CaughtUp(pb::CaughtUp {
             channel: channel.to_string(),
-            epoch: text(epoch),
+            epoch: epoch_text(position.epoch),
+            head: position.offset,
+        }),
+        SubscriptionFrame::Gap { channel, epoch, first, last } => Frame::Gap(pb::Gap {
+            channel: channel.to_string(),
+            epoch: epoch_text(epoch),
             first_offset: first,
             last_offset: last,
             reason: pb::gap::Reason::Trimmed.into(),
         }),
-        Frame::Reset { channel, head } => {
-            Told::Reset(pb::Reset { channel: channel.to_string(), epoch: epoch(head), head: head.offset })
+        SubscriptionFrame::Reset { channel, head } => {
+            Frame::Reset(pb::Reset { channel: channel.to_string(), epoch: epoch_text(head.epoch), head: head.offset })
         }
-        Frame::Heartbeat { degraded } => Told::Heartbeat(pb::Heartbeat { degraded }),
-        Frame::Goodbye { retry_after } => {
-            Told::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
+        SubscriptionFrame::Heartbeat { degraded } => Frame::Heartbeat(pb::Heartbeat { degraded }),
+        SubscriptionFrame::Goodbye { retry_after } => {
+            Frame::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
         }
     };
     pb::SubscribeResponse { frame: Some(frame) }

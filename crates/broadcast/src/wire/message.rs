@@ -1,8 +1,8 @@
-//! The bytes of a message, encoded once by the instance that published it.
+//! The encoding of a message, made once by the instance that publishes it.
 //!
-//! A *body* is a `Message` without epoch, offset and publish time, which only Redis knows. The fields of a protobuf may
-//! stand in any order, so what is missing is put behind the body, and the whole serves every subscriber. So does what
-//! caused the message, which is no part of what the fingerprint is of.
+//! A *body* is an encoded `Message` without epoch, offset and publish time, which Redis assigns.
+//! Protobuf allows fields in any order, so these fields are appended to the body, and the result is
+//! sent to every subscriber. The trace parent is appended, too: the fingerprint does not cover it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,77 +11,80 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tidings_proto::broadcast as pb;
 
-use crate::model::{Epoch, NewMessage};
+use crate::model::{ChannelEpoch, UnpublishedMessage};
 
-/// What stands before the body of a message that is told to those who listen: epoch as text (16), offset (8) and time
-/// (8, in us), big endian.
+/// Bytes before the body in a notification: epoch as text (16), offset (8) and publish time in
+/// microseconds (8), both big-endian.
 const HEADER: usize = 32;
 
-/// The body of a message, without what caused it.
-pub fn body(message: &NewMessage) -> Vec<u8> {
-    let NewMessage { channel, data, content_type, attributes, request_id: _, trace_parent: _ } = message.clone();
+/// Encodes the body of a message, without the trace parent.
+pub fn encode_body(message: &UnpublishedMessage) -> Vec<u8> {
+    let UnpublishedMessage { channel, data, content_type, attributes, request_id: _, trace_parent: _ } =
+        message.clone();
     pb::Message { channel: channel.to_string(), data, content_type, attributes, ..Default::default() }.encode_to_vec()
 }
 
-/// A hash of what a publisher asked for: equal for a repeat, different for anything else.
+/// Hashes the content of a message, to recognise a retry with the same request id.
 pub fn fingerprint(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }
 
-/// A body with what caused the message.
-pub fn caused(mut body: Vec<u8>, trace_parent: &str) -> Vec<u8> {
-    let cause = pb::Message { trace_parent: trace_parent.to_owned(), ..Default::default() };
-    body.extend_from_slice(&cause.encode_to_vec());
+/// Appends the trace parent to a body.
+pub fn with_trace_parent(mut body: Vec<u8>, trace_parent: &str) -> Vec<u8> {
+    let fields = pb::Message { trace_parent: trace_parent.to_owned(), ..Default::default() };
+    body.extend_from_slice(&fields.encode_to_vec());
     body
 }
 
-/// What caused a whole encoded message, if that is known.
+/// Decodes the trace parent of a whole encoded message; `None` if it has none.
 pub fn trace_parent(message: &Bytes) -> Option<String> {
-    let message = pb::Message::decode(message.clone()).ok()?; // its data stay where they are
+    let message = pb::Message::decode(message.clone()).ok()?; // shares the bytes of `data`
     Some(message.trace_parent).filter(|parent| !parent.is_empty())
 }
 
-/// The whole encoded message of a body.
-pub fn complete(mut body: Vec<u8>, epoch: Epoch, offset: i64, time: SystemTime) -> Bytes {
-    let place = place(epoch, offset, time);
-    body.reserve_exact(place.len());
-    body.extend_from_slice(&place);
+/// Appends epoch, offset and publish time to a body, which makes it a whole encoded message.
+pub fn complete_message(mut body: Vec<u8>, epoch: ChannelEpoch, offset: i64, time: SystemTime) -> Bytes {
+    let fields = position_fields(epoch, offset, time);
+    body.reserve_exact(fields.len());
+    body.extend_from_slice(&fields);
     Bytes::from(body)
 }
 
-/// A message as those who listen are told of it.
+/// A message as Redis sends it to subscribed instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Its numbering.
-    pub epoch: Epoch,
-    /// Its number.
+pub struct MessageNotification {
+    /// Epoch that `offset` belongs to.
+    pub epoch: ChannelEpoch,
+    /// Offset of the message, 1 or more.
     pub offset: i64,
-    /// The whole encoded message.
+    /// Whole encoded message.
     pub message: Bytes,
 }
 
-impl Told {
-    /// Reads what the script that publishes tells; `None` if it is something else.
-    pub fn parse(mut told: Vec<u8>) -> Option<Self> {
-        let (header, _) = told.split_at_checked(HEADER)?;
+impl MessageNotification {
+    /// Parses the payload sent by the `publish` script; returns `None` for any other.
+    pub fn parse(mut payload: Vec<u8>) -> Option<Self> {
+        let (header, _) = payload.split_at_checked(HEADER)?;
         let number = |at: usize| Some(i64::from_be_bytes(header.get(at..at + 8)?.try_into().ok()?));
-        let (epoch, offset, time) = (Epoch::parse(&header[..Epoch::TEXT])?, number(16)?, time(number(24)?)?);
-        let place = place(epoch, offset, time);
-        told.reserve_exact(place.len());
-        told.extend_from_slice(&place);
-        Some(Self { epoch, offset, message: Bytes::from(told).slice(HEADER..) })
+        let (epoch, offset, time) =
+            (ChannelEpoch::parse(&header[..ChannelEpoch::TEXT_LEN])?, number(16)?, time_from_micros(number(24)?)?);
+        let fields = position_fields(epoch, offset, time);
+        payload.reserve_exact(fields.len());
+        payload.extend_from_slice(&fields);
+        Some(Self { epoch, offset, message: Bytes::from(payload).slice(HEADER..) })
     }
 }
 
-/// A moment that Redis told in microseconds since 1970.
-pub fn time(micros: i64) -> Option<SystemTime> {
+/// Converts microseconds since 1970, the clock of Redis, to a time.
+pub fn time_from_micros(micros: i64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_micros(u64::try_from(micros).ok()?))
 }
 
-/// The fields that a body lacks.
-fn place(epoch: Epoch, offset: i64, time: SystemTime) -> Vec<u8> {
-    let place = pb::Message { epoch: epoch.to_string(), offset, publish_time: Some(time.into()), ..Default::default() };
-    place.encode_to_vec()
+/// Encodes the fields that a body lacks.
+fn position_fields(epoch: ChannelEpoch, offset: i64, time: SystemTime) -> Vec<u8> {
+    let fields =
+        pb::Message { epoch: epoch.to_string(), offset, publish_time: Some(time.into()), ..Default::default() };
+    fields.encode_to_vec()
 }
 
 #[cfg(test)]
@@ -92,13 +95,13 @@ mod tests {
     use super::*;
     use crate::model::ChannelName;
 
-    fn told(epoch: Epoch, offset: i64, micros: i64, body: &[u8]) -> Vec<u8> {
+    fn payload(epoch: ChannelEpoch, offset: i64, micros: i64, body: &[u8]) -> Vec<u8> {
         [epoch.to_string().as_bytes(), &offset.to_be_bytes(), &micros.to_be_bytes(), body].concat()
     }
 
     proptest! {
         #[test]
-        fn a_body_and_its_place_are_the_message_and_nothing_else(
+        fn a_body_and_its_position_make_the_whole_message(
             data in vec(any::<u8>(), 0..300),
             content_type in "[!-~]{0,20}",
             attributes in btree_map("[a-z]{1,9}", ".{0,9}", 0..5),
@@ -106,35 +109,42 @@ mod tests {
             micros in 0..1_i64 << 53,
             trace_parent in prop_oneof![Just(""), Just("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")],
         ) {
-            let (channel, epoch) = (ChannelName::new("orders/eu"), Epoch::random());
-            let new = NewMessage { channel, data: data.into(), content_type, attributes, request_id: None, trace_parent: trace_parent.to_owned() };
-            let body = || caused(body(&new), trace_parent);
+            let (channel, epoch) = (ChannelName::new("orders/eu"), ChannelEpoch::random());
+            let new = UnpublishedMessage {
+                channel,
+                data: data.into(),
+                content_type,
+                attributes,
+                request_id: None,
+                trace_parent: trace_parent.to_owned(),
+            };
+            let body = || with_trace_parent(encode_body(&new), trace_parent);
             let expected = pb::Message {
                 channel: "orders/eu".to_owned(),
                 epoch: epoch.to_string(),
                 offset,
-                publish_time: Some(time(micros).unwrap().into()),
+                publish_time: Some(time_from_micros(micros).unwrap().into()),
                 data: new.data.clone(),
                 content_type: new.content_type.clone(),
                 attributes: new.attributes.clone(),
                 trace_parent: trace_parent.to_owned(),
             };
 
-            let heard = Told::parse(told(epoch, offset, micros, &body())).unwrap();
-            let read = complete(body(), epoch, offset, time(micros).unwrap());
+            let notification = MessageNotification::parse(payload(epoch, offset, micros, &body())).unwrap();
+            let read = complete_message(body(), epoch, offset, time_from_micros(micros).unwrap());
 
-            prop_assert_eq!((heard.epoch, heard.offset), (epoch, offset));
-            prop_assert_eq!(&heard.message, &read, "heard or read, the same bytes");
-            // As long as the plain encoding, so that there is nothing in it that the decoder passed over.
+            prop_assert_eq!((notification.epoch, notification.offset), (epoch, offset));
+            prop_assert_eq!(&notification.message, &read, "a notification and a page have the same bytes");
+            // The length equals the plain encoding's, so the decoder skipped no unknown bytes.
             prop_assert_eq!(read.len(), expected.encoded_len());
             prop_assert_eq!(super::trace_parent(&read).unwrap_or_default(), trace_parent);
             prop_assert_eq!(pb::Message::decode(read).unwrap(), expected);
         }
 
         #[test]
-        fn no_bytes_make_the_ear_panic(bytes in vec(any::<u8>(), 0..64), digits in "[0-9a-f]{16}") {
-            let _ = Told::parse(bytes.clone());
-            let _ = Told::parse([digits.as_bytes(), &bytes].concat());
+        fn no_payload_makes_the_parser_panic(bytes in vec(any::<u8>(), 0..64), digits in "[0-9a-f]{16}") {
+            let _ = MessageNotification::parse(bytes.clone());
+            let _ = MessageNotification::parse([digits.as_bytes(), &bytes].concat());
         }
     }
 }

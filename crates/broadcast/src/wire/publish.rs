@@ -1,4 +1,4 @@
-//! Checks of Publish and BatchPublish, and their answers.
+//! Validation of Publish and BatchPublish requests, and conversion of their results.
 
 use prost::Message as _;
 use tidings_proto::broadcast::encoded as pb;
@@ -6,26 +6,29 @@ use tidings_status::{Fields, Invalid};
 use tidings_trace::TraceParent;
 
 use super::DOMAIN;
-use crate::model::{ChannelName, Epoch, NewMessage};
+use crate::model::{ChannelEpoch, ChannelName, Published, UnpublishedMessage};
 
-/// The most items of one batch.
+/// Most items in a batch.
 const BATCH_MAX: usize = 500;
-/// The most bytes that the items of one batch have together.
+/// Most encoded bytes of all items in a batch.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The most bytes that one message says.
+/// Most bytes of `data`.
 const DATA_MAX: usize = 64 * 1024;
 const CONTENT_TYPE_MAX: usize = 128;
 
-/// Checks Publish, which `cause` has caused.
-pub fn publish(request: pb::PublishRequest, cause: Option<TraceParent>) -> Result<NewMessage, Invalid> {
+/// Validates a Publish request. `cause` is the trace of the call.
+pub fn publish(request: pb::PublishRequest, cause: Option<TraceParent>) -> Result<UnpublishedMessage, Invalid> {
     let mut fields = Fields::new(DOMAIN);
-    check(&mut fields, &request);
+    validate(&mut fields, &request);
     fields.finish()?;
-    Ok(new_message(request, cause))
+    Ok(unpublished_message(request, cause))
 }
 
-/// Checks BatchPublish, which `cause` has caused.
-pub fn batch_publish(request: pb::BatchPublishRequest, cause: Option<TraceParent>) -> Result<Vec<NewMessage>, Invalid> {
+/// Validates a BatchPublish request. `cause` is the trace of the call.
+pub fn batch_publish(
+    request: pb::BatchPublishRequest,
+    cause: Option<TraceParent>,
+) -> Result<Vec<UnpublishedMessage>, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     let requests = request.requests;
     fields.within_range("requests", &requests.len(), &(1..=BATCH_MAX));
@@ -33,14 +36,14 @@ pub fn batch_publish(request: pb::BatchPublishRequest, cause: Option<TraceParent
     if bytes > BATCH_BYTES_MAX {
         fields.refuse("requests", format!("expected at most {BATCH_BYTES_MAX} bytes together, got {bytes}"));
     }
-    for (place, item) in requests.iter().enumerate().take(BATCH_MAX) {
-        fields.within(format_args!("requests[{place}]"), |fields| check(fields, item));
+    for (index, item) in requests.iter().enumerate().take(BATCH_MAX) {
+        fields.within(format_args!("requests[{index}]"), |fields| validate(fields, item));
     }
     fields.finish()?;
-    Ok(requests.into_iter().map(|request| new_message(request, cause)).collect())
+    Ok(requests.into_iter().map(|request| unpublished_message(request, cause)).collect())
 }
 
-fn check(fields: &mut Fields, request: &pb::PublishRequest) {
+fn validate(fields: &mut Fields, request: &pb::PublishRequest) {
     fields.name("channel", &request.channel);
     let (bytes, kind) = (request.data.len(), &request.content_type);
     fields.require("data", bytes <= DATA_MAX, format!("expected at most {DATA_MAX} bytes, got {bytes}"));
@@ -59,9 +62,9 @@ fn check(fields: &mut Fields, request: &pb::PublishRequest) {
     );
 }
 
-fn new_message(request: pb::PublishRequest, cause: Option<TraceParent>) -> NewMessage {
+fn unpublished_message(request: pb::PublishRequest, cause: Option<TraceParent>) -> UnpublishedMessage {
     let given = Some(request.trace_parent).filter(|given| !given.is_empty());
-    NewMessage {
+    UnpublishedMessage {
         channel: ChannelName::new(request.channel),
         data: request.data,
         content_type: request.content_type,
@@ -71,19 +74,19 @@ fn new_message(request: pb::PublishRequest, cause: Option<TraceParent>) -> NewMe
     }
 }
 
-/// The answer to a publish that was done.
-pub fn published(epoch: Epoch, offset: i64, deduplicated: bool) -> pb::PublishResponse {
+/// Converts the position of a published message to the response of Publish.
+pub fn published(published: Published) -> pb::PublishResponse {
+    let Published { epoch, offset, deduplicated } = published;
     pb::PublishResponse { epoch: epoch.to_string(), offset, deduplicated }
 }
 
-/// The result of an item that was published.
-pub fn batch_published(epoch: Epoch, offset: i64, deduplicated: bool) -> pb::BatchPublishResult {
-    let outcome = pb::batch_publish_result::Outcome::Published(published(epoch, offset, deduplicated));
-    pb::BatchPublishResult { outcome: Some(outcome) }
+/// Converts the position of a published message to the result of its batch item.
+pub fn batch_published(item: Published) -> pb::BatchPublishResult {
+    pb::BatchPublishResult { outcome: Some(pb::batch_publish_result::Outcome::Published(published(item))) }
 }
 
-/// The result of an item whose request id belongs to the message at this place.
-pub fn batch_refused(message: String, epoch: Epoch, offset: i64) -> pb::BatchPublishResult {
+/// Makes the result of a batch item whose request id belongs to the message at this position.
+pub fn batch_refused(message: String, epoch: ChannelEpoch, offset: i64) -> pb::BatchPublishResult {
     let reason = pb::ErrorReason::RequestIdReused.into();
     let failure = pb::PublishFailure { reason, message, epoch: epoch.to_string(), offset };
     pb::BatchPublishResult { outcome: Some(pb::batch_publish_result::Outcome::Failure(failure)) }

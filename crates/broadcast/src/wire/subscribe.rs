@@ -1,4 +1,4 @@
-//! Checks of Subscribe.
+//! Validation of Subscribe requests.
 
 use std::collections::HashSet;
 
@@ -6,26 +6,26 @@ use tidings_proto::broadcast::encoded as pb;
 use tidings_status::{Fields, Invalid};
 
 use super::DOMAIN;
-use crate::model::{ChannelName, Epoch, Position, Start, Wish};
+use crate::model::{ChannelEpoch, ChannelName, ChannelStart, Position, StartPosition};
 
-/// The most channels of one stream.
+/// Most channels of one stream.
 const CHANNELS_MAX: usize = 256;
-/// The most messages to begin with: as many as are kept.
+/// Largest `last`: the most messages that a channel keeps.
 const LAST_MAX: i32 = 1000;
 
-/// Checks Subscribe.
-pub fn subscribe(request: pb::SubscribeRequest) -> Result<Vec<Wish>, Invalid> {
+/// Validates a Subscribe request.
+pub fn subscribe(request: pb::SubscribeRequest) -> Result<Vec<ChannelStart>, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.within_range("channels", &request.channels.len(), &(1..=CHANNELS_MAX));
     let mut seen = HashSet::new();
-    for (place, item) in request.channels.iter().enumerate().take(CHANNELS_MAX) {
-        fields.within(format_args!("channels[{place}]"), |fields| check(fields, item, &mut seen));
+    for (index, item) in request.channels.iter().enumerate().take(CHANNELS_MAX) {
+        fields.within(format_args!("channels[{index}]"), |fields| validate(fields, item, &mut seen));
     }
     fields.finish()?;
-    Ok(request.channels.into_iter().map(wish).collect())
+    Ok(request.channels.into_iter().map(channel_start).collect())
 }
 
-fn check<'a>(fields: &mut Fields, item: &'a pb::ChannelStart, seen: &mut HashSet<&'a str>) {
+fn validate<'a>(fields: &mut Fields, item: &'a pb::ChannelStart, seen: &mut HashSet<&'a str>) {
     fields.name("channel", &item.channel);
     fields.require("channel", seen.insert(&item.channel), "expected each channel once");
     match &item.start {
@@ -40,18 +40,19 @@ fn check<'a>(fields: &mut Fields, item: &'a pb::ChannelStart, seen: &mut HashSet
     }
 }
 
-fn wish(item: pb::ChannelStart) -> Wish {
+fn channel_start(item: pb::ChannelStart) -> ChannelStart {
     let start = match item.start {
-        None => Start::Latest,
-        Some(pb::channel_start::Start::Last(last)) => Start::Last(last.into()),
+        None => StartPosition::Latest,
+        Some(pb::channel_start::Start::Last(last)) => StartPosition::Last(last.into()),
         Some(pb::channel_start::Start::Position(position)) if position.epoch.is_empty() => {
-            Start::After(Position::default())
+            StartPosition::After(Position::default())
         }
         Some(pb::channel_start::Start::Position(pb::Position { epoch, offset })) => {
-            // Epochs are opaque to a caller: one that we never wrote is no malformed field, but lost.
-            Epoch::parse(epoch.as_bytes())
-                .map_or(Start::Elsewhere, |epoch| Start::After(Position { epoch: Some(epoch), offset }))
+            // Epochs are opaque to clients: an unknown one is not malformed, it leads to a `Reset`.
+            ChannelEpoch::parse(epoch.as_bytes()).map_or(StartPosition::UnknownEpoch, |epoch| {
+                StartPosition::After(Position { epoch: Some(epoch), offset })
+            })
         }
     };
-    Wish { channel: ChannelName::new(item.channel), start }
+    ChannelStart { channel: ChannelName::new(item.channel), start }
 }

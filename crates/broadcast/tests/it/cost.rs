@@ -1,13 +1,14 @@
-//! What it costs Redis: commands, counted by Redis.
+//! The cost of the service in Redis: script calls, counted by Redis.
 
 use redis::cmd;
+use tidings_devstack::testing::{NEVER, own_redis};
 
-use crate::support::client::saying;
-use crate::support::redis::Tampering;
-use crate::support::{Broadcasts, NEVER, own_stack};
+use crate::support::BroadcastCluster;
+use crate::support::client::text_message;
+use crate::support::redis::BroadcastRedis;
 
-/// Scripts that were sent since the last look, each in a round trip of its own or in a pipeline.
-async fn scripts(redis: &Tampering) -> u64 {
+/// Returns the number of script calls since the last call of this function.
+async fn scripts(redis: &BroadcastRedis) -> u64 {
     let info: String = redis.run(cmd("INFO").arg("commandstats")).await;
     redis.run::<()>(cmd("CONFIG").arg("RESETSTAT")).await;
     let calls = |name: &str| -> u64 {
@@ -17,76 +18,77 @@ async fn scripts(redis: &Tampering) -> u64 {
     calls("evalsha") + calls("eval")
 }
 
-/// One or two instances on a Redis of their own, which compare nothing, so that only what is asked for is counted.
-async fn start(stack: &tidings_devstack::Devstack) -> Broadcasts<'_> {
-    Broadcasts::start_on(stack, 2, |_, config| config.streams.broadcast_compare_interval = NEVER.into()).await
+/// Starts two instances without the comparison with Redis, so that only requested calls count.
+async fn start(server: &tidings_devstack::RedisServer) -> BroadcastCluster<'_> {
+    BroadcastCluster::start_on(server, 2, |_, config| config.streams.broadcast_compare_interval = NEVER.into()).await
 }
 
 #[tokio::test]
-async fn a_publish_is_one_round_trip_and_costs_subscribers_no_other() {
-    let stack = own_stack().await;
-    let broadcasts = start(&stack).await;
-    let redis = broadcasts.redis().await;
-    let mut ears = Vec::new();
+async fn a_publish_is_one_script_call_and_subscribers_need_none() {
+    let server = own_redis().await;
+    let cluster = start(&server).await;
+    let redis = cluster.redis().await;
+    let mut streams = Vec::new();
     for number in 0..20 {
-        ears.push(broadcasts.client(number % 2).listen("lobby").await);
+        streams.push(cluster.client(number % 2).listen("lobby").await);
     }
-    broadcasts.count("lobby", 1, 2).await; // redis learns the script, the rings the epoch
-    for ear in &mut ears {
-        ear.messages(2).await;
+    cluster.publish_range("lobby", 1, 2).await; // loads the script, and moves the rings to the epoch
+    for stream in &mut streams {
+        stream.messages(2).await;
     }
     scripts(&redis).await;
 
     for number in 3..=22 {
-        broadcasts.say("lobby", &number.to_string()).await;
+        cluster.publish_text("lobby", &number.to_string()).await;
     }
-    for ear in &mut ears {
-        assert_eq!(ear.offsets(20).await, (3..=22).collect::<Vec<_>>());
+    for stream in &mut streams {
+        assert_eq!(stream.offsets(20).await, (3..=22).collect::<Vec<_>>());
     }
     assert_eq!(scripts(&redis).await, 20, "twenty publishes, and twenty streams read nothing");
 
-    broadcasts.batch(vec![saying("lobby", "x"); 100]).await.unwrap();
-    for ear in &mut ears {
-        ear.messages(100).await;
+    cluster.batch(vec![text_message("lobby", "x"); 100]).await.unwrap();
+    for stream in &mut streams {
+        stream.messages(100).await;
     }
     assert_eq!(scripts(&redis).await, 100, "each item of a batch is a script, in one pipeline");
 }
 
+/// Redis delivers each message once per instance, however many subscribers it has.
 #[tokio::test]
-async fn subscribers_of_one_channel_at_one_instance_cost_redis_one_delivery() {
-    let stack = own_stack().await;
-    let broadcasts = start(&stack).await;
-    let redis = broadcasts.redis().await;
-    let mut ears = Vec::new();
+async fn an_instance_subscribes_once_per_channel() {
+    let server = own_redis().await;
+    let cluster = start(&server).await;
+    let redis = cluster.redis().await;
+    let mut streams = Vec::new();
     for _ in 0..50 {
-        ears.push(broadcasts.listen("lobby").await);
+        streams.push(cluster.listen("lobby").await);
     }
-    assert_eq!(redis.listeners("lobby").await, 1);
-    ears.push(broadcasts.client(1).listen("lobby").await);
-    assert_eq!(redis.listeners("lobby").await, 2);
+    assert_eq!(redis.subscribers("lobby").await, 1);
+    streams.push(cluster.client(1).listen("lobby").await);
+    assert_eq!(redis.subscribers("lobby").await, 2);
 }
 
 #[tokio::test]
-async fn readers_of_the_same_share_one_read() {
-    let stack = own_stack().await;
-    let broadcasts = start(&stack).await;
-    let redis = broadcasts.redis().await;
-    let mut ears = Vec::new();
+async fn reads_from_the_same_position_are_shared() {
+    let server = own_redis().await;
+    let cluster = start(&server).await;
+    let redis = cluster.redis().await;
+    let mut streams = Vec::new();
     for _ in 0..30 {
-        ears.push(broadcasts.listen("lobby").await);
+        streams.push(cluster.listen("lobby").await);
     }
-    broadcasts.count("lobby", 1, 2).await;
-    for ear in &mut ears {
-        ear.messages(2).await;
+    cluster.publish_range("lobby", 1, 2).await;
+    for stream in &mut streams {
+        stream.messages(2).await;
     }
     scripts(&redis).await;
 
-    // Redis loses the channel; all 30 must read where it stands now.
-    redis.forget("lobby").await;
-    broadcasts.say("lobby", "anew").await;
-    for ear in &mut ears {
-        ear.reset().await;
-        assert_eq!(ear.text().await, "anew");
+    // Redis loses the channel; all 30 must read its state.
+    redis.delete_channel("lobby").await;
+    cluster.publish_text("lobby", "new").await;
+    for stream in &mut streams {
+        stream.reset().await;
+        assert_eq!(stream.text().await, "new");
     }
     let cost = scripts(&redis).await;
     assert!(cost <= 1 + 1 + 10, "a publish, a fill, and few reads: {cost}");

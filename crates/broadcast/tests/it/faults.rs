@@ -1,4 +1,5 @@
-//! Faults while publishing, publisher at one instance, subscribers at both: every subscriber is exact, or was told.
+//! Faults of Redis while messages are published at one instance and delivered at two: every
+//! subscriber gets each message once, or a `Gap` or `Reset`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,36 +7,37 @@ use std::time::Duration;
 
 use redis::cmd;
 use tidings_broadcast::Config;
-use tidings_devstack::Devstack;
+use tidings_devstack::RedisServer;
+use tidings_devstack::testing::{eventually, own_redis};
 use tidings_proto::broadcast::subscribe_response::Frame;
 use tokio::task::JoinHandle;
 
-use crate::support::client::{Client, everything, keyed, last, latest};
-use crate::support::ear::text;
-use crate::support::ledger::{Ack, Ledger, Told};
-use crate::support::scribe::Scribe;
-use crate::support::{Broadcasts, eventually, own_stack};
+use crate::support::BroadcastCluster;
+use crate::support::client::{BroadcastClient, from_beginning, last, latest, text_with_id};
+use crate::support::ledger::{PublishAck, PublishLedger, ReceivedEvent};
+use crate::support::recorder::Recorder;
+use crate::support::stream::text;
 
-/// What each test publishes to, side by side.
+/// Channels that each test publishes to concurrently.
 const CHANNELS: [&str; 3] = ["lobby", "orders/eu/42", "quiet"];
 
-/// One publisher a channel, who waits for each answer and notes it, until told to stop.
+/// One publisher per channel, which waits for each reply and records it, until it is stopped.
 struct Publishers {
     stop: Arc<AtomicBool>,
-    publishing: Vec<JoinHandle<Ledger>>,
+    publishing: Vec<JoinHandle<PublishLedger>>,
 }
 
 impl Publishers {
-    fn start(client: &Client) -> Self {
+    fn start(client: &BroadcastClient) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let publishing = CHANNELS.map(|channel| {
             let (client, stop) = (client.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
-                let mut ledger = Ledger::default();
+                let mut ledger = PublishLedger::default();
                 while !stop.load(Ordering::Relaxed) {
                     let text = ledger.acks.len().to_string();
-                    let published = client.insist(keyed(channel, &text, &text)).await;
-                    ledger.note(&published.epoch, published.offset, &text);
+                    let published = client.publish_with_retry(text_with_id(channel, &text, &text)).await;
+                    ledger.record(&published.epoch, published.offset, &text);
                     if channel == "quiet" {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
@@ -46,60 +48,60 @@ impl Publishers {
         Self { stop, publishing: publishing.into() }
     }
 
-    /// Publishes one more to each channel, and returns what was acknowledged.
-    async fn stop(self, client: &Client) -> Vec<Ledger> {
+    /// Publishes one more message to each channel, and returns the ledgers.
+    async fn stop(self, client: &BroadcastClient) -> Vec<PublishLedger> {
         self.stop.store(true, Ordering::Relaxed);
         let mut ledgers = Vec::new();
         for (publishing, channel) in self.publishing.into_iter().zip(CHANNELS) {
             let mut ledger = publishing.await.unwrap();
-            let last = client.insist(keyed(channel, "last", "last")).await;
-            ledger.note(&last.epoch, last.offset, "last");
+            let last = client.publish_with_retry(text_with_id(channel, "last", "last")).await;
+            ledger.record(&last.epoch, last.offset, "last");
             ledgers.push(ledger);
         }
         ledgers
     }
 }
 
-/// Two instances, publishers at the first, and at both subscribers of all channels.
-struct Drill<'a> {
-    broadcasts: Broadcasts<'a>,
+/// Two instances: publishers at the first, subscribers of all channels at both.
+struct FaultDrill<'a> {
+    cluster: BroadcastCluster<'a>,
     publishers: Publishers,
-    scribes: Vec<Scribe>,
+    recorders: Vec<Recorder>,
 }
 
-impl<'a> Drill<'a> {
-    async fn start(stack: &'a Devstack, tune: impl Fn(&mut Config)) -> Self {
-        let broadcasts = Broadcasts::start_on(stack, 2, |_, config| {
+impl<'a> FaultDrill<'a> {
+    async fn start(server: &'a RedisServer, tune: impl Fn(&mut Config)) -> Self {
+        let cluster = BroadcastCluster::start_on(server, 2, |_, config| {
             config.redis.redis_timeout = Some(Duration::from_millis(500).into());
             config.streams.broadcast_compare_interval = Duration::from_millis(500).into();
             tune(config);
         })
         .await;
-        let mut scribes = Vec::new();
-        for place in 0..4 {
-            let client = broadcasts.client(place % 2);
-            let wish = if place < 2 { latest } else { everything };
-            scribes.push(Scribe::of(client.try_subscribe(CHANNELS.map(wish).into()).await.unwrap()));
+        let mut recorders = Vec::new();
+        for index in 0..4 {
+            let client = cluster.client(index % 2);
+            let start = if index < 2 { latest } else { from_beginning };
+            recorders.push(Recorder::start(client.try_subscribe(CHANNELS.map(start).into()).await.unwrap()));
         }
-        for scribe in &scribes {
+        for recorder in &recorders {
             for channel in CHANNELS {
-                scribe.at(channel, "", 0).await;
-                eventually("caught up", async || !scribe.account(channel).told.is_empty()).await;
+                recorder.transcript_at(channel, "", 0).await;
+                eventually("caught up", async || !recorder.transcript(channel).events.is_empty()).await;
             }
         }
-        let publishers = Publishers::start(&broadcasts.client(0));
-        let drill = Self { broadcasts, publishers, scribes };
-        drill.flows().await;
+        let publishers = Publishers::start(&cluster.client(0));
+        let drill = Self { cluster, publishers, recorders };
+        drill.wait_for_progress().await;
         drill
     }
 
-    /// Waits until every subscriber has got something new on every channel.
-    async fn flows(&self) {
-        for scribe in &self.scribes {
+    /// Waits until every subscriber has received new messages on every channel.
+    async fn wait_for_progress(&self) {
+        for recorder in &self.recorders {
             for channel in CHANNELS {
                 let messages = || {
-                    let told = scribe.account(channel).told;
-                    told.iter().filter(|told| matches!(told, Told::Message { .. })).count()
+                    let events = recorder.transcript(channel).events;
+                    events.iter().filter(|event| matches!(event, ReceivedEvent::Message { .. })).count()
                 };
                 let before = messages();
                 eventually("messages flow", async || messages() > before + 1).await;
@@ -107,133 +109,138 @@ impl<'a> Drill<'a> {
         }
     }
 
-    /// Ends it, and judges every subscriber. Returns what was acknowledged, and how many `Reset` were told.
-    async fn judge(self) -> (Vec<Ledger>, usize) {
-        let ledgers = self.publishers.stop(&self.broadcasts.client(0)).await;
+    /// Stops the publishers, and checks every subscriber. Returns the ledgers and the number of
+    /// `Reset` events.
+    async fn check(self) -> (Vec<PublishLedger>, usize) {
+        let ledgers = self.publishers.stop(&self.cluster.client(0)).await;
         let mut resets = 0;
         for (ledger, channel) in ledgers.iter().zip(CHANNELS) {
-            let Ack { epoch, offset, .. } = ledger.acks.last().unwrap();
-            for (number, scribe) in self.scribes.iter().enumerate() {
-                let mut account = scribe.at(channel, epoch, *offset).await;
-                account.start = Some((String::new(), 0));
-                let judged = ledger.judge(&account, (epoch, *offset));
-                assert_eq!(judged, Ok(()), "subscriber {number} of {channel}");
-                resets += account.told.iter().filter(|told| matches!(told, Told::Reset { .. })).count();
+            let PublishAck { epoch, offset, .. } = ledger.acks.last().unwrap();
+            for (number, recorder) in self.recorders.iter().enumerate() {
+                let mut transcript = recorder.transcript_at(channel, epoch, *offset).await;
+                transcript.start = Some((String::new(), 0));
+                let checked = ledger.check(&transcript, (epoch, *offset));
+                assert_eq!(checked, Ok(()), "subscriber {number} of {channel}");
+                resets += transcript.events.iter().filter(|event| matches!(event, ReceivedEvent::Reset { .. })).count();
             }
         }
         (ledgers, resets)
     }
 }
 
+/// No `Gap` and no `Reset` is sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pubsub_connection_cut_100_times_loses_nothing_and_needs_no_word() {
-    let stack = own_stack().await;
-    let drill = Drill::start(&stack, |_| {}).await;
-    let redis = drill.broadcasts.redis().await;
+async fn a_pubsub_connection_cut_100_times_loses_nothing() {
+    let server = own_redis().await;
+    let drill = FaultDrill::start(&server, |_| {}).await;
+    let redis = drill.cluster.redis().await;
 
     for _ in 0..100 {
-        redis.cut_pubsub().await;
+        redis.kill_pubsub_connections().await;
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
 
-    let (ledgers, resets) = drill.judge().await;
+    let (ledgers, resets) = drill.check().await;
     assert_eq!(resets, 0);
     assert!(ledgers.iter().all(|ledger| ledger.acks.iter().all(|ack| ack.epoch == ledger.acks[0].epoch)));
 }
 
+/// Every subscriber gets each message once, or a `Reset`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flushall_while_publishing_is_exact_or_said() {
-    let stack = own_stack().await;
-    let drill = Drill::start(&stack, |_| {}).await;
-    let redis = drill.broadcasts.redis().await;
+async fn flushall_while_publishing_is_exact_or_reported() {
+    let server = own_redis().await;
+    let drill = FaultDrill::start(&server, |_| {}).await;
+    let redis = drill.cluster.redis().await;
 
     for _ in 0..10 {
         redis.flush_all().await;
-        drill.flows().await;
+        drill.wait_for_progress().await;
     }
 
-    let (_, resets) = drill.judge().await;
+    let (_, resets) = drill.check().await;
     assert!(resets >= 10 * 4, "{resets}");
 }
 
+/// Every subscriber gets each message once, or a `Reset`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_is_killed_and_restarts_with_nothing_is_exact_or_said() {
-    let stack = own_stack().await;
-    let drill = Drill::start(&stack, |_| {}).await;
+async fn an_empty_restart_of_redis_is_exact_or_reported() {
+    let server = own_redis().await;
+    let drill = FaultDrill::start(&server, |_| {}).await;
 
     for _ in 0..3 {
-        stack.redis().kill().await;
-        stack.redis().start().await.unwrap();
-        drill.flows().await;
+        server.kill().await;
+        server.start().await.unwrap();
+        drill.wait_for_progress().await;
     }
 
-    let (ledgers, resets) = drill.judge().await;
+    let (ledgers, resets) = drill.check().await;
     assert!(resets >= 3 * 4, "{resets}");
     assert!(ledgers.iter().all(|ledger| ledger.acks.len() > 10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_restarts_from_an_old_snapshot_never_continues_it() {
-    let stack = own_stack().await;
-    let drill = Drill::start(&stack, |_| {}).await;
-    let redis = drill.broadcasts.redis().await;
-    let snapshot = drill.broadcasts.get("lobby").await.unwrap();
+async fn a_redis_restored_from_a_snapshot_never_continues_a_channel() {
+    let server = own_redis().await;
+    let drill = FaultDrill::start(&server, |_| {}).await;
+    let redis = drill.cluster.redis().await;
+    let snapshot = drill.cluster.get("lobby").await.unwrap();
 
     redis.run::<()>(&cmd("SAVE")).await;
-    drill.flows().await;
-    stack.redis().kill().await;
-    stack.redis().start().await.unwrap();
-    drill.flows().await;
+    drill.wait_for_progress().await;
+    server.kill().await;
+    server.start().await.unwrap();
+    drill.wait_for_progress().await;
 
-    let redis = drill.broadcasts.redis().await;
+    let redis = drill.cluster.redis().await;
     let now = redis.meta("lobby", "epoch").await.unwrap();
     assert_ne!(now, snapshot.epoch);
-    let (ledgers, resets) = drill.judge().await;
+    let (ledgers, resets) = drill.check().await;
     assert!(resets >= 4 * 3, "{resets}");
     let epochs: Vec<_> = ledgers[0].acks.iter().map(|ack| &ack.epoch).collect();
-    assert!(epochs.is_sorted_by_key(|epoch| **epoch == now), "no way back: {epochs:?}");
+    assert!(epochs.is_sorted_by_key(|epoch| **epoch == now), "no return to the old epoch: {epochs:?}");
 }
 
+/// Neither before nor after the next publish.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_snapshot_brought_back_is_not_delivered_before_the_next_publish_either() {
-    let stack = own_stack().await;
-    let broadcasts = Broadcasts::start_on(&stack, 1, |_, _| {}).await;
-    let (epoch, _) = broadcasts.count("lobby", 1, 5).await;
-    broadcasts.redis().await.run::<()>(&cmd("SAVE")).await;
-    broadcasts.count("lobby", 6, 7).await;
-    stack.redis().kill().await;
-    stack.redis().start().await.unwrap();
-    assert!(broadcasts.redis().await.meta("lobby", "epoch").await.is_some(), "redis has it again");
+async fn messages_of_a_restored_snapshot_are_never_delivered() {
+    let server = own_redis().await;
+    let cluster = BroadcastCluster::start_on(&server, 1, |_, _| {}).await;
+    let (epoch, _) = cluster.publish_range("lobby", 1, 5).await;
+    cluster.redis().await.run::<()>(&cmd("SAVE")).await;
+    cluster.publish_range("lobby", 6, 7).await;
+    server.kill().await;
+    server.start().await.unwrap();
+    assert!(cluster.redis().await.meta("lobby", "epoch").await.is_some(), "redis restored the old epoch");
 
-    let mut ear = broadcasts.insist_on_stream(vec![everything("lobby")]).await;
-    assert_eq!(ear.caught_up().await, (String::new(), 0));
-    let mut ear = broadcasts.subscribe(last("lobby", 10)).await;
-    assert_eq!(ear.caught_up().await, (String::new(), 0));
-    let channel = broadcasts.get("lobby").await.unwrap();
+    let mut stream = cluster.subscribe_with_retry(vec![from_beginning("lobby")]).await;
+    assert_eq!(stream.caught_up().await, (String::new(), 0));
+    let mut stream = cluster.subscribe(last("lobby", 10)).await;
+    assert_eq!(stream.caught_up().await, (String::new(), 0));
+    let channel = cluster.get("lobby").await.unwrap();
     assert_eq!((channel.epoch.as_str(), channel.head, channel.oldest), ("", 0, 1));
 
-    let (next, offset) = broadcasts.say("lobby", "anew").await;
+    let (next, offset) = cluster.publish_text("lobby", "new").await;
     assert!(next != epoch && offset == 1);
-    match ear.frame().await {
-        Frame::Messages(frame) => assert_eq!(text(&frame.messages[0]), "anew"),
-        // That may be said of a channel that nobody heard for a while.
-        Frame::Reset(reset) => assert_eq!((reset.epoch, ear.text().await.as_str()), (next, "anew")),
+    match stream.frame().await {
+        Frame::Messages(frame) => assert_eq!(text(&frame.messages[0]), "new"),
+        // The instance was disconnected while the channel had no epoch, so a `Reset` is allowed.
+        Frame::Reset(reset) => assert_eq!((reset.epoch, stream.text().await.as_str()), (next, "new")),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_stops_for_a_while_loses_nothing() {
-    let stack = own_stack().await;
-    let drill = Drill::start(&stack, |_| {}).await;
+async fn a_paused_redis_loses_nothing() {
+    let server = own_redis().await;
+    let drill = FaultDrill::start(&server, |_| {}).await;
 
     for _ in 0..3 {
-        stack.redis().pause();
+        server.pause();
         tokio::time::sleep(Duration::from_millis(700)).await;
-        stack.redis().resume();
-        drill.flows().await;
+        server.resume();
+        drill.wait_for_progress().await;
     }
 
-    let (_, resets) = drill.judge().await;
+    let (_, resets) = drill.check().await;
     assert_eq!(resets, 0);
 }

@@ -1,18 +1,18 @@
-//! The service in process, over real sockets and a real Redis.
+//! Tests of the service in process, over real sockets and a real Redis.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
-mod away;
 mod channels;
 mod checker;
 mod cost;
 mod faults;
-mod history;
-mod lost;
+mod lost_notifications;
 mod malformed;
 mod publishing;
+mod redis_unavailable;
+mod retention;
 mod schedules;
-mod starts;
+mod start_positions;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

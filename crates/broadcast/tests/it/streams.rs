@@ -1,7 +1,8 @@
-//! The life of a stream: heartbeats, the end, and how many there may be.
+//! The lifecycle of a stream: heartbeats, the end, and the limit of open streams.
 
 use std::time::Duration;
 
+use tidings_devstack::testing::eventually;
 use tidings_proto::broadcast as pb;
 use tidings_proto::broadcast::encoded::broadcast_service_client::BroadcastServiceClient as EncodedClient;
 use tidings_proto::broadcast::encoded::subscribe_response::Frame as EncodedFrame;
@@ -10,105 +11,108 @@ use tidings_proto::broadcast::subscribe_response::Frame;
 use tokio::time::Instant;
 use tonic::Code;
 
+use crate::support::BroadcastCluster;
 use crate::support::client::{after, latest};
-use crate::support::{Broadcasts, eventually};
 
 #[tokio::test]
-async fn a_heartbeat_comes_when_nothing_else_did() {
-    // So long that a busy machine is not taken for silence.
-    let beat = Duration::from_secs(2);
-    let broadcasts = Broadcasts::start_tuned(1, |config| config.streams.broadcast_heartbeat = beat.into()).await;
-    let mut ear = broadcasts.listen("lobby").await;
+async fn a_heartbeat_is_sent_on_an_idle_stream() {
+    // So long that a busy machine does not cause a heartbeat.
+    let heartbeat = Duration::from_secs(2);
+    let cluster =
+        BroadcastCluster::start_tuned(1, |config| config.streams.broadcast_heartbeat = heartbeat.into()).await;
+    let mut stream = cluster.listen("lobby").await;
 
     let before = Instant::now();
     for number in 0..12 {
-        broadcasts.say("lobby", &number.to_string()).await;
-        assert_eq!(ear.text().await, number.to_string(), "a message, and no heartbeat before it");
-        tokio::time::sleep(beat / 10).await;
+        cluster.publish_text("lobby", &number.to_string()).await;
+        assert_eq!(stream.text().await, number.to_string(), "a message, and no heartbeat before it");
+        tokio::time::sleep(heartbeat / 10).await;
     }
-    assert!(before.elapsed() > beat);
+    assert!(before.elapsed() > heartbeat);
     let before = Instant::now();
-    assert!(!ear.heartbeat().await, "it hears");
-    assert!(before.elapsed() > beat / 2);
+    assert!(!stream.heartbeat().await, "the instance is connected");
+    assert!(before.elapsed() > heartbeat / 2);
 }
 
+/// The client resumes at another instance.
 #[tokio::test]
-async fn on_shutdown_every_stream_hears_goodbye_at_a_moment_of_its_own_and_goes_on_elsewhere() {
-    let mut broadcasts = Broadcasts::start_tuned(2, |_| ()).await;
-    let client = broadcasts.client(0);
-    let mut ears = Vec::new();
+async fn on_shutdown_every_stream_gets_goodbye() {
+    let mut cluster = BroadcastCluster::start_tuned(2, |_| ()).await;
+    let client = cluster.client(0);
+    let mut streams = Vec::new();
     for number in 0..20 {
-        ears.push(client.listen(&format!("channel/{}", number % 3)).await);
+        streams.push(client.listen(&format!("channel/{}", number % 3)).await);
     }
-    let (epoch, _) = broadcasts.count("channel/0", 1, 3).await;
-    for ear in ears.iter_mut().step_by(3) {
-        ear.messages(3).await;
+    let (epoch, _) = cluster.publish_range("channel/0", 1, 3).await;
+    for stream in streams.iter_mut().step_by(3) {
+        stream.messages(3).await;
     }
 
-    broadcasts.shut_down(0);
+    cluster.shut_down(0);
 
-    for ear in &mut ears {
-        match ear.frame().await {
+    for stream in &mut streams {
+        match stream.frame().await {
             Frame::Goodbye(goodbye) => {
                 let seconds = goodbye.retry_after.unwrap().seconds;
                 assert!((1..=5).contains(&seconds), "{seconds}");
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(ear.next().await.unwrap(), None, "and ends well");
+        assert_eq!(stream.next().await.unwrap(), None, "the stream ends without an error");
     }
-    broadcasts.client(1).count("channel/0", 4, 5).await;
-    let mut elsewhere = broadcasts.client(1).subscribe(after("channel/0", &epoch, 3)).await;
+    cluster.client(1).publish_range("channel/0", 4, 5).await;
+    let mut elsewhere = cluster.client(1).subscribe(after("channel/0", &epoch, 3)).await;
     assert_eq!(elsewhere.offsets(2).await, [4, 5]);
-    drop((client, ears));
-    broadcasts.ended(0).await;
+    drop((client, streams));
+    cluster.wait_until_ended(0).await;
 }
 
 #[tokio::test]
-async fn more_streams_than_may_be_are_refused_until_one_ends() {
-    let broadcasts = Broadcasts::start_tuned(1, |config| config.server.max_open_streams = 3).await;
-    let mut ears = Vec::new();
+async fn streams_beyond_the_limit_are_refused_until_one_ends() {
+    let cluster = BroadcastCluster::start_tuned(1, |config| config.server.max_open_streams = 3).await;
+    let mut streams = Vec::new();
     for _ in 0..3 {
-        ears.push(broadcasts.listen("lobby").await);
+        streams.push(cluster.listen("lobby").await);
     }
 
-    let refused = broadcasts.try_subscribe(vec![latest("lobby")]).await.map(|_| ()).unwrap_err();
+    let refused = cluster.try_subscribe(vec![latest("lobby")]).await.map(|_| ()).unwrap_err();
     assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "OVERLOADED"));
     assert!(refused.retry_after.is_some());
 
-    ears.pop();
-    eventually("there is room again", async || broadcasts.try_subscribe(vec![latest("lobby")]).await.is_ok()).await;
+    streams.pop();
+    eventually("another stream is accepted", async || cluster.try_subscribe(vec![latest("lobby")]).await.is_ok()).await;
 }
 
+/// The channel stays subscribed for the linger time first.
 #[tokio::test]
-async fn a_channel_is_heard_for_a_while_after_its_last_subscriber_and_anew_for_the_next() {
-    let broadcasts = Broadcasts::start_tuned(1, |config| {
+async fn a_channel_leaves_after_its_last_subscriber_and_rejoins() {
+    let cluster = BroadcastCluster::start_tuned(1, |config| {
         config.streams.broadcast_linger = Duration::from_millis(300).into();
     })
     .await;
-    let redis = broadcasts.redis().await;
+    let redis = cluster.redis().await;
     for round in 0..3 {
-        let mut first = broadcasts.listen("lobby").await;
-        let second = broadcasts.listen("lobby").await;
+        let mut first = cluster.listen("lobby").await;
+        let second = cluster.listen("lobby").await;
         drop(second);
-        let (_, offset) = broadcasts.say("lobby", &round.to_string()).await;
+        let (_, offset) = cluster.publish_text("lobby", &round.to_string()).await;
         assert_eq!(first.offsets(1).await, [offset]);
-        assert_eq!(redis.listeners("lobby").await, 1, "somebody wants it");
+        assert_eq!(redis.subscribers("lobby").await, 1, "the channel has a subscriber");
 
         drop(first);
-        eventually("nobody does", async || redis.listeners("lobby").await == 0).await;
-        broadcasts.say("lobby", "nobody hears that").await;
+        eventually("the channel has left", async || redis.subscribers("lobby").await == 0).await;
+        cluster.publish_text("lobby", "not received").await;
     }
 }
 
 #[tokio::test]
-async fn the_bytes_on_the_wire_are_those_of_a_plain_encoding() {
+async fn the_bytes_on_the_wire_equal_a_plain_encoding() {
     use prost::Message as _;
-    let broadcasts = Broadcasts::start().await;
+    let cluster = BroadcastCluster::start().await;
     let channels = vec![ChannelStart { channel: "lobby".to_owned(), start: None }];
-    let mut raw = EncodedClient::new(broadcasts.client(0).channel);
-    let mut frames = raw.subscribe(SubscribeRequest { channels }).await.unwrap().into_inner();
-    let mut plain = broadcasts.listen("lobby").await;
+    let mut client = EncodedClient::new(cluster.client(0).channel);
+    let mut frames = client.subscribe(SubscribeRequest { channels }).await.unwrap().into_inner();
+    let mut plain = cluster.listen("lobby").await;
 
     let request = pb::PublishRequest {
         channel: "lobby".to_owned(),
@@ -118,8 +122,8 @@ async fn the_bytes_on_the_wire_are_those_of_a_plain_encoding() {
         request_id: "r-1".to_owned(),
         trace_parent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
     };
-    for request in [request, crate::support::client::saying("lobby", "")] {
-        broadcasts.publish(request).await.unwrap();
+    for request in [request, crate::support::client::text_message("lobby", "")] {
+        cluster.publish(request).await.unwrap();
         let expected = plain.messages(1).await.remove(0);
         let sent = loop {
             if let Some(EncodedFrame::Messages(messages)) = frames.message().await.unwrap().unwrap().frame {
@@ -127,7 +131,7 @@ async fn the_bytes_on_the_wire_are_those_of_a_plain_encoding() {
             }
         };
         assert_eq!(sent.len(), 1);
-        assert_eq!(sent[0].len(), expected.encoded_len(), "nothing in it that a decoder would pass over");
+        assert_eq!(sent[0].len(), expected.encoded_len(), "no unknown fields");
         assert_eq!(pb::Message::decode(sent[0].clone()).unwrap(), expected);
     }
 }

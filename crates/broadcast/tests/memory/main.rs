@@ -1,4 +1,4 @@
-//! A reader that never reads, in a process of its own, so that the memory of the process can be measured.
+//! Memory of readers that never read; a test binary of its own, so that its memory can be measured.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
@@ -8,60 +8,62 @@ mod support;
 
 use std::time::Duration;
 
+use tidings_devstack::testing::PATIENCE;
 use tokio::time::timeout;
 
 use tidings_proto::broadcast::subscribe_response::Frame;
 
-use support::client::{latest, published, saying};
-use support::{Broadcasts, PATIENCE};
+use support::BroadcastCluster;
+use support::client::{latest, published, text_message};
 
-/// What a reader that does not read may cost: a frame of 256 KiB between ring and connection, 400 KiB that HTTP/2 takes
-/// to send, and 64 KiB that the client takes; three times that, for whatever the allocator makes of it.
+/// Most bytes that a stalled reader may cost: a frame of 256 KiB, 400 KiB in the send buffer of
+/// HTTP/2, and 64 KiB in the client; times three, for the overhead of the allocator.
 const READER_MAX: usize = 2 * 1024 * 1024;
 const READERS: usize = 32;
 
-/// The bytes of memory that this process occupies.
-fn occupied() -> usize {
+/// Returns the resident memory of this process in bytes.
+fn resident_bytes() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// A stalled reader does not delay other readers either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_never_reads_costs_a_constant_and_delays_nobody() {
-    let broadcasts = Broadcasts::start().await;
-    let mut reader = broadcasts.another_client(0).listen("lobby").await;
-    let publisher = broadcasts.another_client(0);
+async fn a_stalled_reader_costs_constant_memory() {
+    let cluster = BroadcastCluster::start().await;
+    let mut reader = cluster.new_client(0).listen("lobby").await;
+    let publisher = cluster.new_client(0);
     let mut round = 0;
     let mut publish = async || {
         round += 1;
-        let batch = (0..50).map(|_| saying("lobby", &"x".repeat(60_000))).collect();
+        let batch = (0..50).map(|_| text_message("lobby", &"x".repeat(60_000))).collect();
         let last = published(publisher.batch(batch).await.unwrap().last().unwrap());
         assert_eq!(last.1, 50 * round);
-        let messages = timeout(PATIENCE, reader.messages(50)).await.expect("the reader is not held up");
+        let messages = timeout(PATIENCE, reader.messages(50)).await.expect("the other reader gets all messages");
         messages.iter().map(|message| message.data.len()).sum::<usize>()
     };
     for _ in 0..20 {
-        publish().await; // until everything has the size that it needs
+        publish().await; // until all buffers have their full size
     }
 
-    let before = occupied();
+    let before = resident_bytes();
     let mut idle = Vec::new();
     for _ in 0..READERS {
-        idle.push(broadcasts.narrow_client(0).subscribe(latest("lobby")).await);
+        idle.push(cluster.client_with_small_windows(0).subscribe(latest("lobby")).await);
     }
     let (mut bytes, mut most) = (0, 0);
     for _ in 0..35 {
         bytes += publish().await;
-        most = most.max(occupied());
+        most = most.max(resident_bytes());
     }
 
     let grown = most.saturating_sub(before);
     assert!(bytes > 100_000_000, "{bytes}");
     assert!(grown < READERS * READER_MAX, "{} KiB for {READERS} readers", grown / 1024);
 
-    // Those that did not read are as good as others when they begin to.
+    // A stalled reader gets all kept messages once it reads.
     let mut late = idle.pop().unwrap();
-    let head = broadcasts.get("lobby").await.unwrap();
+    let head = cluster.get("lobby").await.unwrap();
     let mut next = 20 * 50 + 1;
     loop {
         match late.frame().await {

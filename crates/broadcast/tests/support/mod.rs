@@ -1,11 +1,11 @@
-//! The broadcast service in process, one or several instances on a key prefix of their own.
+//! Runs the broadcast service in process: one or more instances on their own key prefix.
 
 pub(crate) mod client;
-pub(crate) mod ear;
 pub(crate) mod ledger;
 pub(crate) mod proxy;
+pub(crate) mod recorder;
 pub(crate) mod redis;
-pub(crate) mod scribe;
+pub(crate) mod stream;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -13,67 +13,60 @@ use std::time::Duration;
 
 use tidings_broadcast::Config;
 use tidings_broadcast::config::{ChannelArgs, StreamArgs};
-use tidings_devstack::{Devstack, Options, testing};
+use tidings_devstack::{RedisServer, testing};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
-use self::redis::Tampering;
+use self::client::BroadcastClient;
+use self::redis::BroadcastRedis;
 
-/// Longest wait for what must come true: generous, for a debug build on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// So long that a test does not see it happen.
-pub(crate) const NEVER: Duration = Duration::from_hours(1);
-
-/// Some instances of the service on one key prefix; as a [`Client`], it is that of the first.
-pub(crate) struct Broadcasts<'a> {
-    pub(crate) stack: &'a Devstack,
+/// Instances of the service on one key prefix. Dereferences to the client of the first instance.
+pub(crate) struct BroadcastCluster<'a> {
+    pub(crate) server: &'a RedisServer,
     pub(crate) prefix: String,
-    instances: Vec<Instance>,
+    instances: Vec<BroadcastInstance>,
 }
 
-struct Instance {
+struct BroadcastInstance {
     config: Config,
-    client: Client,
+    client: BroadcastClient,
     stop: CancellationToken,
-    served: Option<JoinHandle<()>>,
+    serving: Option<JoinHandle<()>>,
 }
 
-impl Broadcasts<'static> {
-    /// One instance on the Redis that all tests share.
+impl BroadcastCluster<'static> {
+    /// Starts one instance on the shared Redis.
     pub(crate) async fn start() -> Self {
         Self::start_tuned(1, |_| {}).await
     }
 
-    /// Two instances on the Redis that all tests share.
+    /// Starts two instances on the shared Redis.
     pub(crate) async fn start_two() -> Self {
         Self::start_tuned(2, |_| {}).await
     }
 
-    /// Instances on the Redis that all tests share, whose settings are tuned.
+    /// Starts instances on the shared Redis, with tuned settings.
     pub(crate) async fn start_tuned(instances: usize, tune: impl Fn(&mut Config)) -> Self {
-        Self::start_on(testing::shared().await, instances, |_, config| tune(config)).await
+        Self::start_on(testing::shared_redis().await, instances, |_, config| tune(config)).await
     }
 }
 
-impl<'a> Broadcasts<'a> {
-    /// Instances whose settings are tuned, each by its place.
-    pub(crate) async fn start_on(stack: &'a Devstack, instances: usize, tune: impl Fn(usize, &mut Config)) -> Self {
-        let mut broadcasts = Self { stack, prefix: testing::key_prefix(), instances: Vec::new() };
-        for place in 0..instances {
-            let mut config = broadcasts.config();
-            tune(place, &mut config);
-            broadcasts.instances.push(Instance::start(config).await);
+impl<'a> BroadcastCluster<'a> {
+    /// Starts instances on a Redis, with settings tuned by the index of the instance.
+    pub(crate) async fn start_on(server: &'a RedisServer, instances: usize, tune: impl Fn(usize, &mut Config)) -> Self {
+        let mut cluster = Self { server, prefix: testing::key_prefix(), instances: Vec::new() };
+        for index in 0..instances {
+            let mut config = cluster.config();
+            tune(index, &mut config);
+            cluster.instances.push(BroadcastInstance::start(config).await);
         }
-        broadcasts
+        cluster
     }
 
-    /// The defaults, but patient: a debug build on a busy machine is slow and yet no outage.
+    /// Returns the defaults with longer timeouts: a debug build on a busy machine is slow.
     fn config(&self) -> Config {
-        let mut redis = tidings_redis::Args::new(self.stack.redis().url().parse().unwrap());
+        let mut redis = tidings_redis::Args::new(self.server.url().parse().unwrap());
         redis.redis_prefix.clone_from(&self.prefix);
         redis.redis_timeout = Some(Duration::from_secs(2).into());
         redis.redis_connect_timeout = Duration::from_secs(2).into();
@@ -86,78 +79,60 @@ impl<'a> Broadcasts<'a> {
         Config { listen, redis, server, channels: ChannelArgs::default(), streams: StreamArgs::default() }
     }
 
-    /// The address of one instance.
-    pub(crate) fn address(&self, place: usize) -> SocketAddr {
-        self.instances[place].config.listen
+    /// Returns the address of an instance.
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.instances[index].config.listen
     }
 
-    /// A client of one instance, over the connection that all tests of it share.
-    pub(crate) fn client(&self, place: usize) -> Client {
-        self.instances[place].client.clone()
+    /// Returns the client of an instance that shares one connection.
+    pub(crate) fn client(&self, index: usize) -> BroadcastClient {
+        self.instances[index].client.clone()
     }
 
-    /// A client of one instance, over a connection of its own.
-    pub(crate) fn another_client(&self, place: usize) -> Client {
-        Client::new(self.address(place))
+    /// Makes a client of an instance with its own connection.
+    pub(crate) fn new_client(&self, index: usize) -> BroadcastClient {
+        BroadcastClient::new(self.address(index))
     }
 
-    /// A client of one instance, over a connection of its own on which little may be on its way.
-    pub(crate) fn narrow_client(&self, place: usize) -> Client {
-        Client::narrow(self.address(place))
+    /// Makes a client of an instance with its own connection and 64 KiB flow-control windows.
+    pub(crate) fn client_with_small_windows(&self, index: usize) -> BroadcastClient {
+        BroadcastClient::with_small_windows(self.address(index))
     }
 
-    /// Tells an instance to shut down, without waiting.
-    pub(crate) fn shut_down(&self, place: usize) {
-        self.instances[place].stop.cancel();
+    /// Starts the shutdown of an instance, without waiting for its end.
+    pub(crate) fn shut_down(&self, index: usize) {
+        self.instances[index].stop.cancel();
     }
 
-    /// Waits until an instance that was told so has shut down.
-    pub(crate) async fn ended(&mut self, place: usize) {
-        self.instances[place].served.take().unwrap().await.unwrap();
+    /// Waits until an instance has shut down.
+    pub(crate) async fn wait_until_ended(&mut self, index: usize) {
+        self.instances[index].serving.take().unwrap().await.unwrap();
     }
 
-    /// A hand in Redis, beside the service.
-    pub(crate) async fn redis(&self) -> Tampering {
-        Tampering::connect(self.stack.redis(), &self.prefix).await
+    /// Opens a direct connection to Redis.
+    pub(crate) async fn redis(&self) -> BroadcastRedis {
+        BroadcastRedis::connect(self.server, &self.prefix).await
     }
 }
 
-impl Deref for Broadcasts<'_> {
-    type Target = Client;
+impl Deref for BroadcastCluster<'_> {
+    type Target = BroadcastClient;
 
-    fn deref(&self) -> &Client {
+    fn deref(&self) -> &BroadcastClient {
         &self.instances[0].client
     }
 }
 
-impl Instance {
+impl BroadcastInstance {
     async fn start(mut config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         config.listen = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = tidings_broadcast::serve(config.clone(), listener, stop.clone());
-        let served = tokio::spawn(async { serving.await.unwrap() });
-        let client = Client::new(config.listen);
-        let instance = Self { config, client, stop, served: Some(served) };
-        instance.client.reachable().await;
+        let service = tidings_broadcast::serve(config.clone(), listener, stop.clone());
+        let serving = tokio::spawn(async { service.await.unwrap() });
+        let client = BroadcastClient::new(config.listen);
+        let instance = Self { config, client, stop, serving: Some(serving) };
+        instance.client.wait_until_reachable().await;
         instance
-    }
-}
-
-/// A Redis that a test may kill.
-pub(crate) async fn own_stack() -> Devstack {
-    Devstack::start(Options::temporary()).await.unwrap()
-}
-
-/// Asks again and again until it holds.
-///
-/// # Panics
-///
-/// If it does not within [`PATIENCE`].
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A way to Redis on which what listens can be made deaf, while everything else goes on.
+//! A proxy to Redis that can stop delivery to subscribed connections, while all others work.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,36 +10,37 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A way to Redis. Dropping it ends all connections.
-pub(crate) struct Proxy {
+/// A proxy to one Redis. Dropping it stops accepting connections.
+pub(crate) struct PubSubProxy {
     address: SocketAddr,
-    control: Arc<Control>,
+    control: Arc<ProxyControl>,
     accepting: JoinHandle<()>,
 }
 
-/// What the connections obey and tell.
-struct Control {
-    /// Connections that listen, up to the one of this number, hear nothing any more.
-    deaf_up_to: watch::Sender<usize>,
-    /// How many connections have begun to listen.
-    listening: AtomicUsize,
+/// State shared by the connections of a proxy.
+struct ProxyControl {
+    /// Subscribed connections with this number or a lower one get no more replies.
+    muted_up_to: watch::Sender<usize>,
+    /// Number of connections that have subscribed until now.
+    subscribed: AtomicUsize,
 }
 
-impl Proxy {
-    /// A way to the Redis on this port.
+impl PubSubProxy {
+    /// Starts a proxy to the Redis on `port`.
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let control = Arc::new(Control { deaf_up_to: watch::Sender::new(0), listening: AtomicUsize::new(0) });
-        let obeyed = Arc::clone(&control);
+        let control = Arc::new(ProxyControl { muted_up_to: watch::Sender::new(0), subscribed: AtomicUsize::new(0) });
+        let shared = Arc::clone(&control);
         let accepting = tokio::spawn(async move {
             loop {
-                let (near, _) = listener.accept().await.unwrap();
-                let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
-                let (control, number) = (Arc::clone(&obeyed), Arc::new(AtomicUsize::new(0)));
-                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                tokio::spawn(ask(near_read, far_write, Arc::clone(&control), Arc::clone(&number)));
-                tokio::spawn(answer(far_read, near_write, control, number));
+                let (client, _) = listener.accept().await.unwrap();
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                let (control, number) = (Arc::clone(&shared), Arc::new(AtomicUsize::new(0)));
+                let ((client_read, client_write), (server_read, server_write)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(forward_requests(client_read, server_write, Arc::clone(&control), Arc::clone(&number)));
+                tokio::spawn(forward_replies(server_read, client_write, control, number));
             }
         });
         Self { address, control, accepting }
@@ -49,44 +50,54 @@ impl Proxy {
         format!("redis://{}", self.address)
     }
 
-    /// Makes the connections that listen now hear nothing any more, though they stay open. Those that come later hear.
-    pub(crate) fn deafen(&self) {
-        self.control.deaf_up_to.send_replace(self.listening());
+    /// Stops replies to all connections subscribed now; they stay open. Later connections work.
+    pub(crate) fn mute_subscribers(&self) {
+        self.control.muted_up_to.send_replace(self.subscribed_connections());
     }
 
-    /// How many connections have begun to listen until now.
-    pub(crate) fn listening(&self) -> usize {
-        self.control.listening.load(Ordering::SeqCst)
+    /// Returns the number of connections that have subscribed until now.
+    pub(crate) fn subscribed_connections(&self) -> usize {
+        self.control.subscribed.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Proxy {
+impl Drop for PubSubProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-/// Hands on what is asked; a connection that asks to subscribe is one that listens, and has a number from then on.
-async fn ask(mut near: OwnedReadHalf, mut far: OwnedWriteHalf, control: Arc<Control>, number: Arc<AtomicUsize>) {
+/// Forwards requests. The first SUBSCRIBE of a connection gives it a number.
+async fn forward_requests(
+    mut client: OwnedReadHalf,
+    mut server: OwnedWriteHalf,
+    control: Arc<ProxyControl>,
+    number: Arc<AtomicUsize>,
+) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = near.read(&mut buffer).await {
+    while let Ok(count @ 1..) = client.read(&mut buffer).await {
         let subscribes = buffer[..count].windows(9).any(|window| window.eq_ignore_ascii_case(b"SUBSCRIBE"));
         if subscribes && number.load(Ordering::SeqCst) == 0 {
-            number.store(control.listening.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            number.store(control.subscribed.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         }
-        if far.write_all(&buffer[..count]).await.is_err() {
+        if server.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
 }
 
-/// Hands on what is answered, for as long as the connection is not deaf.
-async fn answer(mut far: OwnedReadHalf, mut near: OwnedWriteHalf, control: Arc<Control>, number: Arc<AtomicUsize>) {
+/// Forwards replies until the connection is muted.
+async fn forward_replies(
+    mut server: OwnedReadHalf,
+    mut client: OwnedWriteHalf,
+    control: Arc<ProxyControl>,
+    number: Arc<AtomicUsize>,
+) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(count @ 1..) = far.read(&mut buffer).await {
+    while let Ok(count @ 1..) = server.read(&mut buffer).await {
         let number = number.load(Ordering::SeqCst);
-        let deaf = number != 0 && number <= *control.deaf_up_to.borrow();
-        if !deaf && near.write_all(&buffer[..count]).await.is_err() {
+        let muted = number != 0 && number <= *control.muted_up_to.borrow();
+        if !muted && client.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }

@@ -1,7 +1,7 @@
-//! Connections over TLS, each with the certificates as they are when it is made.
+//! TLS connections, each with the certificates that the files hold at that time.
 //!
-//! Those of tonic are set once for all connections of a channel: a client whose certificate is rotated could not connect
-//! any more once the first one has expired.
+//! tonic's TLS settings are fixed for the life of a channel. A client whose certificate is rotated
+//! could not reconnect after the first certificate expired.
 
 use std::io;
 use std::sync::Arc;
@@ -17,31 +17,31 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 use tower::{BoxError, Service as _, service_fn};
 
-use super::fresh::Fresh;
+use super::reloaded::Reloaded;
 
-/// A channel that is connected by its first call.
-pub(super) fn lazy(endpoint: &Endpoint, tls: Arc<Fresh<Arc<ClientConfig>>>) -> Channel {
+/// Returns a channel that connects over TLS on its first call.
+pub(super) fn lazy(endpoint: &Endpoint, tls: Arc<Reloaded<Arc<ClientConfig>>>) -> Channel {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    // The time for the connection, which the endpoint sets, holds for all of it.
+    // The endpoint's connect timeout includes the TLS handshake.
     endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| connect(tcp.clone(), Arc::clone(&tls), uri)))
 }
 
-/// A channel that can not be connected.
-pub(super) fn never(endpoint: &Endpoint) -> Channel {
+/// Returns a channel whose calls all fail, for `https://` without a CA.
+pub(super) fn unusable(endpoint: &Endpoint) -> Channel {
     endpoint.connect_with_connector_lazy(service_fn(|_: Uri| {
-        let error = io::Error::other("https needs credentials with the certificates of a CA");
+        let error = io::Error::other("https requires a CA file in the credentials");
         std::future::ready(Err::<TokioIo<TcpStream>, _>(error))
     }))
 }
 
 async fn connect(
     mut tcp: HttpConnector,
-    tls: Arc<Fresh<Arc<ClientConfig>>>,
+    tls: Arc<Reloaded<Arc<ClientConfig>>>,
     uri: Uri,
 ) -> Result<TokioIo<TlsStream<TcpStream>>, BoxError> {
-    // An IPv6 address stands in brackets in a URI, and without in a certificate.
+    // An IPv6 address has brackets in a URI and none in a certificate.
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;

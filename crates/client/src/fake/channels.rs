@@ -1,4 +1,4 @@
-//! A broadcast service of whose streams each does what the test wants.
+//! A broadcast service whose streams follow scripts.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,44 +17,44 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::Instance;
+use super::FakeInstance;
 
-/// What a stream does next.
+/// One step of a stream's script.
 #[derive(Clone, Debug)]
-pub(crate) enum Step {
-    /// It brings a frame.
+pub(crate) enum StreamStep {
+    /// Sends a frame.
     Send(Frame),
-    /// It does nothing for so long.
+    /// Sends nothing for this time.
     Pause(Duration),
-    /// It fails.
+    /// Ends the stream with an error.
     Fail(Status),
-    /// It is not accepted.
+    /// As the first step, refuses the stream.
     Refuse(Status),
-    /// It is accepted so much later.
-    Late(Duration),
-    /// It ends.
+    /// As the first step, accepts the stream after this time.
+    AcceptAfter(Duration),
+    /// Ends the stream without an error.
     End,
 }
 
-/// A stream as it was asked for.
+/// A stream request as an instance received it.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
-    /// The name of the instance.
+pub(crate) struct StreamRequest {
+    /// Name of the instance.
     pub(crate) instance: &'static str,
-    /// What was asked.
+    /// Body of the request.
     pub(crate) request: pb::SubscribeRequest,
 }
 
-/// What all instances have in common: the streams that come next, and those there were.
+/// State shared by all instances: the scripts of the next streams, and the requests so far.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Channels {
-    state: Arc<Mutex<State>>,
+pub(crate) struct FakeChannels {
+    state: Arc<Mutex<StreamScripts>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    scripts: VecDeque<Vec<Step>>,
-    asked: Vec<Asked>,
+struct StreamScripts {
+    scripts: VecDeque<Vec<StreamStep>>,
+    requests: Vec<StreamRequest>,
 }
 
 /// A message of channel `c` and epoch `e`.
@@ -62,8 +62,8 @@ pub(crate) fn message(offset: i64) -> Message {
     Message { channel: "c".into(), epoch: "e".into(), offset, ..Default::default() }
 }
 
-pub(crate) fn messages(offsets: impl IntoIterator<Item = i64>) -> Step {
-    Step::Send(Frame::Messages(Messages { messages: offsets.into_iter().map(message).collect() }))
+pub(crate) fn messages(offsets: impl IntoIterator<Item = i64>) -> StreamStep {
+    StreamStep::Send(Frame::Messages(Messages { messages: offsets.into_iter().map(message).collect() }))
 }
 
 pub(crate) fn caught_up(head: i64) -> CaughtUp {
@@ -78,22 +78,22 @@ pub(crate) fn reset(epoch: &str, head: i64) -> Reset {
     Reset { channel: "c".into(), epoch: epoch.into(), head }
 }
 
-pub(crate) fn heartbeat() -> Step {
-    Step::Send(Frame::Heartbeat(Heartbeat::default()))
+pub(crate) fn heartbeat() -> StreamStep {
+    StreamStep::Send(Frame::Heartbeat(Heartbeat::default()))
 }
 
-pub(crate) fn goodbye(retry_after: Duration) -> Step {
-    Step::Send(Frame::Goodbye(Goodbye { retry_after: retry_after.try_into().ok() }))
+pub(crate) fn goodbye(retry_after: Duration) -> StreamStep {
+    StreamStep::Send(Frame::Goodbye(Goodbye { retry_after: retry_after.try_into().ok() }))
 }
 
-impl Asked {
-    /// Where its only channel was to begin.
+impl StreamRequest {
+    /// Returns the start of its only channel.
     pub(crate) fn start(&self) -> Option<Start> {
         assert_eq!(self.request.channels.len(), 1);
         self.request.channels[0].start.clone()
     }
 
-    /// The position of epoch `e` where its only channel was to begin.
+    /// Returns the offset of epoch `e` after which its only channel starts.
     pub(crate) fn after(&self) -> i64 {
         match self.start() {
             Some(Start::Position(Position { epoch, offset })) if epoch == "e" => offset,
@@ -102,43 +102,43 @@ impl Asked {
     }
 }
 
-impl Channels {
-    /// Streams that do this in turn, wherever they are opened; those that come later are accepted and say nothing.
-    pub(crate) fn new(scripts: impl IntoIterator<Item = Vec<Step>>) -> Self {
+impl FakeChannels {
+    /// Runs `scripts` for the streams of all instances in turn. Later streams are silent.
+    pub(crate) fn new(scripts: impl IntoIterator<Item = Vec<StreamStep>>) -> Self {
         let channels = Self::default();
         channels.state().scripts = scripts.into_iter().collect();
         channels
     }
 
     /// Starts an instance.
-    pub(crate) fn instance(&self, name: &'static str) -> Instance {
-        let served = Served { name, channels: self.clone() };
-        Instance::start(name, Routes::new(BroadcastServiceServer::new(served)))
+    pub(crate) fn instance(&self, name: &'static str) -> FakeInstance {
+        let service = ScriptedBroadcast { name, channels: self.clone() };
+        FakeInstance::start(name, Routes::new(BroadcastServiceServer::new(service)))
     }
 
-    /// The streams there were.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.state().asked.clone()
+    /// Returns all stream requests so far.
+    pub(crate) fn requests(&self) -> Vec<StreamRequest> {
+        self.state().requests.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StreamScripts> {
         self.state.lock().unwrap()
     }
 }
 
-struct Served {
+struct ScriptedBroadcast {
     name: &'static str,
-    channels: Channels,
+    channels: FakeChannels,
 }
 
-impl fmt::Debug for Served {
+impl fmt::Debug for ScriptedBroadcast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
 #[tonic::async_trait]
-impl BroadcastService for Served {
+impl BroadcastService for ScriptedBroadcast {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
     async fn subscribe(
@@ -147,23 +147,23 @@ impl BroadcastService for Served {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let script = {
             let mut state = self.channels.state();
-            state.asked.push(Asked { instance: self.name, request: request.into_inner() });
-            state.scripts.pop_front().unwrap_or_else(|| vec![Step::Pause(Duration::MAX)])
+            state.requests.push(StreamRequest { instance: self.name, request: request.into_inner() });
+            state.scripts.pop_front().unwrap_or_else(|| vec![StreamStep::Pause(Duration::MAX)])
         };
         match script.first() {
-            Some(Step::Refuse(status)) => return Err(status.clone()),
-            Some(Step::Late(time)) => sleep(*time).await,
+            Some(StreamStep::Refuse(status)) => return Err(status.clone()),
+            Some(StreamStep::AcceptAfter(time)) => sleep(*time).await,
             _ => {}
         }
         let (sender, frames) = mpsc::channel(1);
         tokio::spawn(async move {
             for step in script {
                 let sent = match step {
-                    Step::Send(frame) => sender.send(Ok(pb::SubscribeResponse { frame: Some(frame) })).await,
-                    Step::Fail(status) | Step::Refuse(status) => sender.send(Err(status)).await,
-                    Step::Late(_) => Ok(()),
-                    Step::End => return,
-                    Step::Pause(time) => {
+                    StreamStep::Send(frame) => sender.send(Ok(pb::SubscribeResponse { frame: Some(frame) })).await,
+                    StreamStep::Fail(status) | StreamStep::Refuse(status) => sender.send(Err(status)).await,
+                    StreamStep::AcceptAfter(_) => Ok(()),
+                    StreamStep::End => return,
+                    StreamStep::Pause(time) => {
                         tokio::select! {
                             () = sleep(time) => Ok(()),
                             () = sender.closed() => return,
@@ -180,17 +180,17 @@ impl BroadcastService for Served {
     }
 
     async fn publish(&self, _: Request<pb::PublishRequest>) -> Result<Response<pb::PublishResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 
     async fn batch_publish(
         &self,
         _: Request<pb::BatchPublishRequest>,
     ) -> Result<Response<pb::BatchPublishResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 
     async fn get_channel(&self, _: Request<pb::GetChannelRequest>) -> Result<Response<pb::GetChannelResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 }

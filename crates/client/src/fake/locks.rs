@@ -1,4 +1,4 @@
-//! The lock service, honest unless told otherwise.
+//! A lock service that works correctly unless faults are injected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,125 +14,125 @@ use tokio::time::{Instant, sleep};
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
-use super::Instance;
+use super::FakeInstance;
 
-/// How often a waiter looks whether the lock is free.
-const LOOK: Duration = Duration::from_millis(10);
+/// Interval at which a waiter checks the lock.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What happens to one call.
+/// Fault injected into one call.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    /// Nothing: it is answered.
+pub(crate) enum CallFault {
+    /// The call succeeds.
     None,
-    /// It is not done.
+    /// The call fails without effect.
     Refuse(Status),
-    /// It is done, and the answer is lost.
-    LoseAnswer,
-    /// It arrives so much later.
+    /// The call takes effect, and its response is lost.
+    LoseResponse,
+    /// The call takes effect after this time.
     Delay(Duration),
-    /// It is done, and answered so much later.
-    DelayAnswer(Duration),
+    /// The call takes effect at once; its response arrives after this time.
+    DelayResponse(Duration),
 }
 
-/// What all instances have in common.
+/// State shared by all instances.
 #[derive(Clone)]
-pub(crate) struct Locks {
-    state: Arc<Mutex<State>>,
-    faults: Arc<Mutex<Faults>>,
+pub(crate) struct FakeLocks {
+    state: Arc<Mutex<FakeLockTable>>,
+    faults: Arc<Mutex<FaultFn>>,
 }
 
-type Faults = Box<dyn FnMut(&'static str, usize) -> Fault + Send>;
+type FaultFn = Box<dyn FnMut(&'static str, usize) -> CallFault + Send>;
 
 #[derive(Debug, Default)]
-pub(crate) struct State {
-    holds: BTreeMap<String, Hold>,
+pub(crate) struct FakeLockTable {
+    holds: BTreeMap<String, HoldEntry>,
     last_token: i64,
-    /// The calls by method, as they arrived.
+    /// Number of calls by method.
     calls: BTreeMap<&'static str, usize>,
-    /// Each AcquireLock as it arrived.
+    /// All AcquireLock requests, in order of arrival.
     pub(crate) acquires: Vec<pb::AcquireLockRequest>,
-    /// The requests that were granted once.
+    /// Request ids that were granted before.
     granted: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Hold {
+struct HoldEntry {
     owner: String,
     token: i64,
     lease_id: String,
     request_id: String,
     ttl: Duration,
-    ends: Instant,
+    expires_at: Instant,
 }
 
-impl fmt::Debug for Locks {
+impl fmt::Debug for FakeLocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state().fmt(f)
     }
 }
 
-fn refusal(code: Code, reason: &'static str) -> Status {
-    Reply::new(code, "lock.tidings", reason, "as the test wants it").into_status()
+fn status(code: Code, reason: pb::ErrorReason) -> Status {
+    Reply::new(code, "lock.tidings", reason.text(), "injected by the test").into_status()
 }
 
-/// What an instance that shuts down says.
+/// Returns the status of a draining instance.
 pub(crate) fn draining() -> Status {
-    refusal(Code::Unavailable, "DRAINING")
+    status(Code::Unavailable, pb::ErrorReason::Draining)
 }
 
-/// What an instance says of a lease that is over.
+/// Returns the status of a renewal whose lease has ended.
 pub(crate) fn lease_lost() -> Status {
-    refusal(Code::Aborted, "LEASE_LOST")
+    status(Code::Aborted, pb::ErrorReason::LeaseLost)
 }
 
-/// What an instance says to the first of two calls of one request.
+/// Returns the status of a call that another call with its request id replaced.
 pub(crate) fn taken_over() -> Status {
-    refusal(Code::Aborted, "TAKEN_OVER")
+    status(Code::Aborted, pb::ErrorReason::TakenOver)
 }
 
-impl Locks {
-    /// Locks that nobody holds, without an instance.
+impl FakeLocks {
+    /// A service without holds and without an instance.
     pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), faults: Arc::new(Mutex::new(Box::new(|_, _| Fault::None))) }
+        Self { state: Arc::default(), faults: Arc::new(Mutex::new(Box::new(|_, _| CallFault::None))) }
     }
 
     /// Starts an instance.
-    pub(crate) fn instance(&self, name: &str) -> Instance {
-        Instance::start(name, Routes::new(LockServiceServer::new(self.clone())))
+    pub(crate) fn instance(&self, name: &str) -> FakeInstance {
+        FakeInstance::start(name, Routes::new(LockServiceServer::new(self.clone())))
     }
 
-    /// Misbehaves from now on as `faults` says for a method and the how manieth call of it this is, from 1 on.
-    pub(crate) fn misbehave(&self, faults: impl FnMut(&'static str, usize) -> Fault + Send + 'static) {
+    /// Injects `faults(method, n)` into the n-th call of a method since the start, counted from 1.
+    pub(crate) fn inject_faults(&self, faults: impl FnMut(&'static str, usize) -> CallFault + Send + 'static) {
         *self.faults.lock().unwrap() = Box::new(faults);
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, FakeLockTable> {
         self.state.lock().unwrap()
     }
 
-    /// Whether `token` is that of a hold of `name` that has not run out, not even by a moment.
+    /// Returns true if `token` holds `name` and its lease has not expired.
     pub(crate) fn is_held(&self, name: &str, token: i64) -> bool {
         self.state().hold(name).is_some_and(|hold| hold.token == token)
     }
 
-    /// How long the hold of `token` lasts at the service; nothing if it is over.
+    /// Returns the remaining lease of `token` at the service; zero if it does not hold `name`.
     pub(crate) fn remaining(&self, name: &str, token: i64) -> Duration {
-        let remaining = |hold: &Hold| hold.ends.saturating_duration_since(Instant::now());
+        let remaining = |hold: &HoldEntry| hold.expires_at.saturating_duration_since(Instant::now());
         self.state().hold(name).filter(|hold| hold.token == token).map(remaining).unwrap_or_default()
     }
 
-    /// How often a method was called.
+    /// Returns the number of calls of a method.
     pub(crate) fn calls(&self, method: &'static str) -> usize {
         self.state().calls.get(method).copied().unwrap_or_default()
     }
 
-    /// Ends the hold of `name`, as when Redis loses it.
-    pub(crate) fn forget(&self, name: &str) {
+    /// Drops the hold of `name`, as if Redis had lost it.
+    pub(crate) fn drop_hold(&self, name: &str) {
         self.state().holds.remove(name);
     }
 
-    /// Lets a call happen, and what is to happen to it.
-    async fn answer<R>(
+    /// Counts a call, and runs it with the injected fault.
+    async fn respond<R>(
         &self,
         method: &'static str,
         done: impl Future<Output = Result<R, Status>>,
@@ -145,37 +145,37 @@ impl Locks {
         };
         let fault = (self.faults.lock().unwrap())(method, count);
         match fault {
-            Fault::Refuse(status) => return Err(status),
-            Fault::Delay(time) => sleep(time).await,
+            CallFault::Refuse(status) => return Err(status),
+            CallFault::Delay(time) => sleep(time).await,
             _ => {}
         }
-        let answer = done.await?;
+        let response = done.await?;
         match fault {
-            Fault::LoseAnswer => return Err(Status::unavailable("the connection was cut")),
-            Fault::DelayAnswer(time) => sleep(time).await,
+            CallFault::LoseResponse => return Err(Status::unavailable("the connection was cut")),
+            CallFault::DelayResponse(time) => sleep(time).await,
             _ => {}
         }
-        Ok(Response::new(answer))
+        Ok(Response::new(response))
     }
 }
 
-impl State {
-    /// The hold of a lock, unless its lease has run out.
-    fn hold(&self, name: &str) -> Option<&Hold> {
-        self.holds.get(name).filter(|hold| Instant::now() < hold.ends)
+impl FakeLockTable {
+    /// Returns the hold of a lock, `None` if its lease has expired.
+    fn hold(&self, name: &str) -> Option<&HoldEntry> {
+        self.holds.get(name).filter(|hold| Instant::now() < hold.expires_at)
     }
 
-    /// Tries to acquire a lock once. Returns nothing if somebody else holds it.
-    fn acquire(&mut self, request: &pb::AcquireLockRequest) -> Result<Option<(Hold, bool)>, Status> {
+    /// Tries to acquire a lock. Returns the hold and if it existed before, `None` if it is taken.
+    fn acquire(&mut self, request: &pb::AcquireLockRequest) -> Result<Option<(HoldEntry, bool)>, Status> {
         let now = Instant::now();
         match self.hold(&request.name).cloned() {
             Some(mut hold) if hold.request_id == request.request_id => {
-                hold.ends = now + hold.ttl;
+                hold.expires_at = now + hold.ttl;
                 self.holds.insert(request.name.clone(), hold.clone());
                 return Ok(Some((hold, true)));
             }
             _ if self.granted.contains(&request.request_id) => {
-                return Err(refusal(Code::FailedPrecondition, "LEASE_OVER"));
+                return Err(status(Code::FailedPrecondition, pb::ErrorReason::LeaseOver));
             }
             Some(_) => return Ok(None),
             None => {}
@@ -183,19 +183,19 @@ impl State {
         self.last_token += 1;
         self.granted.push(request.request_id.clone());
         let ttl = request.ttl.and_then(|ttl| ttl.try_into().ok()).unwrap();
-        let hold = Hold {
+        let hold = HoldEntry {
             owner: request.owner.clone(),
             token: self.last_token,
             lease_id: format!("lease-{}", self.last_token),
             request_id: request.request_id.clone(),
             ttl,
-            ends: now + ttl,
+            expires_at: now + ttl,
         };
         self.holds.insert(request.name.clone(), hold.clone());
         Ok(Some((hold, false)))
     }
 
-    /// What there is to answer to who has `waited` and wants to `wait`; nothing yet if it waits on.
+    /// Returns the outcome for a caller that has `waited` of `wait`; `None` if it keeps waiting.
     fn outcome(
         &mut self,
         request: &pb::AcquireLockRequest,
@@ -222,13 +222,13 @@ impl State {
     }
 
     fn blockers(&self, name: &str) -> Vec<Holder> {
-        let holder = |hold: &Hold| Holder { owner: hold.owner.clone(), token: hold.token, ..Default::default() };
+        let holder = |hold: &HoldEntry| Holder { owner: hold.owner.clone(), token: hold.token, ..Default::default() };
         self.hold(name).map(holder).into_iter().collect()
     }
 }
 
 #[tonic::async_trait]
-impl LockService for Locks {
+impl LockService for FakeLocks {
     async fn acquire_lock(
         &self,
         request: Request<pb::AcquireLockRequest>,
@@ -241,10 +241,10 @@ impl LockService for Locks {
                 if let Some(outcome) = self.state().outcome(&request, arrived.elapsed(), wait)? {
                     return Ok(pb::AcquireLockResponse { outcome: Some(outcome) });
                 }
-                sleep(LOOK).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        self.answer("AcquireLock", acquire).await
+        self.respond("AcquireLock", acquire).await
     }
 
     async fn renew_lock(
@@ -256,12 +256,12 @@ impl LockService for Locks {
             let mut state = self.state();
             let hold = state.hold(&request.name).filter(|hold| hold.lease_id == request.lease_id).cloned();
             let mut hold = hold.filter(|hold| hold.token == request.token).ok_or_else(lease_lost)?;
-            hold.ends = Instant::now() + hold.ttl;
+            hold.expires_at = Instant::now() + hold.ttl;
             let lease = hold.ttl.try_into().ok();
             state.holds.insert(request.name.clone(), hold);
             Ok(pb::RenewLockResponse { lease })
         };
-        self.answer("RenewLock", renew).await
+        self.respond("RenewLock", renew).await
     }
 
     async fn release_lock(
@@ -278,14 +278,14 @@ impl LockService for Locks {
             let outcome = if held { Released::Released } else { Released::NotHeld };
             Ok(pb::ReleaseLockResponse { outcome: outcome.into() })
         };
-        self.answer("ReleaseLock", release).await
+        self.respond("ReleaseLock", release).await
     }
 
     async fn check_lock(&self, _: Request<pb::CheckLockRequest>) -> Result<Response<pb::CheckLockResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 
     async fn get_lock(&self, _: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 }

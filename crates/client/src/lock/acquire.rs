@@ -1,42 +1,44 @@
-//! Asks for a lock until it is granted or not.
+//! Acquires a lock, with retries.
 
 use std::time::Duration;
 
 use tidings_proto::lock::acquire_lock_response::Outcome;
 use tidings_proto::lock::lock_service_client::LockServiceClient;
-use tidings_proto::lock::{AcquireLockRequest, AcquireLockResponse, Holder};
+use tidings_proto::lock::{AcquireLockRequest, AcquireLockResponse, ErrorReason, Holder};
 use tidings_status::Failure;
 use tokio::time::Instant;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-use super::belief::Belief;
-use super::keeper::Lease;
-use super::moment::Moment;
-use super::{LockGuard, length, wire};
-use crate::attempt::within;
-use crate::caller::{Caller, Error, Tries};
+use super::boot_instant::BootInstant;
+use super::lease_state::LeaseState;
+use super::renewer::Lease;
+use super::{LockGuard, from_proto, to_proto};
+use crate::attempt::with_timeout;
+use crate::caller::{Caller, PendingCall};
+use crate::error::Error;
 
-/// The lease that the service gives to whoever asks for none in particular.
+/// Default lease duration of the service.
 const TTL: Duration = Duration::from_secs(10);
 
-/// What is asked for.
+/// Parameters of an acquire.
 #[derive(Clone, Debug)]
 pub struct AcquireOptions {
-    /// The lock, e.g. `orders/42`.
+    /// Name of the lock, e.g. `orders/42`.
     pub name: String,
-    /// What the holder calls itself, for people.
+    /// Display name of the holder, e.g. `billing-1`.
     pub owner: String,
-    /// How long the lease lasts without being renewed, 1 s to 300 s: how long others wait if the holder dies.
+    /// Lease duration, 1 s to 300 s. A lock stays held for this long after its holder died.
     pub ttl: Duration,
-    /// How long to wait for the lock, at most 60 s; zero means not at all.
+    /// Longest wait for the lock, at most 60 s; zero means no wait.
     pub wait: Duration,
-    /// What names this acquire, if a repeat by another process is to find the same hold; else it gets a name of its own.
+    /// Idempotency key of this acquire. A retry with the same key, also by another process, gets
+    /// the same hold. `None` generates a key.
     pub request_id: Option<String>,
 }
 
 impl AcquireOptions {
-    /// Asks for the lock `name` for 10 s at a time, without waiting for it.
+    /// Options for the lock `name` with a lease of 10 s and no wait.
     pub fn new(name: impl Into<String>, owner: impl Into<String>) -> Self {
         Self { name: name.into(), owner: owner.into(), ttl: TTL, wait: Duration::ZERO, request_id: None }
     }
@@ -45,70 +47,72 @@ impl AcquireOptions {
         AcquireLockRequest {
             name: self.name.clone(),
             owner: self.owner.clone(),
-            ttl: Some(wire(self.ttl)),
-            wait: Some(wire(wait)),
+            ttl: Some(to_proto(self.ttl)),
+            wait: Some(to_proto(wait)),
             request_id: request_id.to_owned(),
             ..Default::default()
         }
     }
 }
 
-/// What became of it.
+/// Outcome of an acquire.
 #[derive(Debug)]
-pub enum Acquired {
-    /// The lock is held.
+pub enum Acquisition {
+    /// The lock was granted.
     Granted(LockGuard),
-    /// Somebody else holds it, and it was not to be waited for.
+    /// Another owner holds the lock, and `wait` was zero.
     Held {
-        /// Who: at most one; none if it has just been handed to somebody who waits.
+        /// The current holder, at most one. Empty while the lock is being granted to a waiter.
         blockers: Vec<Holder>,
-        /// How many wait for it.
+        /// Length of the wait queue.
         waiting: i64,
     },
-    /// It was waited for in vain.
+    /// The lock was not granted within `wait`.
     TimedOut {
-        /// Who holds it: at most one; none if it has just been handed on, or if nobody is granted anything now.
+        /// The current holder, at most one. Empty while the lock changes hands, and in a
+        /// quarantine.
         blockers: Vec<Holder>,
-        /// The place in the queue that was given up, 1: next; 0 if there was none.
+        /// Last position in the wait queue; 1 is next, 0 means not queued.
         position: i64,
     },
 }
 
 impl LockGuard {
-    /// Asks for a lock until it is granted or not.
+    /// Acquires a lock, with retries.
     ///
-    /// An attempt whose answer is lost is repeated, at another instance if there is one, without losing the hold or the place
-    /// in the queue; repeats wait only for what is left of `wait`. If this is dropped before it is done, the service frees
-    /// what it may have granted meanwhile, at the latest when its lease has run out.
+    /// An attempt whose response is lost is retried at another instance, if any, with the same
+    /// request id. It keeps its hold or its position in the wait queue, and waits only for the rest
+    /// of `wait`. If this future is dropped, the service frees a lock granted meanwhile, at the
+    /// latest when its lease expires.
     ///
     /// # Errors
-    /// The lock may have been granted; then it is free again when its lease has run out.
-    pub async fn acquire(caller: &Caller, options: AcquireOptions) -> Result<Acquired, Error> {
+    /// The lock may have been granted; it is then free again when its lease expires.
+    pub async fn acquire(caller: &Caller, options: AcquireOptions) -> Result<Acquisition, Error> {
         let policy = caller.policy();
         let begin = Instant::now();
         let mut request_id = options.request_id.clone().unwrap_or_else(new_id);
-        let mut tries = caller.tries("AcquireLock", policy.patience + options.wait, policy.budget.as_ref());
+        let mut call = caller.start_call("AcquireLock", policy.patience + options.wait, policy.budget.as_ref());
         loop {
             let wait = options.wait.saturating_sub(begin.elapsed());
             let limit = wait + policy.timeout;
             let mut request = Request::new(options.request(&request_id, wait));
             request.set_timeout(limit);
-            tries.endpoint.authorize(&mut request);
-            let mut service = LockServiceClient::new(tries.endpoint.channel());
-            // Before it is sent: the lease can not end earlier at the service than by this clock.
-            let sent = Moment::now();
-            // Boxed, because it is large, and part of every future that acquires.
-            let answer = Box::pin(service.acquire_lock(request));
-            match within(limit, answer).await.map(tonic::Response::into_inner) {
-                Ok(answer) => match conclude(answer, sent, caller, &options) {
+            call.endpoint.authorize(&mut request);
+            let mut service = LockServiceClient::new(call.endpoint.channel());
+            // Taken before sending, so the lease ends here no later than at the service.
+            let sent = BootInstant::now();
+            // Boxed because it is large and would be part of the future of every caller.
+            let response = Box::pin(service.acquire_lock(request));
+            match with_timeout(limit, response).await.map(tonic::Response::into_inner) {
+                Ok(response) => match read_response(response, sent, caller, &options) {
                     Ok(acquired) => {
-                        tries.answered();
+                        call.succeeded();
                         return Ok(acquired);
                     }
-                    Err(useless) => tries.again(&Status::unavailable(useless)).await?,
+                    Err(problem) => call.retry(&Status::unavailable(problem)).await?,
                 },
                 Err(status) => {
-                    if failed(&mut tries, &status, options.request_id.is_none()).await? {
+                    if retry_acquire(&mut call, &status, options.request_id.is_none()).await? {
                         request_id = new_id();
                     }
                 }
@@ -117,43 +121,43 @@ impl LockGuard {
     }
 }
 
-/// Reads an answer.
+/// Interprets a response.
 ///
 /// # Errors
-/// Why it is of no use.
-fn conclude(
-    answer: AcquireLockResponse,
-    sent: Moment,
+/// The reason why the response cannot be used; the acquire must be retried.
+fn read_response(
+    response: AcquireLockResponse,
+    sent: BootInstant,
     caller: &Caller,
     options: &AcquireOptions,
-) -> Result<Acquired, &'static str> {
-    match answer.outcome {
+) -> Result<Acquisition, &'static str> {
+    match response.outcome {
         Some(Outcome::Granted(grant)) => {
-            let deadline = sent + length(grant.waited) + length(grant.lease);
-            let (name, ttl, belief) = (options.name.clone(), options.ttl, Belief::new(deadline));
+            let deadline = sent + from_proto(grant.waited) + from_proto(grant.lease);
+            let (name, ttl, state) = (options.name.clone(), options.ttl, LeaseState::new(deadline));
             if deadline.remaining().is_zero() {
-                return Err("the lease was over before its answer came");
+                return Err("the lease expired before its response arrived");
             }
-            Ok(Acquired::Granted(LockGuard::new(Lease { caller: caller.clone(), name, ttl, grant, belief })))
+            Ok(Acquisition::Granted(LockGuard::new(Lease { caller: caller.clone(), name, ttl, grant, state })))
         }
-        // A repeat that had no time left to wait: the attempts before it waited.
+        // A retry with no wait left: the attempts before it used up the wait.
         Some(Outcome::Held(held)) if !options.wait.is_zero() => {
-            Ok(Acquired::TimedOut { blockers: held.blockers, position: 0 })
+            Ok(Acquisition::TimedOut { blockers: held.blockers, position: 0 })
         }
-        Some(Outcome::Held(held)) => Ok(Acquired::Held { blockers: held.blockers, waiting: held.waiting }),
-        Some(Outcome::TimedOut(late)) => Ok(Acquired::TimedOut { blockers: late.blockers, position: late.position }),
-        None => Err("an answer without an outcome"),
+        Some(Outcome::Held(held)) => Ok(Acquisition::Held { blockers: held.blockers, waiting: held.waiting }),
+        Some(Outcome::TimedOut(late)) => Ok(Acquisition::TimedOut { blockers: late.blockers, position: late.position }),
+        None => Err("response without an outcome"),
     }
 }
 
-/// Waits until it is time for another attempt. Returns whether that is a new request.
-async fn failed(tries: &mut Tries<'_>, status: &Status, own_id: bool) -> Result<bool, Error> {
-    match Failure::from(status).reason.as_str() {
-        // An earlier attempt was granted the lock, and its hold ended before anybody heard of it.
-        "LEASE_OVER" if own_id => tries.again(status).await.map(|()| true),
-        // An earlier attempt arrived late and took the place of this one; nobody listens to it any more.
-        "TAKEN_OVER" => tries.again(status).await.map(|()| false),
-        _ => tries.failed(status).await.map(|()| false),
+/// Waits for the next attempt. Returns true if it needs a new request id.
+async fn retry_acquire(call: &mut PendingCall<'_>, status: &Status, own_id: bool) -> Result<bool, Error> {
+    match ErrorReason::of_text(&Failure::from(status).reason) {
+        // An earlier attempt was granted the lock, and its lease ended before a response arrived.
+        Some(ErrorReason::LeaseOver) if own_id => call.retry(status).await.map(|()| true),
+        // An earlier attempt arrived late and replaced this one; its response has no reader.
+        Some(ErrorReason::TakenOver) => call.retry(status).await.map(|()| false),
+        _ => call.retry_if_transient(status).await.map(|()| false),
     }
 }
 

@@ -1,34 +1,34 @@
-//! A lock guard against a lock service in memory, in virtual time.
+//! Lock guards against an in-memory lock service, in virtual time.
 
 mod acquiring;
 mod holding;
 
 use std::time::Duration;
 
-use super::{AcquireOptions, Acquired, LockGuard};
-use crate::budget::Budget;
+use super::{AcquireOptions, Acquisition, LockGuard};
 use crate::caller::{Caller, Policy};
-use crate::fake::{Instance, endpoints};
+use crate::fake::{FakeInstance, endpoints};
+use crate::retry_budget::RetryBudget;
 
-/// The lock of these tests.
+/// Name of the lock in these tests.
 const NAME: &str = "orders/42";
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Calls these instances, with 2 s for an answer and 10 s in all.
-fn caller<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Caller {
+/// A caller with the default policy: timeout 2 s, patience 10 s.
+fn caller<'a>(instances: impl IntoIterator<Item = &'a FakeInstance>) -> Caller {
     caller_with(instances, Policy::default())
 }
 
-fn caller_with<'a>(instances: impl IntoIterator<Item = &'a Instance>, policy: Policy) -> Caller {
+fn caller_with<'a>(instances: impl IntoIterator<Item = &'a FakeInstance>, policy: Policy) -> Caller {
     Caller::new(endpoints(instances), policy)
 }
 
-/// A policy with so long for an answer, and so long in all.
+/// A policy with a retry budget of its own.
 fn policy(timeout: Duration, patience: Duration) -> Policy {
-    Policy { timeout, patience, budget: Some(Budget::default()) }
+    Policy { timeout, patience, budget: Some(RetryBudget::default()) }
 }
 
 fn options(owner: &str) -> AcquireOptions {
@@ -41,7 +41,7 @@ fn waiting(owner: &str, wait: Duration) -> AcquireOptions {
 
 async fn granted(caller: &Caller, options: AcquireOptions) -> LockGuard {
     match LockGuard::acquire(caller, options).await.unwrap() {
-        Acquired::Granted(guard) => guard,
+        Acquisition::Granted(guard) => guard,
         other => panic!("{other:?}"),
     }
 }

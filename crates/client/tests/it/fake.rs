@@ -1,5 +1,6 @@
-//! A lock service on loopback that grants everything, each instance in a runtime of its own, so that it can die like a
-//! process.
+//! A lock service on loopback that grants everything.
+//!
+//! Each instance has its own runtime, so that it can be killed like a process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -13,19 +14,19 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-/// One instance.
+/// One instance of the lock service.
 #[derive(Debug)]
-pub(crate) struct Instance {
-    service: Service,
+pub(crate) struct LockInstance {
+    service: GrantAll,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
-impl Instance {
-    /// Starts it on a free port; it calls itself `name`.
+impl LockInstance {
+    /// Starts an instance on a free port; it returns `name` in GetLock.
     pub(crate) fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, service) = (listener.local_addr().unwrap(), Service { name });
+        let (address, service) = (listener.local_addr().unwrap(), GrantAll { name });
         let runtime = Some(serve(listener, service.clone()));
         Self { service, address, runtime }
     }
@@ -34,12 +35,12 @@ impl Instance {
         self.address.to_string()
     }
 
-    /// Ends it at once, with all its connections.
+    /// Stops the instance abruptly, with all its connections.
     pub(crate) fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    /// Starts it again where it was, when its port is free.
+    /// Starts the instance again on the same port, as soon as the port is free.
     pub(crate) async fn restart(&mut self) {
         let begin = Instant::now();
         let listener = loop {
@@ -53,7 +54,7 @@ impl Instance {
     }
 }
 
-impl Drop for Instance {
+impl Drop for LockInstance {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -61,7 +62,7 @@ impl Drop for Instance {
     }
 }
 
-fn serve(listener: TcpListener, service: Service) -> Runtime {
+fn serve(listener: TcpListener, service: GrantAll) -> Runtime {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     listener.set_nonblocking(true).unwrap();
     runtime.spawn(async move {
@@ -73,12 +74,12 @@ fn serve(listener: TcpListener, service: Service) -> Runtime {
 }
 
 #[derive(Clone, Debug)]
-struct Service {
+struct GrantAll {
     name: &'static str,
 }
 
 #[tonic::async_trait]
-impl LockService for Service {
+impl LockService for GrantAll {
     async fn acquire_lock(
         &self,
         request: Request<pb::AcquireLockRequest>,
@@ -100,7 +101,7 @@ impl LockService for Service {
     }
 
     async fn check_lock(&self, _: Request<pb::CheckLockRequest>) -> Result<Response<pb::CheckLockResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not part of this fake"))
     }
 
     async fn get_lock(&self, _: Request<pb::GetLockRequest>) -> Result<Response<pb::GetLockResponse>, Status> {

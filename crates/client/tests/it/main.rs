@@ -1,4 +1,4 @@
-//! The client over real sockets and by the real clock: what tests in virtual time can not show.
+//! The client over real sockets and with the real clock, which virtual time cannot cover.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
@@ -6,17 +6,17 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::Instance;
-use tidings_client::{AcquireOptions, Acquired, Caller, Endpoints, Error, LockGuard, Policy};
+use fake::LockInstance;
+use tidings_client::{AcquireOptions, Acquisition, Caller, Endpoints, Error, LockGuard, Policy};
 use tidings_proto::lock::lock_service_client::LockServiceClient;
 use tidings_proto::lock::{GetLockRequest, GetLockResponse};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Longer than any of these tests takes on the slowest machine.
+/// Longer than any of these tests takes on a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-fn caller(instances: &[&Instance]) -> Caller {
+fn caller(instances: &[&LockInstance]) -> Caller {
     let addresses: Vec<_> = instances.iter().map(|instance| instance.address()).collect();
     Caller::new(
         Endpoints::new(&addresses.join(",").parse().unwrap()),
@@ -24,99 +24,102 @@ fn caller(instances: &[&Instance]) -> Caller {
     )
 }
 
-/// Asks who serves.
-async fn who(caller: &Caller) -> Result<String, Error> {
+/// Returns the name of the instance that responds.
+async fn responding_instance(caller: &Caller) -> Result<String, Error> {
     let request = GetLockRequest { name: "orders/42".into() };
-    let answer: GetLockResponse = caller
+    let response: GetLockResponse = caller
         .call("GetLock", &request, async |channel, request| LockServiceClient::new(channel).get_lock(request).await)
         .await?;
-    Ok(answer.lock.unwrap_or_default().name)
+    Ok(response.lock.unwrap_or_default().name)
 }
 
-/// Calls `count` times from each of 16 tasks. Returns who answered.
-async fn storm(caller: &Caller, count: usize) -> Result<Vec<String>, Error> {
+/// Calls `count` times from each of 16 tasks. Returns the names of the responding instances.
+async fn call_concurrently(caller: &Caller, count: usize) -> Result<Vec<String>, Error> {
     let mut tasks = JoinSet::new();
     for _ in 0..16 {
         let caller = caller.clone();
         tasks.spawn(async move {
-            let mut answers = Vec::new();
+            let mut names = Vec::new();
             for _ in 0..count {
-                answers.push(who(&caller).await?);
+                names.push(responding_instance(&caller).await?);
             }
-            Ok(answers)
+            Ok(names)
         });
     }
-    let answers: Result<Vec<_>, Error> = tasks.join_all().await.into_iter().collect();
-    Ok(answers?.concat())
+    let names: Result<Vec<_>, Error> = tasks.join_all().await.into_iter().collect();
+    Ok(names?.concat())
 }
 
 #[tokio::test]
 async fn two_instances_are_both_used() {
-    let (one, two) = (Instance::start("one"), Instance::start("two"));
+    let (one, two) = (LockInstance::start("one"), LockInstance::start("two"));
 
-    let answers = storm(&caller(&[&one, &two]), 10).await.unwrap();
+    let names = call_concurrently(&caller(&[&one, &two]), 10).await.unwrap();
 
-    assert_eq!(answers.iter().filter(|answer| *answer == "one").count(), answers.len() / 2);
+    assert_eq!(names.iter().filter(|name| *name == "one").count(), names.len() / 2);
 }
 
+/// Calls in flight to it are retried at the other instance.
 #[tokio::test]
-async fn an_instance_that_dies_costs_no_call_and_is_used_again_when_it_is_back() {
-    let (mut one, two) = (Instance::start("one"), Instance::start("two"));
+async fn a_killed_instance_costs_no_call_and_is_used_again() {
+    let (mut one, two) = (LockInstance::start("one"), LockInstance::start("two"));
     let caller = caller(&[&one, &two]);
-    storm(&caller, 10).await.unwrap();
+    call_concurrently(&caller, 10).await.unwrap();
 
     for _ in 0..3 {
-        let (answers, ()) = tokio::join!(storm(&caller, 100), async { one.kill() });
-        assert_eq!(answers.unwrap().len(), 1_600);
+        let (names, ()) = tokio::join!(call_concurrently(&caller, 100), async { one.kill() });
+        assert_eq!(names.unwrap().len(), 1_600);
 
         one.restart().await;
-        while who(&caller).await.unwrap() != "one" {
+        while responding_instance(&caller).await.unwrap() != "one" {
             sleep(Duration::from_millis(10)).await;
         }
     }
-    assert!(caller.repeats() > 0, "nothing was repeated");
+    assert!(caller.retries() > 0, "no call was retried");
 }
 
 #[tokio::test]
-async fn when_all_instances_are_away_their_return_is_waited_for() {
-    let (mut one, mut two) = (Instance::start("one"), Instance::start("two"));
+async fn a_call_waits_while_all_instances_are_down() {
+    let (mut one, mut two) = (LockInstance::start("one"), LockInstance::start("two"));
     let caller = caller(&[&one, &two]);
     one.kill();
     two.kill();
 
-    let (answer, ()) = tokio::join!(who(&caller), async {
+    let (name, ()) = tokio::join!(responding_instance(&caller), async {
         sleep(Duration::from_millis(300)).await;
         two.restart().await;
     });
 
-    assert_eq!(answer.unwrap(), "two");
+    assert_eq!(name.unwrap(), "two");
 }
 
 #[tokio::test]
-async fn a_call_over_an_address_where_nobody_listens_says_so() {
-    let mut one = Instance::start("one");
+async fn a_refused_connection_is_reported() {
+    let mut one = LockInstance::start("one");
     let address = one.address();
     let policy = Policy { patience: Duration::from_millis(100), ..Policy::default() };
     let caller = Caller::new(Endpoints::new(&address.parse().unwrap()), policy);
     one.kill();
 
-    let error = who(&caller).await.unwrap_err().to_string();
+    let error = responding_instance(&caller).await.unwrap_err().to_string();
 
     assert!(error.starts_with(&format!("GetLock: {address}: connection refused; is it running?")), "{error}");
 }
 
 #[tokio::test]
-async fn a_lock_is_held_past_its_lease_by_the_clock_of_this_machine_and_lost_at_its_deadline() {
-    let (mut one, mut two) = (Instance::start("one"), Instance::start("two"));
+async fn a_lock_is_renewed_and_lost_by_the_real_clock() {
+    let (mut one, mut two) = (LockInstance::start("one"), LockInstance::start("two"));
     let caller = caller(&[&one, &two]);
     let options = AcquireOptions { ttl: Duration::from_secs(3), ..AcquireOptions::new("orders/42", "test") };
-    let Acquired::Granted(guard) = LockGuard::acquire(&caller, options).await.unwrap() else { panic!("it is free") };
+    let Acquisition::Granted(guard) = LockGuard::acquire(&caller, options).await.unwrap() else {
+        panic!("expected a grant")
+    };
     let first = guard.deadline();
 
     while !first.remaining().is_zero() {
         sleep(Duration::from_millis(50)).await;
     }
-    assert!(!guard.is_lost() && guard.deadline() > first, "it was renewed");
+    assert!(!guard.is_lost() && guard.deadline() > first, "the lease was not renewed");
 
     one.kill();
     two.kill();

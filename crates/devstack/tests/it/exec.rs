@@ -1,4 +1,4 @@
-//! The command line.
+//! The command `tidings-devstack exec`.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_command_finds_its_databases_and_gives_its_status() {
+fn the_command_gets_its_urls_and_sets_the_exit_status() {
     let migrations = concat!("note=", env!("CARGO_MANIFEST_DIR"), "/tests/migrations");
     let show = "echo $TIDINGS_NOTE_DATABASE_URL $TIDINGS_REDIS_URL $TIDINGS_DEVSTACK_POSTGRES_URL; exit 7";
 
@@ -31,14 +31,14 @@ fn an_unknown_command_is_one_line_and_status_1() {
 }
 
 #[test]
-fn a_malformed_migration_is_wrong_usage() {
+fn a_malformed_migration_is_a_usage_error() {
     let output = run(&["exec", "--migrate", "Note=x", "--", "true"]);
 
     assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
-fn a_missing_directory_of_migrations_is_named() {
+fn a_missing_migrations_directory_is_named() {
     let output = run(&["exec", "--migrate", "note=/nowhere", "--", "true"]);
 
     assert_eq!(output.status.code(), Some(1));

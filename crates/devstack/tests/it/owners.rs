@@ -1,4 +1,4 @@
-//! Owners that are killed, and owners that come second.
+//! Owners of a directory: killed owners, second owners and orphaned servers.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -9,14 +9,14 @@ use std::process::{Child, Command};
 
 use tidings_devstack::{Devstack, Error};
 
-use super::{alive, ask, eventually, kept, tell};
+use super::{alive, eventually, execute, kept, query_text};
 
-/// An owner of a temporary stack, as a process of its own.
+/// A process that owns a temporary stack.
 struct Owner {
     process: Child,
-    /// What it runs; unlike the servers it may outlive its owner.
+    /// Process id of its command, which may outlive the owner.
     command: String,
-    /// Holds the temporary directory of the stack.
+    /// Parent of the stack's temporary directory.
     dir: tempfile::TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Owner {
         Self { process, command, dir }
     }
 
-    /// Lists Postgres, Redis and the keeper of the directory.
+    /// Returns the process ids of Postgres, Redis and the remover of the directory.
     fn servers(&self) -> Vec<u32> {
         let output = Command::new("pgrep").args(["-P", &self.process.id().to_string()]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -43,16 +43,17 @@ impl Owner {
     }
 }
 
+/// Counts the temporary directories of stacks in `dir`.
 fn temporaries(dir: &Path) -> usize {
     let entries = fs::read_dir(dir).unwrap().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("tidings-")).count()
 }
 
 #[test]
-fn servers_and_directory_of_a_killed_owner_end() {
+fn servers_and_directory_do_not_outlive_a_killed_owner() {
     let mut owner = Owner::start();
     let servers = owner.servers();
-    assert_eq!(servers.len(), 3, "Postgres, Redis and the keeper");
+    assert_eq!(servers.len(), 3, "Postgres, Redis and the remover");
     assert_eq!(temporaries(owner.dir.path()), 1);
 
     owner.process.kill().unwrap();
@@ -64,7 +65,7 @@ fn servers_and_directory_of_a_killed_owner_end() {
 }
 
 #[tokio::test]
-async fn a_second_owner_is_told_who_is_first() {
+async fn a_second_owner_gets_the_pid_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Devstack::start(kept(dir.path())).await.unwrap();
 
@@ -79,16 +80,17 @@ async fn a_second_owner_is_told_who_is_first() {
 async fn the_next_owner_finds_the_data_of_the_last() {
     let dir = tempfile::tempdir().unwrap();
     let first = Devstack::start(kept(dir.path())).await.unwrap();
-    tell(&first, "CREATE TABLE kept AS SELECT 'committed' AS word").await;
+    execute(&first, "CREATE TABLE kept AS SELECT 'committed' AS word").await;
     drop(first);
 
     let second = Devstack::start(kept(dir.path())).await.unwrap();
 
-    assert_eq!(ask(&second, "SELECT word FROM kept").await.unwrap(), "committed");
+    assert_eq!(query_text(&second, "SELECT word FROM kept").await.unwrap(), "committed");
 }
 
+/// A server whose guard was killed keeps running; the next owner of the directory stops it.
 #[tokio::test]
-async fn a_server_without_a_guard_makes_way_for_the_next_owner() {
+async fn an_orphaned_server_is_ended_by_the_next_owner() {
     let dir = tempfile::tempdir().unwrap();
     drop(Devstack::start(kept(dir.path())).await.unwrap());
     let data = dir.path().join("postgres").canonicalize().unwrap();
@@ -103,11 +105,11 @@ async fn a_server_without_a_guard_makes_way_for_the_next_owner() {
         .gid(user.gid())
         .current_dir("/")
         .spawn();
-    let Ok(mut orphan) = orphan else { return super::skipped("no postgres in the PATH") };
+    let Ok(mut orphan) = orphan else { return super::skipped("postgres is not in the PATH") };
     eventually("the orphan runs", || data.join("postmaster.pid").exists());
 
     let stack = Devstack::start(kept(dir.path())).await.unwrap();
 
-    assert_eq!(ask(&stack, "SELECT 'mine'").await.unwrap(), "mine");
+    assert_eq!(query_text(&stack, "SELECT 'mine'").await.unwrap(), "mine");
     assert!(orphan.try_wait().unwrap().is_some());
 }

@@ -1,4 +1,4 @@
-//! The way on which things go wrong, to a server that echoes.
+//! The fault-injecting proxy in front of an echo server.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Longest wait for what happens at once.
+/// Longest wait for an event that should be immediate.
 const SOON: Duration = Duration::from_secs(10);
-/// How long nothing must happen.
+/// Time in which no data must arrive.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// A server that sends back what it gets, and counts the bytes.
+/// Starts an echo server.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -29,56 +29,59 @@ async fn echo() -> SocketAddr {
     address
 }
 
-async fn say(stream: &mut TcpStream, words: &str) -> std::io::Result<String> {
-    stream.write_all(words.as_bytes()).await?;
-    let mut answer = vec![0; words.len()];
-    timeout(SOON, stream.read_exact(&mut answer)).await.unwrap()?;
-    Ok(String::from_utf8(answer).unwrap())
+/// Sends `text` and returns the echo.
+async fn roundtrip(stream: &mut TcpStream, text: &str) -> std::io::Result<String> {
+    stream.write_all(text.as_bytes()).await?;
+    let mut echo = vec![0; text.len()];
+    timeout(SOON, stream.read_exact(&mut echo)).await.unwrap()?;
+    Ok(String::from_utf8(echo).unwrap())
 }
 
-/// The way, and a connection on it that works.
-async fn way() -> (Proxy, TcpStream) {
+/// Starts a proxy, and opens a connection through it that works.
+async fn connected() -> (Proxy, TcpStream) {
     let proxy = Proxy::to(echo().await).await.unwrap();
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-    assert_eq!(say(&mut stream, "hello").await.unwrap(), "hello");
+    assert_eq!(roundtrip(&mut stream, "hello").await.unwrap(), "hello");
     (proxy, stream)
 }
 
+/// Reads until the connection ends: `Ok(0)` after FIN, an error after RST.
 async fn end(stream: &mut TcpStream) -> std::io::Result<usize> {
     timeout(SOON, stream.read(&mut [0; 64])).await.unwrap()
 }
 
 #[tokio::test]
-async fn it_carries_what_it_is_given_both_ways() {
-    let (proxy, mut stream) = way().await;
+async fn bytes_are_forwarded_both_ways() {
+    let (proxy, mut stream) = connected().await;
     let large = "x".repeat(1 << 20);
 
     let (mut read, mut write) = stream.split();
-    let mut answer = vec![0; large.len()];
-    let (written, got) = tokio::join!(write.write_all(large.as_bytes()), read.read_exact(&mut answer));
+    let mut echo = vec![0; large.len()];
+    let (written, got) = tokio::join!(write.write_all(large.as_bytes()), read.read_exact(&mut echo));
 
     written.unwrap();
     got.unwrap();
-    assert_eq!(answer, large.as_bytes());
+    assert_eq!(echo, large.as_bytes());
     assert_eq!(proxy.open(), 1);
 }
 
 #[tokio::test]
-async fn a_delay_holds_each_piece_up_both_ways() {
-    let (proxy, mut stream) = way().await;
-    let begun = Instant::now();
+async fn a_delay_applies_to_both_directions() {
+    let (proxy, mut stream) = connected().await;
+    let begin = Instant::now();
 
     proxy.delay(Duration::from_millis(50));
 
-    assert_eq!(say(&mut stream, "slow").await.unwrap(), "slow");
-    assert!(begun.elapsed() >= Duration::from_millis(100));
+    assert_eq!(roundtrip(&mut stream, "slow").await.unwrap(), "slow");
+    assert!(begin.elapsed() >= Duration::from_millis(100));
 }
 
+/// A connection that sent nothing meanwhile survives.
 #[tokio::test]
-async fn a_blackhole_swallows_everything_and_healing_resets_whom_it_cost_something() {
-    let (proxy, mut stream) = way().await;
+async fn healing_a_blackhole_resets_affected_connections() {
+    let (proxy, mut stream) = connected().await;
     let mut silent = TcpStream::connect(proxy.address()).await.unwrap();
-    assert_eq!(say(&mut silent, "hello").await.unwrap(), "hello");
+    assert_eq!(roundtrip(&mut silent, "hello").await.unwrap(), "hello");
 
     proxy.blackhole();
     stream.write_all(b"lost").await.unwrap();
@@ -90,23 +93,23 @@ async fn a_blackhole_swallows_everything_and_healing_resets_whom_it_cost_somethi
 
     assert_eq!(end(&mut stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(end(&mut newcomer).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(say(&mut silent, "still here").await.unwrap(), "still here");
+    assert_eq!(roundtrip(&mut silent, "still here").await.unwrap(), "still here");
 }
 
 #[tokio::test]
-async fn a_cut_closes_what_is_open_and_nothing_else() {
-    let (proxy, mut stream) = way().await;
+async fn a_cut_closes_open_connections_only() {
+    let (proxy, mut stream) = connected().await;
 
     proxy.cut();
 
     assert_eq!(end(&mut stream).await.unwrap(), 0);
     let mut next = TcpStream::connect(proxy.address()).await.unwrap();
-    assert_eq!(say(&mut next, "again").await.unwrap(), "again");
+    assert_eq!(roundtrip(&mut next, "again").await.unwrap(), "again");
 }
 
 #[tokio::test]
-async fn a_reset_is_one() {
-    let (proxy, mut stream) = way().await;
+async fn a_reset_sends_rst() {
+    let (proxy, mut stream) = connected().await;
 
     proxy.reset();
 
@@ -114,8 +117,8 @@ async fn a_reset_is_one() {
 }
 
 #[tokio::test]
-async fn who_is_refused_is_let_in_after_healing() {
-    let (proxy, mut stream) = way().await;
+async fn refused_clients_can_connect_after_healing() {
+    let (proxy, mut stream) = connected().await;
 
     proxy.refuse();
     assert_eq!(end(&mut stream).await.unwrap(), 0);
@@ -123,13 +126,14 @@ async fn who_is_refused_is_let_in_after_healing() {
     assert_eq!(end(&mut refused).await.unwrap(), 0);
     proxy.heal();
 
-    let mut welcome = TcpStream::connect(proxy.address()).await.unwrap();
-    assert_eq!(say(&mut welcome, "again").await.unwrap(), "again");
+    let mut reconnected = TcpStream::connect(proxy.address()).await.unwrap();
+    assert_eq!(roundtrip(&mut reconnected, "again").await.unwrap(), "again");
 }
 
+/// The redirect outlasts `heal`; open connections stay with their server.
 #[tokio::test]
-async fn a_redirected_way_leads_new_connections_to_the_other_server_also_after_healing() {
-    let (proxy, mut stream) = way().await;
+async fn a_redirect_applies_to_new_connections() {
+    let (proxy, mut stream) = connected().await;
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
 
     proxy.redirect(other.local_addr().unwrap());
@@ -137,26 +141,27 @@ async fn a_redirected_way_leads_new_connections_to_the_other_server_also_after_h
 
     let _redirected = TcpStream::connect(proxy.address()).await.unwrap();
     timeout(SOON, other.accept()).await.unwrap().unwrap();
-    assert_eq!(say(&mut stream, "as before").await.unwrap(), "as before");
+    assert_eq!(roundtrip(&mut stream, "as before").await.unwrap(), "as before");
 }
 
+/// The request takes effect, and the pattern may be split between two chunks.
 #[tokio::test]
-async fn the_answer_to_what_holds_the_needle_is_lost_though_it_was_done() {
-    let (proxy, mut stream) = way().await;
+async fn a_response_is_lost_after_the_server_sent_it() {
+    let (proxy, mut stream) = connected().await;
 
-    proxy.lose_answers("COMMIT");
-    assert_eq!(say(&mut stream, "BEGIN").await.unwrap(), "BEGIN");
+    proxy.lose_responses("COMMIT");
+    assert_eq!(roundtrip(&mut stream, "BEGIN").await.unwrap(), "BEGIN");
     stream.write_all(b"COM").await.unwrap();
     assert_eq!(timeout(SOON, stream.read(&mut [0; 3])).await.unwrap().unwrap(), 3);
     stream.write_all(b"MIT").await.unwrap();
 
     assert_eq!(end(&mut stream).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(proxy.lost(), 1, "the server had answered");
+    assert_eq!(proxy.lost(), 1, "the server must have responded");
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_dropped_ends_its_connections() {
-    let (proxy, mut stream) = way().await;
+async fn a_dropped_proxy_closes_its_connections() {
+    let (proxy, mut stream) = connected().await;
 
     drop(proxy);
 

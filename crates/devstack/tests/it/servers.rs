@@ -1,11 +1,11 @@
-//! What the handles of the two servers do.
+//! The handles of both servers: start, kill, pause and databases.
 
 use redis::Commands;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use tidings_devstack::{Dir, testing};
 
-use super::{ask, ping, redis, start, tell};
+use super::{execute, ping, query_text, redis, start};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("tests/migrations");
 
@@ -16,11 +16,11 @@ async fn both_servers_answer_and_listen_on_loopback_only() {
     assert_eq!(ping(stack).unwrap(), "PONG");
     let bind: Vec<String> = redis::cmd("CONFIG").arg("GET").arg("bind").query(&mut redis(stack).unwrap()).unwrap();
     assert_eq!(bind[1], "127.0.0.1");
-    assert_eq!(ask(stack, "SHOW listen_addresses").await.unwrap(), "127.0.0.1");
-    assert_eq!(ask(stack, "SHOW unix_socket_directories").await.unwrap(), "");
-    assert_eq!(ask(stack, "SHOW max_connections").await.unwrap(), "400");
-    assert_eq!(ask(stack, "SHOW server_encoding").await.unwrap(), "UTF8");
-    assert_eq!(ask(stack, "SHOW synchronous_commit").await.unwrap(), "on");
+    assert_eq!(query_text(stack, "SHOW listen_addresses").await.unwrap(), "127.0.0.1");
+    assert_eq!(query_text(stack, "SHOW unix_socket_directories").await.unwrap(), "");
+    assert_eq!(query_text(stack, "SHOW max_connections").await.unwrap(), "400");
+    assert_eq!(query_text(stack, "SHOW server_encoding").await.unwrap(), "UTF8");
+    assert_eq!(query_text(stack, "SHOW synchronous_commit").await.unwrap(), "on");
 }
 
 #[tokio::test]
@@ -53,14 +53,14 @@ async fn a_database_may_be_created_twice_and_dropped_twice() {
 async fn killed_postgres_keeps_committed_rows_and_its_port() {
     let stack = start(Dir::Temporary).await;
     let (port, pid) = (stack.postgres().port(), stack.postgres().pid());
-    tell(&stack, "CREATE TABLE kept AS SELECT 'committed' AS word").await;
+    execute(&stack, "CREATE TABLE kept AS SELECT 'committed' AS word").await;
 
     stack.postgres().kill().await;
     assert!(!stack.postgres().running());
-    assert!(ask(&stack, "SELECT word FROM kept").await.is_err());
+    assert!(query_text(&stack, "SELECT word FROM kept").await.is_err());
     stack.postgres().start().await.unwrap();
 
-    assert_eq!(ask(&stack, "SELECT word FROM kept").await.unwrap(), "committed");
+    assert_eq!(query_text(&stack, "SELECT word FROM kept").await.unwrap(), "committed");
     assert_eq!(stack.postgres().port(), port);
     assert_ne!(stack.postgres().pid(), pid);
 }
@@ -101,7 +101,7 @@ async fn killed_redis_answers_again_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn paused_servers_say_nothing_until_they_go_on() {
+async fn paused_servers_answer_only_after_a_resume() {
     let stack = start(Dir::Temporary).await;
     let mut open = PgConnection::connect(&stack.postgres().maintenance_url()).await.unwrap();
 
@@ -115,7 +115,7 @@ async fn paused_servers_say_nothing_until_they_go_on() {
     stack.redis().resume();
     stack.postgres().resume();
     assert_eq!(ping(&stack).unwrap(), "PONG");
-    assert_eq!(ask(&stack, "SELECT 'awake'").await.unwrap(), "awake");
+    assert_eq!(query_text(&stack, "SELECT 'awake'").await.unwrap(), "awake");
 }
 
 #[tokio::test]
@@ -128,11 +128,11 @@ async fn stopped_servers_start_again() {
     stack.redis().start().await.unwrap();
 
     assert_eq!(ping(&stack).unwrap(), "PONG");
-    assert_eq!(ask(&stack, "SELECT 'back'").await.unwrap(), "back");
+    assert_eq!(query_text(&stack, "SELECT 'back'").await.unwrap(), "back");
 }
 
 #[tokio::test]
-async fn a_stack_dropped_while_paused_ends_all_the_same() {
+async fn a_paused_stack_can_be_stopped() {
     let stack = start(Dir::Temporary).await;
     let (postgres, redis) = (stack.postgres().pid().unwrap(), stack.redis().pid().unwrap());
     let dir = stack.dir().to_owned();

@@ -1,30 +1,34 @@
--- Appends committed messages, which follow each other, to the tail of their conversation.
--- Skips what is there, pushes what is next. What comes before the messages that it follows is kept in its place: the tail is not
--- whole then, and not read, until they have come, too. One that is too early, or too long to be kept here, drops the tail. An
--- absent tail is not created, but a load in flight is told how far it must reach. Whoever relays the messages to broadcast
--- is woken, if asked for.
--- Returns 1 if the tail has them now, 0 if there is no tail, 2 if it was dropped, 3 if this is another reign. Without
--- messages, which are then too long to be kept, it drops the tail.
+-- Appends committed messages with consecutive seqs to the tail of their conversation. Skips
+-- messages that the tail has and pushes those that are next. A message that arrives before its
+-- predecessors is stored all the same: the tail then has a gap, and is not read until the gap is
+-- filled. A message that is more than EARLY_MAX ahead, or too long to be cached, drops the tail;
+-- the caller sends no messages at all if one of them is too long. An absent tail is not created,
+-- but the floor of a load in flight is raised. Wakes the relay of the shard, if asked to.
+-- Returns 1 if the tail has the messages now, 0 if there is no tail, 2 if the tail was dropped, 3
+-- if Redis is in another incarnation.
 
 local tail        = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
-local lease       = KEYS[2] -- hash: token of a loader, floor it must reach; 3 s
-local ttl         = ARGV[1] -- [int] ms the tail stays
-local max_count   = tonumber(ARGV[2]) -- most messages
-local max_bytes   = tonumber(ARGV[3]) -- most bytes of messages
-local max_element = tonumber(ARGV[4]) -- most bytes of one message
+local lease       = KEYS[2] -- hash: token of the loader, floor it must reach; 3 s
+local ttl         = ARGV[1] -- [int] TTL of the tail in ms
+local max_count   = tonumber(ARGV[2]) -- maximum number of messages
+local max_bytes   = tonumber(ARGV[3]) -- maximum size of all messages, in bytes
+local max_element = tonumber(ARGV[4]) -- maximum size of one message, in bytes
 local first       = tonumber(ARGV[5]) -- seq of the first message given, below 2^53
 local last        = ARGV[6]           -- seq of the last message given
-local reign       = ARGV[7]           -- first 10 hex digits of the reign that the keys are of
-local wake        = ARGV[8]           -- pub/sub channel on which relays are woken; empty: they are not
-local shard       = ARGV[9]           -- [int] what to tell them
+local incarnation = ARGV[7]           -- first 10 hex digits of the incarnation of the keys
+local wake        = ARGV[8]           -- pub/sub channel of the relays; empty: do not wake them
+local shard       = ARGV[9]           -- [int] shard of the outbox that has new rows
 -- ARGV[10], ARGV[11], ...: edit version and protobuf of each message
 
 local HEADER = '>I8I4I8'
 local HEADER_BYTES = 20
-local EARLY_MAX = 64 -- places between a message that comes early and the tail's newest: as many commits may overtake each other
+-- Maximum distance between an early message and the tail's newest: commits may overtake each other
+-- by this many messages.
+local EARLY_MAX = 64
 
--- A server may begin another reign while its connections stay: what is told to the old one, nobody would read.
-if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. reign, 1, true) then
+-- A server can start another incarnation while its connections stay open. No reader looks at keys
+-- of the old one, so a write there would be lost.
+if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. incarnation, 1, true) then
   return 3
 end
 
@@ -37,13 +41,13 @@ if floor and tonumber(floor) < tonumber(last) then
   redis.call('HSET', lease, 'floor', last)
 end
 
-local tip = redis.call('LINDEX', tail, -1)
-if not tip then
+local newest = redis.call('LINDEX', tail, -1)
+if not newest then
   return 0
 end
-local seq, _, total = struct.unpack(HEADER, tip)
+local seq, _, total = struct.unpack(HEADER, newest)
 local start = struct.unpack(HEADER, redis.call('LINDEX', tail, 0))
-local whole = redis.call('LLEN', tail) == seq - start + 1
+local contiguous = redis.call('LLEN', tail) == seq - start + 1
 local drop = first > seq + EARLY_MAX or #ARGV < 10
 for i = 11, #ARGV, 2 do
   drop = drop or #ARGV[i] > max_element
@@ -53,22 +57,22 @@ if drop then
   return 2
 end
 
-local function push(number, version, sum, body)
-  redis.call('RPUSH', tail, struct.pack(HEADER, number, version, sum) .. body)
+local function push(message_seq, version, sum, body)
+  redis.call('RPUSH', tail, struct.pack(HEADER, message_seq, version, sum) .. body)
 end
 
--- Puts a message that comes late in its place, which is between two that are there.
-local function insert(number, version, body)
+-- Inserts a late message at its position, between two messages of the tail.
+local function insert(message_seq, version, body)
   local above = {}
   local at, _, sum = struct.unpack(HEADER, redis.call('LINDEX', tail, -1))
-  while at > number do
+  while at > message_seq do
     above[#above + 1] = redis.call('RPOP', tail)
     at, _, sum = struct.unpack(HEADER, redis.call('LINDEX', tail, -1))
   end
-  if at < number then
+  if at < message_seq then
     sum = sum + #body
     total = total + #body
-    push(number, version, sum, body)
+    push(message_seq, version, sum, body)
   end
   for k = #above, 1, -1 do
     local upper, its_version = struct.unpack(HEADER, above[k])
@@ -79,12 +83,12 @@ local function insert(number, version, body)
 end
 
 for i = 10, #ARGV, 2 do
-  local number = first + (i - 10) / 2
-  if number > seq then
+  local message_seq = first + (i - 10) / 2
+  if message_seq > seq then
     total = total + #ARGV[i + 1]
-    push(number, tonumber(ARGV[i]), total, ARGV[i + 1])
-  elseif not whole and number > start then
-    insert(number, tonumber(ARGV[i]), ARGV[i + 1])
+    push(message_seq, tonumber(ARGV[i]), total, ARGV[i + 1])
+  elseif not contiguous and message_seq > start then
+    insert(message_seq, tonumber(ARGV[i]), ARGV[i + 1])
   end
 end
 

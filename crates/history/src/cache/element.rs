@@ -1,6 +1,7 @@
-//! The bytes of one message in a tail: number, edit version and running total of bytes, then the contract's message.
+//! The encoding of one message in a tail: a header of seq, edit version and running total of bytes,
+//! then the message as protobuf.
 //!
-//! The scripts write and read the header; here it is only checked against what follows it.
+//! The scripts write and read the header. This module only checks its seq against the message.
 
 use prost::Message as _;
 use tidings_proto::history as pb;
@@ -8,15 +9,16 @@ use tidings_proto::history as pb;
 use crate::model::{ConversationId, Message};
 use crate::wire;
 
-/// seq (8), edit version (4), bytes of all messages up to this one since the tail was made (8); all big endian
+/// Size of the header in bytes: seq (8), edit version (4), and total size of all messages from the
+/// creation of the tail up to this one (8), each big-endian.
 const HEADER: usize = 20;
 
-/// What follows the header.
+/// Encodes the message without its header.
 pub(super) fn body(message: &Message) -> Vec<u8> {
     wire::message(message.clone()).encode_to_vec()
 }
 
-/// A message of a conversation; `None` if it is not one that we store.
+/// Decodes an element; `None` if it is not a message of this conversation in our format.
 pub(super) fn decode(id: &ConversationId, element: &[u8]) -> Option<Message> {
     let (header, body) = element.split_at_checked(HEADER)?;
     let seq = i64::from_be_bytes(header[..8].try_into().ok()?);
@@ -32,11 +34,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::model::{Body, State, UserId};
+    use crate::model::{Body, MessageState, UserId};
 
     proptest! {
         #[test]
-        fn what_was_stored_is_what_is_read(seq in 1..1_i64 << 53, text in ".*") {
+        fn a_stored_message_decodes_to_the_same_message(seq in 1..1_i64 << 53, text in ".*") {
             let message = Message {
                 conversation: ConversationId::new("lobby".to_owned()),
                 seq,
@@ -46,7 +48,7 @@ mod tests {
                 body: Body::Text(text),
                 reply_to_seq: 0,
                 attributes: [("kind".to_owned(), "text".to_owned())].into(),
-                state: State::Active,
+                state: MessageState::Active,
                 edit_version: 1,
                 change_seq: 0,
                 create_time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),

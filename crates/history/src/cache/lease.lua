@@ -1,9 +1,10 @@
--- Gives a reader that found no tail the right to load it, if nobody else has it.
--- Returns 1 if granted, 0 if another reader has it.
+-- Grants the lease to load a tail to a reader that found none, unless another reader holds the
+-- lease.
+-- Returns 1 if granted, 0 if another reader holds it.
 
-local lease = KEYS[1] -- hash: token of a loader, floor it must reach; 3 s
+local lease = KEYS[1] -- hash: token of the loader, floor it must reach; 3 s
 local token = ARGV[1] -- [bytes] the reader's token
-local ttl   = ARGV[2] -- [int]   ms the lease lasts
+local ttl   = ARGV[2] -- [int]   TTL of the lease in ms
 
 if redis.call('EXISTS', lease) == 1 then
   return 0

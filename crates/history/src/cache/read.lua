@@ -1,11 +1,12 @@
--- Reads a slice of a tail, if the tail is whole and the slice begins or ends in it.
--- Returns {last, element, ...} in ascending order, or {} if the tail can not say.
+-- Reads a range of messages from a tail, if the tail has no gap and the range begins or ends in it.
+-- Returns {seq of the tail's newest message, element, ...} in ascending order, or {} if the tail
+-- does not have the range.
 
-local tail     = KEYS[1]           -- list: seq, edit version, running total of bytes, protobuf; 24 h
-local backward = ARGV[1] == 'back' -- from the upper end down, or from the lower end up
-local bound    = tonumber(ARGV[2]) -- the slice ends before (back), or begins after (forth), this seq
-local limit    = tonumber(ARGV[3]) -- most messages
-local min_seq  = tonumber(ARGV[4]) -- the tail must reach this seq
+local tail     = KEYS[1] -- list: seq, edit version, running total of bytes, protobuf; 24 h
+local backward = ARGV[1] == 'back' -- back: the newest below bound; forth: the oldest above it
+local bound    = tonumber(ARGV[2]) -- seq: exclusive end (back) or start (forth)
+local limit    = tonumber(ARGV[3]) -- maximum number of messages
+local min_seq  = tonumber(ARGV[4]) -- seq that the tail must reach
 
 local count = redis.call('LLEN', tail)
 if count == 0 then

@@ -1,62 +1,70 @@
-//! What can go wrong, in the words of the service.
+//! Errors of the use cases.
+
+use tidings_server::Aborted;
 
 use crate::model::ConversationId;
 use crate::{cache, peer, store};
 
-/// Why a use case, or one item of a batch, failed.
+/// Failure of a use case, or of one item of a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such conversation.
-    #[error("there is no conversation {id}")]
+    /// The conversation does not exist.
+    #[error("conversation {id} not found")]
     NoConversation {
-        /// Which was asked for.
+        /// Id in the request.
         id: ConversationId,
     },
-    /// The conversation has no such message.
-    #[error("there is no message {seq}, the newest is {last_seq}")]
+    /// The conversation has no message with this seq.
+    #[error("message {seq} not found: the newest message is {last_seq}")]
     NoMessage {
-        /// Which was asked for.
+        /// Seq in the request.
         seq: i64,
-        /// The newest there is.
+        /// Seq of the newest message.
         last_seq: i64,
     },
-    /// The id is another conversation's.
-    #[error("the id {id} is taken")]
+    /// The id belongs to another conversation.
+    #[error("conversation id {id} is taken")]
     IdTaken {
-        /// Which.
+        /// Id in the request.
         id: ConversationId,
     },
-    /// The request id names the creation of another conversation.
-    #[error("the request id was used for another conversation")]
+    /// The request id was used to create another conversation.
+    #[error("request_id was already used for another conversation")]
     RequestIdReused,
-    /// The key belongs to a message of another content.
-    #[error("the client message id was used for another content, as message {seq}")]
+    /// The idempotency key belongs to a message with different content.
+    #[error("client_message_id was already used for message {seq} with different content")]
     KeyReused {
-        /// The number of that message.
+        /// Seq of that message.
         seq: i64,
     },
-    /// The message to be answered is not there.
-    #[error("the message to answer is not there, the newest is {last_seq}")]
+    /// The message to reply to does not exist yet.
+    #[error("reply target not found: the newest message is {last_seq}")]
     NoReplyTarget {
-        /// The newest that is.
+        /// Seq of the newest message.
         last_seq: i64,
     },
-    /// Postgres has less than was asked for.
-    #[error("the newest message is {last_seq}, below the one asked for")]
+    /// `min_seq` is beyond the newest message in Postgres.
+    #[error("min_seq is too high: the newest message is {last_seq}")]
     SeqAhead {
-        /// The newest there is.
+        /// Seq of the newest message.
         last_seq: i64,
     },
-    /// Postgres failed; after `Ambiguous` a write may have been done.
+    /// Postgres failed. After `Ambiguous` the write may have been committed.
     #[error("message store failed")]
     Store(#[from] store::Error),
-    /// Redis failed where nothing goes on without it: in the relay.
-    #[error("tail failed")]
+    /// Redis failed in the relay, which cannot continue without it.
+    #[error("tail update failed")]
     Tail(#[from] cache::Error),
-    /// Broadcast failed; in the relay.
-    #[error("broadcast failed")]
+    /// Broadcast failed in the relay.
+    #[error("publish to broadcast failed")]
     Broadcast(#[from] peer::Error),
-    /// The work was cut off; a write may have been done.
-    #[error("cut off by a panic or the end of the process")]
+    /// The task of the call ended early. Its write may have been committed.
+    #[error("call aborted by a panic or by the end of the process")]
     Aborted,
+}
+
+impl From<Aborted> for Error {
+    fn from(Aborted: Aborted) -> Self {
+        Self::Aborted
+    }
 }

@@ -1,8 +1,15 @@
-//! The relay: brings what was committed to the tails and to broadcast, and deletes its row only when both have it.
+//! The relay: updates the tails, publishes to broadcast, and deletes an outbox row only when both
+//! have its messages.
 //!
-//! Rows of one conversation are relayed in their order, so that its messages are published in theirs. Killed between any
-//! two lines it loses nothing: the row is still there, and what is published again is recognised, by broadcast for as long
-//! as it remembers the key, by a receiver for ever, by (seq, edit_version).
+//! The rows of one conversation are relayed in order, so that its messages are published in order.
+//! A relay that is killed between any two lines loses nothing: the row is still in the outbox. A
+//! message that is published twice is recognised by (seq, edit_version): by broadcast for as long
+//! as it remembers the request id, by subscribers at any time.
+//!
+//! The outbox has 16 shards, of which each instance leases a fair share. A step takes the oldest
+//! rows of each leased shard. It updates the tails first, then publishes the messages in their
+//! current version. Rows wait while broadcast is unavailable. A row that broadcast refuses blocks
+//! the later rows of its conversation until it is parked.
 
 use std::collections::HashSet;
 use std::slice;
@@ -17,20 +24,21 @@ use uuid::Uuid;
 
 use super::Error;
 use crate::cache::Tails;
+use crate::metrics::Metrics;
 use crate::model::{ConversationNo, Message, Shard};
-use crate::numbers::Numbers;
 use crate::peer::{self, Broadcast};
-use crate::store::{Backlog, Pending, Range, Store};
+use crate::store::{Backlog, LeasedShards, PendingRange, SeqRange, Store};
 
-/// Rows of each shard that one step takes.
+/// Maximum number of rows that one step takes from each shard.
 const SHARD_ROWS: i64 = 32;
-/// How long a shard stays with a worker that says nothing more: as late as this others take over from one that died.
-const LEASE: Duration = Duration::from_secs(2);
-/// How often a worker says that it lives.
-const RENEWAL: Duration = Duration::from_millis(500);
-/// How long a worker that can not do its work leaves it to others: until each of them has looked.
+/// TTL of a shard lease, after which other workers take over the shards of a dead one.
+const LEASE_TTL: Duration = Duration::from_secs(2);
+/// Interval at which a worker renews its leases.
+const RENEW_INTERVAL: Duration = Duration::from_millis(500);
+/// Time for which a failing worker takes no lease, so that every other worker gets a chance to.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// Messages published by one call: of the largest legal size they are just below what a request may have.
+/// Maximum number of messages in one call of broadcast. At the largest legal size they just fit a
+/// request.
 const BATCH_MESSAGES: usize = 100;
 
 /// The relay of one instance.
@@ -40,50 +48,50 @@ pub struct Relay {
     tails: Arc<Tails>,
     broadcast: Option<Broadcast>,
     park_after: i32,
+    /// Random name of this instance in `relay_worker` and `relay_shard`.
     worker: String,
-    leased: Mutex<Leased>,
-    ours: AtomicU32,
-    news: Notify,
-    numbers: Arc<Numbers>,
+    leases: Mutex<ShardLeases>,
+    /// Bit set of the leased shards, for [`Relay::notify`].
+    leased_mask: AtomicU32,
+    wakeup: Notify,
+    metrics: Arc<Metrics>,
 }
 
-/// The shards that are ours.
+/// The shards that this instance has leased.
 #[derive(Debug, Default)]
-struct Leased {
-    shards: Vec<Shard>,
-    /// Whether there are other workers.
-    divided: bool,
-    /// When to ask again; `None`: now.
-    ask: Option<Instant>,
+struct ShardLeases {
+    leased: LeasedShards,
+    /// Time of the next renewal; `None`: due now.
+    renew_at: Option<Instant>,
 }
 
-impl Leased {
-    /// Whether it is time to ask again.
+impl ShardLeases {
+    /// Returns true if the leases have to be renewed.
     fn is_due(&self) -> bool {
-        self.ask.is_none_or(|ask| ask <= Instant::now())
+        self.renew_at.is_none_or(|time| time <= Instant::now())
     }
 }
 
-/// Messages of one row that are published together.
+/// Messages of one row that are published in the same call.
 #[derive(Debug)]
-struct Part {
-    /// The place of the row among those of the step.
-    place: usize,
+struct RowChunk {
+    /// Index of the row among the rows of the step.
+    row: usize,
     messages: Vec<Message>,
-    /// Whether the row has no further ones.
+    /// True if the row has no further messages.
     last: bool,
 }
 
-/// How far the rows of one step have come, and what stood in the way.
+/// Result of one phase of a step: a flag for each row, and the error that left rows undone.
 #[derive(Debug)]
-struct Outcome {
+struct RelayProgress {
     done: Vec<bool>,
     failed: Option<Error>,
 }
 
 impl Relay {
-    /// The relay from one store to its tails and to `broadcast`, if there is one. A row that broadcast has refused
-    /// `park_after` times is given up.
+    /// Creates the relay from `store` to `tails` and to `broadcast`, if there is one. A row that
+    /// broadcast has refused `park_after` times is parked.
     pub fn new(store: Store, tails: Arc<Tails>, broadcast: Option<Broadcast>, park_after: u16) -> Self {
         Self {
             store,
@@ -91,20 +99,21 @@ impl Relay {
             broadcast,
             park_after: park_after.into(),
             worker: Uuid::new_v4().to_string(),
-            leased: Mutex::default(),
-            ours: AtomicU32::new(0),
-            news: Notify::new(),
-            numbers: Numbers::new(),
+            leases: Mutex::default(),
+            leased_mask: AtomicU32::new(0),
+            wakeup: Notify::new(),
+            metrics: Metrics::new(),
         }
     }
 
-    /// One step: relays the oldest rows of the shards that are ours. Returns whether there may be more.
+    /// Relays the oldest rows of the leased shards. Returns true if there may be more.
     ///
-    /// If it fails, others may do better, who reach a Redis or a broadcast that we do not: they get the shards.
+    /// After a failure the shards are released, if there are other workers: they may reach the
+    /// Redis or broadcast that this instance does not.
     pub async fn step(&self) -> Result<bool, Error> {
         let relayed = self.relay().await;
-        if relayed.is_err() && self.leased.lock().await.divided {
-            self.leave().await;
+        if relayed.is_err() && self.leases.lock().await.leased.has_peers {
+            self.release_shards().await;
         }
         relayed
     }
@@ -115,140 +124,145 @@ impl Relay {
         if pending.is_empty() {
             return Ok(false);
         }
-        let told = self.tell_tails(&pending).await;
-        fail::fail_point!("history::relay_has_told_the_tails");
-        let published = self.publish(&pending, &told.done).await;
-        fail::fail_point!("history::relay_has_published");
-        let more = self.settle(&pending, &told.done, &published.done).await?;
-        match told.failed.or(published.failed) {
+        let tails = self.update_tails(&pending).await;
+        fail::fail_point!("history::relay_after_tails");
+        let published = self.publish(&pending, &tails.done).await;
+        fail::fail_point!("history::relay_after_publish");
+        let more = self.finish(&pending, &tails.done, &published.done).await?;
+        match tails.failed.or(published.failed) {
             Some(error) => Err(error),
             None => Ok(more),
         }
     }
 
-    /// Says that a shard has news. Whether it is ours, is found out here; if it is time to ask whose it is, it may be.
-    pub fn hear(&self, shard: Shard) {
-        let ours = self.ours.load(Ordering::Relaxed) & (1 << shard.get()) != 0;
-        if ours || self.leased.try_lock().is_ok_and(|leased| leased.is_due()) {
-            self.news.notify_one();
+    /// Wakes the relay because a shard has new rows. Does so if this instance leases the shard, or
+    /// if a renewal is due, which may lease it.
+    pub fn notify(&self, shard: Shard) {
+        let leased = self.leased_mask.load(Ordering::Relaxed) & (1 << shard.get()) != 0;
+        if leased || self.leases.try_lock().is_ok_and(|leases| leases.is_due()) {
+            self.wakeup.notify_one();
         }
     }
 
-    /// Waits until a shard of ours has news.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    /// Waits until [`Self::notify`] wakes the relay.
+    pub async fn wait_for_work(&self) {
+        self.wakeup.notified().await;
     }
 
-    /// How much there is to relay, in all shards.
+    /// Measures the rows to relay, in all shards.
     pub async fn backlog(&self) -> Result<Backlog, Error> {
         let backlog = self.store.outbox.backlog().await?;
-        self.numbers.waits(&backlog);
+        self.metrics.set_backlog(&backlog);
         Ok(backlog)
     }
 
-    /// Gives up all shards, for a while.
-    pub async fn leave(&self) {
-        *self.leased.lock().await = Leased { ask: Some(Instant::now() + PAUSE), ..Leased::default() };
-        self.ours.store(0, Ordering::Relaxed);
-        self.numbers.leases(0);
-        if let Err(error) = self.store.shards.leave(&self.worker).await {
-            tracing::debug!(%error, "the leases of the relay have to run out");
+    /// Releases all shards, and takes none for `PAUSE`.
+    pub async fn release_shards(&self) {
+        *self.leases.lock().await = ShardLeases { renew_at: Some(Instant::now() + PAUSE), ..ShardLeases::default() };
+        self.leased_mask.store(0, Ordering::Relaxed);
+        self.metrics.set_leased_shards(0);
+        if let Err(error) = self.store.shards.release(&self.worker).await {
+            tracing::debug!(%error, "failed to release shard leases: other instances wait until they expire");
         }
     }
 
-    /// The shards that are ours: asked for again now and then.
+    /// Returns the leased shards, after a renewal if it is due.
     async fn lease(&self) -> Result<Vec<Shard>, Error> {
-        let mut leased = self.leased.lock().await;
-        if leased.is_due() {
-            let ask = Instant::now() + RENEWAL;
-            let (shards, divided) = self.store.shards.lease(&self.worker, LEASE).await?;
-            self.ours.store(shards.iter().fold(0, |ours, shard| ours | (1 << shard.get())), Ordering::Relaxed);
-            self.numbers.leases(shards.len());
-            *leased = Leased { shards, divided, ask: Some(ask) };
+        let mut leases = self.leases.lock().await;
+        if leases.is_due() {
+            let renew_at = Instant::now() + RENEW_INTERVAL;
+            let taken = self.store.shards.lease(&self.worker, LEASE_TTL).await?;
+            let mask = taken.shards.iter().fold(0, |mask, shard| mask | (1 << shard.get()));
+            self.leased_mask.store(mask, Ordering::Relaxed);
+            self.metrics.set_leased_shards(taken.shards.len());
+            *leases = ShardLeases { leased: taken, renew_at: Some(renew_at) };
         }
-        Ok(leased.shards.clone())
+        Ok(leases.leased.shards.clone())
     }
 
-    /// Makes sure that the tails know of all rows.
-    async fn tell_tails(&self, pending: &[Pending]) -> Outcome {
-        let lasts: Vec<_> = pending.iter().map(|row| (row.conversation.clone(), row.last_seq)).collect();
-        let mut outcome = match self.tails.reach(&lasts).await {
-            Ok(done) => Outcome { done, failed: None },
-            Err(error) => return Outcome { done: vec![false; pending.len()], failed: Some(error.into()) },
+    /// Makes sure that the tails have the messages of all rows.
+    async fn update_tails(&self, pending: &[PendingRange]) -> RelayProgress {
+        let last_seqs: Vec<_> = pending.iter().map(|row| (row.conversation.clone(), row.last_seq)).collect();
+        let mut progress = match self.tails.confirm(&last_seqs).await {
+            Ok(done) => RelayProgress { done, failed: None },
+            Err(error) => return RelayProgress { done: vec![false; pending.len()], failed: Some(error.into()) },
         };
-        for (place, row) in pending.iter().enumerate() {
-            if !outcome.done[place] {
+        for (index, row) in pending.iter().enumerate() {
+            if !progress.done[index] {
                 match self.repair(row).await {
-                    Ok(()) => outcome.done[place] = true,
-                    Err(error) => outcome.failed = Some(error), // holds up no other conversation
+                    Ok(()) => progress.done[index] = true,
+                    // Other conversations are still repaired.
+                    Err(error) => progress.failed = Some(error),
                 }
             }
         }
-        outcome
+        progress
     }
 
-    /// Gives a tail the messages that it lacks.
-    async fn repair(&self, row: &Pending) -> Result<(), Error> {
+    /// Appends the messages of a row to a tail that lacks them.
+    async fn repair(&self, row: &PendingRange) -> Result<(), Error> {
         let messages = self.store.messages.ranges_for_relay(&[range(row)]).await?.pop().unwrap_or_default();
         self.tails.append(&row.conversation, &messages, None).await?;
-        self.numbers.repairs.increment(1);
+        self.metrics.repairs.increment(1);
         Ok(())
     }
 
-    /// Publishes the messages of all rows that broadcast does not have, as they are now.
+    /// Publishes the messages of all rows that broadcast does not have, in their current version.
     ///
-    /// A refused row holds up the later ones of its conversation. That broadcast is away is no refusal: the rows wait.
-    async fn publish(&self, pending: &[Pending], told: &[bool]) -> Outcome {
+    /// A refused row blocks the later rows of its conversation. While broadcast is unavailable the
+    /// rows wait; that does not count as a refusal.
+    async fn publish(&self, pending: &[PendingRange], in_tails: &[bool]) -> RelayProgress {
         let Some(broadcast) = &self.broadcast else {
-            return Outcome { done: vec![true; pending.len()], failed: None };
+            return RelayProgress { done: vec![true; pending.len()], failed: None };
         };
-        let mut outcome = Outcome { done: pending.iter().map(|row| row.published).collect(), failed: None };
-        let rows: Vec<usize> = (0..pending.len()).filter(|place| !outcome.done[*place]).collect();
-        let ranges: Vec<_> = rows.iter().map(|place| range(&pending[*place])).collect();
+        let mut progress = RelayProgress { done: pending.iter().map(|row| row.published).collect(), failed: None };
+        let rows: Vec<usize> = (0..pending.len()).filter(|row| !progress.done[*row]).collect();
+        let ranges: Vec<_> = rows.iter().map(|row| range(&pending[*row])).collect();
         let messages = match self.store.messages.ranges_for_relay(&ranges).await {
             Ok(messages) => messages,
-            Err(error) => return Outcome { failed: Some(error.into()), ..outcome },
+            Err(error) => return RelayProgress { failed: Some(error.into()), ..progress },
         };
-        let mut held: HashSet<ConversationNo> = HashSet::new();
+        let mut blocked: HashSet<ConversationNo> = HashSet::new();
         for batch in batches(rows, messages) {
-            let free: Vec<Part> = batch.into_iter().filter(|part| !held.contains(&pending[part.place].no)).collect();
-            if let Err(error) = self.send(broadcast, pending, told, &free, &mut held).await {
-                outcome.failed = Some(error);
-                return outcome;
+            let chunks: Vec<RowChunk> =
+                batch.into_iter().filter(|chunk| !blocked.contains(&pending[chunk.row].no)).collect();
+            if let Err(error) = self.send(broadcast, pending, in_tails, &chunks, &mut blocked).await {
+                progress.failed = Some(error);
+                return progress;
             }
-            for part in free.iter().filter(|part| part.last) {
-                outcome.done[part.place] = !held.contains(&pending[part.place].no);
+            for chunk in chunks.iter().filter(|chunk| chunk.last) {
+                progress.done[chunk.row] = !blocked.contains(&pending[chunk.row].no);
             }
         }
-        outcome
+        progress
     }
 
-    /// Sends the rows of a batch together, and if that is refused one by one, to find out which is to blame. The
-    /// conversations of refused rows are `held`.
+    /// Publishes a batch in one call. If broadcast refuses it, publishes its chunks one by one, to
+    /// find the refused rows. Adds the conversations of refused rows to `blocked`.
     async fn send(
         &self,
         broadcast: &Broadcast,
-        pending: &[Pending],
-        told: &[bool],
-        batch: &[Part],
-        held: &mut HashSet<ConversationNo>,
+        pending: &[PendingRange],
+        in_tails: &[bool],
+        batch: &[RowChunk],
+        blocked: &mut HashSet<ConversationNo>,
     ) -> Result<(), Error> {
-        match self.publish_parts(broadcast, pending, batch).await {
+        match self.publish_chunks(broadcast, pending, batch).await {
             Ok(()) => return Ok(()),
             Err(peer::Error::Refused(_) | peer::Error::Broken(_)) => {}
             Err(error) => return Err(error.into()),
         }
-        let (mut accepted, mut blamed, mut broken) = (false, Vec::new(), None);
-        for part in batch {
-            if held.contains(&pending[part.place].no) {
+        let (mut accepted, mut refused, mut broken) = (false, Vec::new(), None);
+        for chunk in batch {
+            if blocked.contains(&pending[chunk.row].no) {
                 continue;
             }
-            match self.publish_parts(broadcast, pending, slice::from_ref(part)).await {
+            match self.publish_chunks(broadcast, pending, slice::from_ref(chunk)).await {
                 Ok(()) => accepted = true,
                 Err(peer::Error::Away(error)) => return Err(peer::Error::Away(error).into()),
                 Err(error) => {
-                    held.insert(pending[part.place].no);
-                    blamed.push((part.place, error.to_string()));
+                    blocked.insert(pending[chunk.row].no);
+                    refused.push((chunk.row, error.to_string()));
                     if matches!(error, peer::Error::Broken(_)) {
                         broken = Some(error);
                     }
@@ -256,79 +270,92 @@ impl Relay {
             }
         }
         if let Some(error) = broken.filter(|_| !accepted) {
-            return Err(error.into()); // it works for nobody: that is no row's fault
+            // Broadcast accepted no row at all, so these rows are not at fault.
+            return Err(error.into());
         }
-        for (place, reason) in blamed {
-            self.blame(&pending[place], told[place], &reason).await?;
+        for (row, reason) in refused {
+            self.record_refusal(&pending[row], in_tails[row], &reason).await?;
         }
         Ok(())
     }
 
-    /// Publishes parts in one call, each in the trace in which its messages were appended.
-    async fn publish_parts(
+    /// Publishes chunks in one call, each in the trace in which its messages were appended.
+    async fn publish_chunks(
         &self,
         broadcast: &Broadcast,
-        pending: &[Pending],
-        parts: &[Part],
+        pending: &[PendingRange],
+        chunks: &[RowChunk],
     ) -> Result<(), peer::Error> {
-        let spans: Vec<Span> = parts.iter().map(|part| span(pending[part.place].cause)).collect();
+        let spans: Vec<Span> = chunks.iter().map(|chunk| span(pending[chunk.row].trace_parent)).collect();
         let mut messages = Vec::new();
-        for (part, span) in parts.iter().zip(&spans) {
-            let cause = TraceParent::of(span).or(pending[part.place].cause);
-            messages.extend(part.messages.iter().map(|message| (message, cause)));
+        for (chunk, span) in chunks.iter().zip(&spans) {
+            let trace_parent = TraceParent::of(span).or(pending[chunk.row].trace_parent);
+            messages.extend(chunk.messages.iter().map(|message| (message, trace_parent)));
         }
         broadcast.publish(&messages).await?;
-        self.numbers.published(messages.len());
+        self.metrics.record_published(messages.len());
         Ok(())
     }
 
-    /// Notes that a row was refused; parks it in the end. But one whose tail has yet to hear of it must not be parked:
-    /// nobody would tell the tail.
-    async fn blame(&self, row: &Pending, told: bool, reason: &str) -> Result<(), Error> {
-        self.numbers.refusals.increment(1);
-        if told && self.store.outbox.refused(row.id, reason, self.park_after).await? {
+    /// Records that broadcast refused a row, and parks the row after the last allowed refusal.
+    ///
+    /// Does not record it while a tail lacks the messages: a parked row would never repair the
+    /// tail.
+    async fn record_refusal(&self, row: &PendingRange, in_tail: bool, reason: &str) -> Result<(), Error> {
+        self.metrics.refusals.increment(1);
+        if in_tail && self.store.outbox.record_refusal(row.id, reason, self.park_after).await? {
             let (conversation, first, last) = (row.conversation.as_str(), row.first_seq, row.last_seq);
-            tracing::error!(row = row.id, conversation, first, last, reason, "parked: messages are not published");
+            tracing::error!(
+                row = row.id,
+                conversation,
+                first,
+                last,
+                reason,
+                "outbox row parked: broadcast refused its messages too often, so they are not published; unpark the \
+                 row once the cause is removed"
+            );
         }
         Ok(())
     }
 
-    /// Deletes the rows that are done with. Returns whether there may be more.
-    async fn settle(&self, pending: &[Pending], told: &[bool], published: &[bool]) -> Result<bool, Error> {
-        let rows = || pending.iter().zip(told.iter().zip(published));
+    /// Deletes the rows whose messages the tails and broadcast have. Returns true if there may be
+    /// more.
+    async fn finish(&self, pending: &[PendingRange], in_tails: &[bool], published: &[bool]) -> Result<bool, Error> {
+        let rows = || pending.iter().zip(in_tails.iter().zip(published));
         let done: Vec<i64> =
-            rows().filter(|(_, (told, published))| **told && **published).map(|(row, _)| row.id).collect();
-        let half: Vec<i64> = rows()
-            .filter(|(row, (told, published))| !**told && **published && !row.published)
+            rows().filter(|(_, (in_tail, published))| **in_tail && **published).map(|(row, _)| row.id).collect();
+        let only_published: Vec<i64> = rows()
+            .filter(|(row, (in_tail, published))| !**in_tail && **published && !row.published)
             .map(|(row, _)| row.id)
             .collect();
-        if self.broadcast.is_some() && !half.is_empty() {
-            self.store.outbox.published(&half).await?;
+        if self.broadcast.is_some() && !only_published.is_empty() {
+            self.store.outbox.mark_published(&only_published).await?;
         }
-        fail::fail_point!("history::relay_has_marked");
-        self.store.outbox.done(&done).await?;
+        fail::fail_point!("history::relay_after_mark");
+        self.store.outbox.delete(&done).await?;
         Ok(i64::try_from(done.len()).is_ok_and(|rows| rows >= SHARD_ROWS))
     }
 }
 
-/// A span for what is published of one row, from now until it is dropped: a child of the append. None if nobody gets to see
-/// it.
-fn span(cause: Option<TraceParent>) -> Span {
-    let Some(cause) = cause.filter(|_| exporting()) else { return Span::none() };
+/// Starts a span for the publication of one row, as a child of the append. Returns a disabled span
+/// if there is no trace or no exporter.
+fn span(trace_parent: Option<TraceParent>) -> Span {
+    let Some(trace_parent) = trace_parent.filter(|_| exporting()) else { return Span::none() };
     let span = tracing::info_span!(parent: None, "publish", otel.kind = "producer");
-    cause.adopt(&span);
+    trace_parent.adopt(&span);
     span
 }
 
-fn range(row: &Pending) -> Range {
-    Range { no: row.no, first_seq: row.first_seq, last_seq: row.last_seq }
+fn range(row: &PendingRange) -> SeqRange {
+    SeqRange { no: row.no, first_seq: row.first_seq, last_seq: row.last_seq }
 }
 
-/// Rows with their messages, as they are sent together. A row of many messages is cut: its parts follow each other.
-fn batches(rows: Vec<usize>, messages: Vec<Vec<Message>>) -> Vec<Vec<Part>> {
-    let mut batches: Vec<Vec<Part>> = Vec::new();
+/// Groups the messages of rows into batches of at most [`BATCH_MESSAGES`]. A row that does not fit
+/// a batch is split into consecutive chunks.
+fn batches(rows: Vec<usize>, messages: Vec<Vec<Message>>) -> Vec<Vec<RowChunk>> {
+    let mut batches: Vec<Vec<RowChunk>> = Vec::new();
     let mut room = 0;
-    for (place, mut rest) in rows.into_iter().zip(messages) {
+    for (row, mut rest) in rows.into_iter().zip(messages) {
         loop {
             if room == 0 {
                 batches.push(Vec::new());
@@ -338,7 +365,7 @@ fn batches(rows: Vec<usize>, messages: Vec<Vec<Message>>) -> Vec<Vec<Part>> {
             room -= rest.len();
             let last = further.is_empty();
             if let Some(batch) = batches.last_mut() {
-                batch.push(Part { place, messages: rest, last });
+                batch.push(RowChunk { row, messages: rest, last });
             }
             if last {
                 break;

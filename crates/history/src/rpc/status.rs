@@ -1,14 +1,14 @@
-//! Domain error -> status: what a caller hears, and what only the log does.
+//! Conversion of domain errors to gRPC statuses. Details of internal errors go to the log only.
 
 use tidings_proto::history::ErrorReason;
-use tidings_server::store_failed;
+use tidings_service::store_failed;
 use tidings_status::Reply;
 use tonic::{Code, Status};
 
 use crate::domain::Error;
 use crate::{store, wire};
 
-/// The reason of an error.
+/// Returns the `ErrorInfo` reason of an error.
 pub(super) fn reason(error: &Error) -> ErrorReason {
     match error {
         Error::NoConversation { .. } => ErrorReason::ConversationNotFound,
@@ -29,7 +29,7 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
     }
 }
 
-/// The number that goes with an error of an append, 0 if none does.
+/// Returns the seq that belongs to the failure of an append; 0 if none does.
 pub(super) fn seq(error: &Error) -> i64 {
     match error {
         Error::KeyReused { seq } => *seq,
@@ -41,23 +41,23 @@ pub(super) fn seq(error: &Error) -> i64 {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let reason = reason(&error);
-        let reply = |code, message: &str| Reply::new(code, wire::DOMAIN, reason.as_str_name(), message);
-        let said = error.to_string();
+        let reply = |code, message: &str| Reply::new(code, wire::DOMAIN, reason.text(), message);
+        let text = error.to_string();
         match &error {
-            Error::NoConversation { id } => reply(Code::NotFound, &said).resource("conversation", id.to_string()),
+            Error::NoConversation { id } => reply(Code::NotFound, &text).resource("conversation", id.to_string()),
             Error::NoMessage { seq, last_seq } => {
-                reply(Code::NotFound, &said).resource("message", seq.to_string()).with("last_seq", last_seq)
+                reply(Code::NotFound, &text).resource("message", seq.to_string()).with("last_seq", last_seq)
             }
-            Error::IdTaken { id } => reply(Code::AlreadyExists, &said).resource("conversation", id.to_string()),
-            Error::RequestIdReused => reply(Code::AlreadyExists, &said).resource("request_id", ""),
+            Error::IdTaken { id } => reply(Code::AlreadyExists, &text).resource("conversation", id.to_string()),
+            Error::RequestIdReused => reply(Code::AlreadyExists, &text).resource("request_id", ""),
             Error::KeyReused { seq } => {
-                reply(Code::AlreadyExists, &said).resource("message", seq.to_string()).with("seq", seq)
+                reply(Code::AlreadyExists, &text).resource("message", seq.to_string()).with("seq", seq)
             }
             Error::NoReplyTarget { last_seq } => {
-                reply(Code::FailedPrecondition, &said).precondition("reply_to_seq").with("last_seq", last_seq)
+                reply(Code::FailedPrecondition, &text).precondition("reply_to_seq").with("last_seq", last_seq)
             }
             Error::SeqAhead { last_seq } => {
-                reply(Code::FailedPrecondition, &said).precondition("min_seq").with("last_seq", last_seq)
+                reply(Code::FailedPrecondition, &text).precondition("min_seq").with("last_seq", last_seq)
             }
             Error::Store(fault) => store_failed(wire::DOMAIN, fault),
             Error::Tail(_) | Error::Broadcast(_) | Error::Aborted => {

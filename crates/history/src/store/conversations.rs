@@ -1,34 +1,33 @@
-//! `conversation`: what is known of a conversation besides its messages.
+//! Table `conversation`: conversations without their messages.
 
 use std::collections::BTreeMap;
 
 use sqlx::types::Json;
 use tidings_postgres::{Fault, Postgres};
+use tidings_status::Created;
 use time::OffsetDateTime;
 
 use super::row::kind_code;
-use crate::model::{Conversation, ConversationId, Kind, NewConversation};
+use crate::model::{Conversation, ConversationId, ConversationKind, NewConversation};
 
-/// The conversations.
+/// Access to the table `conversation`.
 #[derive(Clone, Debug)]
 pub struct Conversations {
     postgres: Postgres,
 }
 
-/// What became of a creation.
+/// Outcome of a creation.
 #[derive(Clone, Debug)]
-pub enum Created {
-    /// There is a new conversation.
-    New(Conversation),
-    /// It had been created before by the same request.
-    Repeated(Conversation),
-    /// The id is another conversation's.
+pub enum CreateConversationOutcome {
+    /// The conversation was created, now or by an earlier call of the same request.
+    Created(Created<Conversation>),
+    /// The id belongs to another conversation.
     IdTaken,
-    /// The request id was used for another conversation.
+    /// The request id was used to create another conversation.
     RequestIdReused,
 }
 
-/// A row as it is read.
+/// A row of `conversation`.
 struct Row {
     id: String,
     title: String,
@@ -43,7 +42,7 @@ impl From<Row> for Conversation {
     fn from(row: Row) -> Self {
         Self {
             id: ConversationId::new(row.id),
-            kind: Kind::Open, // the only one that can be created
+            kind: ConversationKind::Open, // the only kind that can be created
             title: row.title,
             attributes: row.attributes.0,
             last_seq: row.last_seq,
@@ -59,15 +58,15 @@ impl Conversations {
         Self { postgres }
     }
 
-    /// Creates a conversation, or says who stands against it.
-    pub async fn create(&self, new: &NewConversation) -> Result<Created, Fault> {
+    /// Creates a conversation, or returns the conflict that prevents it.
+    pub async fn create(&self, new: &NewConversation) -> Result<CreateConversationOutcome, Fault> {
         if let Some(conversation) = self.insert(new).await? {
-            return Ok(Created::New(conversation));
+            return Ok(CreateConversationOutcome::Created(Created { value: conversation, deduplicated: false }));
         }
-        self.who_stands_against(new).await
+        self.find_create_conflict(new).await
     }
 
-    /// The conversation of this id.
+    /// Reads a conversation; `None` if it does not exist.
     pub async fn read(&self, id: &ConversationId) -> Result<Option<Conversation>, Fault> {
         let row = self
             .postgres
@@ -126,7 +125,9 @@ impl Conversations {
         Ok(row.map(Conversation::from))
     }
 
-    async fn who_stands_against(&self, new: &NewConversation) -> Result<Created, Fault> {
+    /// Finds the conversation that has the id or the request id of `new`, and distinguishes a retry
+    /// from a conflict.
+    async fn find_create_conflict(&self, new: &NewConversation) -> Result<CreateConversationOutcome, Fault> {
         let others = self
             .postgres
             .run(async |connection| {
@@ -151,11 +152,13 @@ impl Conversations {
         let same_id = others.iter().find(|other| new.request_id.is_none() && other.id == new.id.as_str());
         match same_request.or(same_id) {
             Some(other) if other.fingerprint == new.fingerprint => {
-                let found = self.read(&ConversationId::new(other.id.clone())).await?;
-                Ok(found.map_or(Created::IdTaken, Created::Repeated))
+                let conversation = self.read(&ConversationId::new(other.id.clone())).await?;
+                Ok(conversation.map_or(CreateConversationOutcome::IdTaken, |value| {
+                    CreateConversationOutcome::Created(Created { value, deduplicated: true })
+                }))
             }
-            Some(_) if same_request.is_some() => Ok(Created::RequestIdReused),
-            _ => Ok(Created::IdTaken),
+            Some(_) if same_request.is_some() => Ok(CreateConversationOutcome::RequestIdReused),
+            _ => Ok(CreateConversationOutcome::IdTaken),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! `outbox`: ranges of messages that the tails, or broadcast, may not have.
+//! Table `outbox`: ranges of messages that a tail or broadcast may not have.
 //!
-//! Rows are read without locks: two instances may relay one row at once, and telling somebody what it has is harmless. Ids
-//! become visible out of order, but those of one conversation in order, because they are given under its row lock; so
-//! nobody remembers "the last id seen".
+//! Rows are read without locks. Two instances may relay the same row at once, which is harmless,
+//! because duplicates are recognised. Ids become visible out of order, except those of one
+//! conversation, which are assigned under its row lock. No reader may therefore rely on a "last
+//! seen id".
 
 use std::time::Duration;
 
@@ -11,42 +12,42 @@ use tidings_trace::TraceParent;
 
 use crate::model::{ConversationId, ConversationNo, Shard};
 
-/// Rows that are counted: to count more would cost more than to know.
+/// Maximum number of rows that are counted: an exact count of more is not worth its cost.
 const COUNTED: i64 = 100_000;
 
-/// The outbox.
+/// Access to the table `outbox`.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     postgres: Postgres,
 }
 
-/// One row.
+/// One row: a range of messages of one conversation that are to be relayed.
 #[derive(Clone, Debug)]
-pub struct Pending {
-    /// The row.
+pub struct PendingRange {
+    /// Primary key of the row.
     pub id: i64,
-    /// Whose messages.
+    /// Conversation of the messages.
     pub conversation: ConversationId,
-    /// The same, as Postgres knows it.
+    /// Number of that conversation.
     pub no: ConversationNo,
-    /// The first of them.
+    /// Seq of the first message.
     pub first_seq: i64,
-    /// The last of them.
+    /// Seq of the last message.
     pub last_seq: i64,
-    /// Whether broadcast has them.
+    /// True if broadcast has the messages and only the tail may lack them.
     pub published: bool,
-    /// The call that appended them, if it was part of a trace.
-    pub cause: Option<TraceParent>,
+    /// Trace context of the append, if it had one.
+    pub trace_parent: Option<TraceParent>,
 }
 
-/// How much there is to relay.
+/// Size and age of the outbox, over all shards.
 #[derive(Clone, Copy, Debug)]
 pub struct Backlog {
-    /// Rows that wait, at most 100,000 are counted.
+    /// Number of rows to relay; at most 100,000 are counted.
     pub rows: i64,
-    /// How long the oldest has waited.
+    /// Age of the oldest row to relay.
     pub age: Duration,
-    /// Rows that were given up.
+    /// Number of parked rows; at most 100,000 are counted.
     pub parked: i64,
 }
 
@@ -55,9 +56,10 @@ impl Outbox {
         Self { postgres }
     }
 
-    /// The oldest rows of each of some shards, at most `limit` of each, so that none starves another; those of a shard in
-    /// order. Conversations are looked up one by one: a join would read all there are.
-    pub async fn pending(&self, shards: &[Shard], limit: i64) -> Result<Vec<Pending>, Fault> {
+    /// Reads the oldest rows of each shard in order of their ids, at most `limit` per shard, so
+    /// that no shard starves another. A subquery looks up each conversation: a join would read all
+    /// conversations.
+    pub async fn pending(&self, shards: &[Shard], limit: i64) -> Result<Vec<PendingRange>, Fault> {
         let shards: Vec<i16> = shards.iter().map(|shard| shard.get()).collect();
         let rows = self
             .postgres
@@ -94,21 +96,23 @@ impl Outbox {
                 .await
             })
             .await?;
-        let pending = rows.into_iter().map(|row| Pending {
+        let pending = rows.into_iter().map(|row| PendingRange {
             id: row.id,
             conversation: ConversationId::new(row.conversation),
             no: ConversationNo::new(row.conversation_no),
             first_seq: row.first_seq,
             last_seq: row.last_seq,
             published: row.published,
-            cause: row.trace_parent.and_then(|text| TraceParent::parse(&text)),
+            trace_parent: row.trace_parent.and_then(|text| TraceParent::parse(&text)),
         });
         Ok(pending.collect())
     }
 
-    /// Deletes rows whose messages everybody has. Does not wait for the disk: rows that a crash of Postgres brings back are
-    /// relayed again, and recognised.
-    pub async fn done(&self, ids: &[i64]) -> Result<(), Fault> {
+    /// Deletes rows whose messages the tails and broadcast have.
+    ///
+    /// Commits asynchronously. A crash of Postgres may restore deleted rows; they are relayed
+    /// again, and their messages are recognised as duplicates.
+    pub async fn delete(&self, ids: &[i64]) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(
@@ -129,8 +133,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Remembers that broadcast has the messages of these rows, and only a tail has not.
-    pub async fn published(&self, ids: &[i64]) -> Result<(), Fault> {
+    /// Marks rows whose messages broadcast has and only a tail lacks.
+    pub async fn mark_published(&self, ids: &[i64]) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(
@@ -148,8 +152,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Notes that broadcast refused a row; after so many refusals it is parked. Returns whether it is.
-    pub async fn refused(&self, id: i64, error: &str, park_after: i32) -> Result<bool, Fault> {
+    /// Records a refusal of a row by broadcast, and parks the row after `park_after` of them.
+    /// Returns true if the row is parked.
+    pub async fn record_refusal(&self, id: i64, error: &str, park_after: i32) -> Result<bool, Fault> {
         let parked = self
             .postgres
             .run_background(async |connection| {
@@ -173,7 +178,7 @@ impl Outbox {
         Ok(parked.unwrap_or(false))
     }
 
-    /// How much there is to relay, in all shards.
+    /// Measures size and age of the outbox, over all shards.
     pub async fn backlog(&self) -> Result<Backlog, Fault> {
         let row = self
             .postgres

@@ -1,4 +1,4 @@
-//! A row of `message` as it is read, and the small numbers that stand for words in Postgres.
+//! A row of `message`, and the numbers that encode enums in Postgres.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,24 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::model::{Body, ConversationId, Kind, Message, State, UserId};
+use crate::model::{Body, ConversationId, ConversationKind, Message, MessageState, UserId};
 
-/// The numbers of the contract.
-pub(super) fn kind_code(kind: Kind) -> i16 {
+/// Encodes a kind with the number that the contract gives it.
+pub(super) fn kind_code(kind: ConversationKind) -> i16 {
     match kind {
-        Kind::Open => 3,
+        ConversationKind::Open => 3,
     }
 }
 
-fn state(code: i16) -> State {
-    if code == 2 { State::Recalled } else { State::Active }
+/// Decodes a state from the number that the contract gives it.
+fn state(code: i16) -> MessageState {
+    if code == 2 { MessageState::Recalled } else { MessageState::Active }
 }
 
-/// A message as it is read.
+/// Value of the column `attributes`.
+pub(super) type Attributes = Json<BTreeMap<String, String>>;
+
+/// A row of `message`, with the id of its conversation.
 pub(super) struct Row {
     pub(super) conversation_no: i64,
     pub(super) conversation_id: String,
@@ -31,12 +35,44 @@ pub(super) struct Row {
     pub(super) body_data: Option<Vec<u8>>,
     pub(super) content_type: Option<String>,
     pub(super) reply_to_seq: i64,
-    pub(super) attributes: Json<BTreeMap<String, String>>,
+    pub(super) attributes: Attributes,
     pub(super) state: i16,
     pub(super) edit_version: i32,
     pub(super) change_seq: i64,
     pub(super) create_time: OffsetDateTime,
 }
+
+/// A query that returns [`Row`]s, checked at compile time.
+///
+/// Inserts the list of columns before `$from`, whose tables or subqueries have the names `message`
+/// and `conversation`: `query_rows!("FROM message JOIN conversation ... WHERE seq = $1", seq)`.
+macro_rules! query_rows {
+    ($from:literal, $($args:tt)*) => {
+        sqlx::query_as!(
+            $crate::store::row::Row,
+            r#"
+            SELECT message.conversation_no,
+                   conversation.id AS conversation_id,
+                   message.seq,
+                   message.id,
+                   message.sender_id,
+                   message.client_message_id,
+                   message.body_text,
+                   message.body_data,
+                   message.content_type,
+                   message.reply_to_seq,
+                   message.attributes AS "attributes: crate::store::row::Attributes",
+                   message.state,
+                   message.edit_version,
+                   message.change_seq,
+                   message.create_time
+            "# + $from,
+            $($args)*
+        )
+    };
+}
+
+pub(super) use query_rows;
 
 impl From<Row> for Message {
     fn from(row: Row) -> Self {

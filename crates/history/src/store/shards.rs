@@ -1,7 +1,7 @@
-//! `relay_shard`, `relay_worker`: which instance relays which part of the outbox.
+//! Tables `relay_shard` and `relay_worker`: leases of outbox shards to instances.
 //!
-//! A lease saves work, nothing depends on it: two instances that relay one shard for a moment publish the same messages
-//! under the same keys.
+//! A lease only saves work, correctness does not depend on it: two instances that relay the same
+//! shard for a moment publish the same messages under the same keys.
 
 use std::time::Duration;
 
@@ -10,10 +10,19 @@ use tidings_postgres::{Fault, Postgres};
 
 use crate::model::Shard;
 
-/// The shards.
+/// Access to the tables `relay_shard` and `relay_worker`.
 #[derive(Clone, Debug)]
 pub struct Shards {
     postgres: Postgres,
+}
+
+/// The shards that a worker has leased.
+#[derive(Clone, Debug, Default)]
+pub struct LeasedShards {
+    /// The shards, in no order.
+    pub shards: Vec<Shard>,
+    /// True if other workers are alive.
+    pub has_peers: bool,
 }
 
 impl Shards {
@@ -21,10 +30,10 @@ impl Shards {
         Self { postgres }
     }
 
-    /// Leases a fair share of the shards to `worker` for a while: those that it has, as far as they are no more than its
-    /// share, and those that nobody has. Says, too, whether there are other workers.
-    pub async fn lease(&self, worker: &str, life: Duration) -> Result<(Vec<Shard>, bool), Fault> {
-        let life = interval(life);
+    /// Leases a fair share of the shards to `worker` for `ttl`: first the shards that it has, then
+    /// free ones, up to its share.
+    pub async fn lease(&self, worker: &str, ttl: Duration) -> Result<LeasedShards, Fault> {
+        let ttl = interval(ttl);
         let leased = self
             .postgres
             .run_background(async |connection| {
@@ -65,17 +74,21 @@ impl Shards {
                     FROM leased
                     "#,
                     worker,
-                    life,
+                    ttl,
                 )
                 .fetch_one(connection)
                 .await
             })
             .await?;
-        Ok((leased.shards.into_iter().filter_map(Shard::new).collect(), leased.divided))
+        Ok(LeasedShards {
+            shards: leased.shards.into_iter().filter_map(Shard::new).collect(),
+            has_peers: leased.divided,
+        })
     }
 
-    /// Gives up all shards of `worker`, so that others need not wait for the end of its leases.
-    pub async fn leave(&self, worker: &str) -> Result<(), Fault> {
+    /// Releases all shards of `worker`, so that other workers need not wait until its leases
+    /// expire.
+    pub async fn release(&self, worker: &str) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(

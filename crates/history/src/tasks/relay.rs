@@ -1,33 +1,35 @@
-//! The relay: brings to the tails and to broadcast what was committed, and says how far it is behind.
+//! The tasks of the relay: one relays committed messages to the tails and to broadcast, one
+//! measures the backlog.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_server::health::{Health, State};
-use tidings_server::{repeat, repeat_on};
+use tidings_server::health::{Health, HealthState};
+use tidings_service::{repeat, repeat_on};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Error, Relay};
 
-/// The entry of the health service that says whether what is committed is published.
+/// Health entry of the relay: NOT_SERVING while the oldest outbox row is older than 5 s.
 pub const HEALTH: &str = "relay";
-/// How often the backlog is measured.
-const LOOK: Duration = Duration::from_secs(1);
-/// A backlog older than this says that the relay does not do its job: it has missed many ticks.
-const LATE: Duration = Duration::from_secs(5);
+/// Interval at which the backlog is measured.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+/// Age of the oldest outbox row above which the relay is unhealthy: it has missed many ticks.
+const AGE_MAX: Duration = Duration::from_secs(5);
 
-/// Relays at once when something was committed, and every `tick`, until told to stop; gives up its shards then.
+/// Relays outbox rows after every notification and every `tick`, until `stop`; then releases the
+/// shards.
 pub async fn run(relay: Arc<Relay>, tick: Duration, stop: CancellationToken) {
-    let news = async || relay.news().await;
-    repeat_on(news, "the relay to tails and broadcast", tick, stop, async || relay.step().await).await;
-    relay.leave().await;
+    let woken = async || relay.wait_for_work().await;
+    repeat_on(woken, "relay to tails and broadcast", tick, stop, async || relay.step().await).await;
+    relay.release_shards().await;
 }
 
-/// Measures how far the relay is behind, for metrics and health, until told to stop.
+/// Measures the backlog of the outbox, for metrics and health, until `stop`.
 pub async fn watch(relay: Arc<Relay>, health: Health, stop: CancellationToken) {
-    repeat("the look at the outbox", LOOK, stop, async || {
+    repeat("relay backlog measurement", MEASURE_INTERVAL, stop, async || {
         let backlog = relay.backlog().await?;
-        let state = if backlog.age > LATE { State::NotServing } else { State::Serving };
+        let state = if backlog.age > AGE_MAX { HealthState::NotServing } else { HealthState::Serving };
         health.set(HEALTH, state);
         Ok::<bool, Error>(false)
     })

@@ -1,36 +1,37 @@
-//! Checks of AppendMessage and BatchAppendMessages, and their answers.
+//! Validation of AppendMessage and BatchAppendMessages, and their responses.
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tidings_proto::history as pb;
-use tidings_status::{Fields, Invalid};
+use tidings_status::{Created, Fields, Invalid};
 
 use super::DOMAIN;
-use crate::model::{Body, ConversationId, Message, NewMessage, UserId};
+use crate::model::{AppendRequest, Body, ConversationId, Message, UserId};
 
-/// The most items of one batch.
+/// Maximum number of items in a batch.
 const BATCH_MAX: usize = 100;
-/// The longest text, and the most bytes of a binary body.
+/// Maximum size of a text or binary body, in bytes.
 const BODY_MAX: usize = 32 * 1024;
+/// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_MAX: usize = 128;
 
-/// Checks AppendMessage.
-pub fn append(request: pb::AppendMessageRequest) -> Result<NewMessage, Invalid> {
+/// Validates a request of AppendMessage, and converts it into the model.
+pub fn append(request: pb::AppendMessageRequest) -> Result<AppendRequest, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     check(&mut fields, &request);
     fields.finish()?;
-    Ok(new_message(request))
+    Ok(append_request(request))
 }
 
-/// Checks BatchAppendMessages.
-pub fn batch_append(request: pb::BatchAppendMessagesRequest) -> Result<Vec<NewMessage>, Invalid> {
+/// Validates a request of BatchAppendMessages, and converts it into the model.
+pub fn batch_append(request: pb::BatchAppendMessagesRequest) -> Result<Vec<AppendRequest>, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.within_range("requests", &request.requests.len(), &(1..=BATCH_MAX));
-    for (place, item) in request.requests.iter().enumerate().take(BATCH_MAX) {
-        fields.within(format_args!("requests[{place}]"), |fields| check(fields, item));
+    for (index, item) in request.requests.iter().enumerate().take(BATCH_MAX) {
+        fields.within(format_args!("requests[{index}]"), |fields| check(fields, item));
     }
     fields.finish()?;
-    Ok(request.requests.into_iter().map(new_message).collect())
+    Ok(request.requests.into_iter().map(append_request).collect())
 }
 
 fn check(fields: &mut Fields, request: &pb::AppendMessageRequest) {
@@ -40,7 +41,7 @@ fn check(fields: &mut Fields, request: &pb::AppendMessageRequest) {
     match request.body.as_ref().and_then(|body| body.content.as_ref()) {
         Some(pb::body::Content::Text(text)) => fields.text("body.text", text, BODY_MAX),
         Some(pb::body::Content::Binary(binary)) => {
-            let (bytes, kind) = (binary.data.len(), &binary.content_type);
+            let (bytes, content_type) = (binary.data.len(), &binary.content_type);
             fields.require(
                 "body.binary.data",
                 bytes <= BODY_MAX,
@@ -48,7 +49,8 @@ fn check(fields: &mut Fields, request: &pb::AppendMessageRequest) {
             );
             fields.require(
                 "body.binary.content_type",
-                (1..=CONTENT_TYPE_MAX).contains(&kind.len()) && kind.bytes().all(|byte| byte.is_ascii_graphic()),
+                (1..=CONTENT_TYPE_MAX).contains(&content_type.len())
+                    && content_type.bytes().all(|byte| byte.is_ascii_graphic()),
                 format!("expected 1 to {CONTENT_TYPE_MAX} bytes of visible ASCII"),
             );
         }
@@ -58,10 +60,10 @@ fn check(fields: &mut Fields, request: &pb::AppendMessageRequest) {
     fields.attributes("attributes", &request.attributes);
 }
 
-/// A request that was checked, so that it has a body.
-fn new_message(request: pb::AppendMessageRequest) -> NewMessage {
+/// Converts a validated request, which has a body.
+fn append_request(request: pb::AppendMessageRequest) -> AppendRequest {
     let fingerprint = Sha256::digest(request.encode_to_vec()).into();
-    NewMessage {
+    AppendRequest {
         conversation: ConversationId::new(request.conversation_id),
         sender: UserId::new(request.sender_id),
         client_message_id: request.client_message_id,
@@ -72,18 +74,19 @@ fn new_message(request: pb::AppendMessageRequest) -> NewMessage {
     }
 }
 
-/// The answer to an append that was done.
-pub fn appended(message: Message, deduplicated: bool) -> pb::AppendMessageResponse {
-    pb::AppendMessageResponse { message: Some(super::message(message)), deduplicated }
+/// Builds the response to a successful append.
+pub fn appended(appended: Created<Message>) -> pb::AppendMessageResponse {
+    let Created { value, deduplicated } = appended;
+    pb::AppendMessageResponse { message: Some(super::message(value)), deduplicated }
 }
 
-/// The result of an item that was appended.
-pub fn batch_appended(message: Message, deduplicated: bool) -> pb::BatchAppendMessagesResult {
-    let outcome = pb::batch_append_messages_result::Outcome::Appended(appended(message, deduplicated));
+/// Builds the result of a batch item that was appended.
+pub fn batch_appended(message: Created<Message>) -> pb::BatchAppendMessagesResult {
+    let outcome = pb::batch_append_messages_result::Outcome::Appended(appended(message));
     pb::BatchAppendMessagesResult { outcome: Some(outcome) }
 }
 
-/// The result of an item that was refused; `seq` as the contract says for the reason.
+/// Builds the result of a batch item that was refused. The contract defines `seq` for each reason.
 pub fn batch_refused(reason: pb::ErrorReason, message: String, seq: i64) -> pb::BatchAppendMessagesResult {
     let failure = pb::AppendFailure { reason: reason.into(), message, seq };
     let outcome = pb::batch_append_messages_result::Outcome::Failure(failure);

@@ -1,9 +1,8 @@
-//! What only fail-points can show: who is stopped exactly between two steps, and who dies there.
+//! Tests with fail-points: calls and relays that are paused or killed exactly between two steps.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(clippy::cast_possible_wrap, reason = "tests count to thousands")]
 
-mod hold;
 mod outbox;
 mod relay;
 #[path = "../support/mod.rs"]

@@ -1,12 +1,12 @@
-//! One message: sent, numbered, read back.
+//! Appends of single messages, and reads of them.
 
 use tidings_proto::history as pb;
 use tonic::Code;
 
 use crate::support::client::{Anchor, Source, at, binary, newest, source, text};
-use crate::support::{Histories, assert_numbered_from};
+use crate::support::{HistoryCluster, assert_numbered_from};
 
-/// A message of every kind that differs from the others.
+/// One message for each kind of content.
 fn samples() -> Vec<pb::AppendMessageRequest> {
     let attributes = [("line".to_owned(), "7".to_owned()), ("nick".to_owned(), "Ada ✓".to_owned())];
     vec![
@@ -25,7 +25,7 @@ fn samples() -> Vec<pb::AppendMessageRequest> {
     ]
 }
 
-/// The longest text with the most attributes.
+/// The longest legal text with the most legal attributes.
 fn largest() -> pb::AppendMessageRequest {
     let attributes = (0..32).map(|number| (format!("{number:064}"), "v".repeat(64)));
     pb::AppendMessageRequest {
@@ -34,7 +34,8 @@ fn largest() -> pb::AppendMessageRequest {
     }
 }
 
-fn said(message: &pb::Message) -> pb::AppendMessageRequest {
+/// Rebuilds the request that a message was appended with.
+fn request_of(message: &pb::Message) -> pb::AppendMessageRequest {
     pb::AppendMessageRequest {
         conversation_id: message.conversation_id.clone(),
         sender_id: message.sender_id.clone(),
@@ -45,37 +46,38 @@ fn said(message: &pb::Message) -> pb::AppendMessageRequest {
     }
 }
 
+/// Postgres, the tail and the response of the append have the same message.
 #[tokio::test]
-async fn what_was_sent_is_what_every_reader_sees() {
-    let histories = Histories::start().await;
-    histories.create("lobby").await;
-    let sent: Vec<_> = samples().into_iter().chain([largest()]).chain(samples_again()).collect();
+async fn every_reader_gets_the_message_that_was_sent() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create("lobby").await;
+    let sent: Vec<_> = samples().into_iter().chain([largest()]).chain(more_samples()).collect();
 
     let mut appended = Vec::new();
     for request in &sent {
-        let answer = histories.append(request.clone()).await.unwrap();
-        assert!(!answer.deduplicated);
-        appended.push(answer.message.unwrap());
+        let response = cluster.append(request.clone()).await.unwrap();
+        assert!(!response.deduplicated);
+        appended.push(response.message.unwrap());
     }
 
     assert_numbered_from(1, &appended);
-    assert_eq!(appended.iter().map(said).collect::<Vec<_>>(), sent);
+    assert_eq!(appended.iter().map(request_of).collect::<Vec<_>>(), sent);
     for message in &appended {
         assert_eq!((message.state(), message.edit_version, message.change_seq), (pb::message::State::Active, 1, 0));
-        assert_eq!(&histories.message("lobby", message.seq).await.unwrap(), message);
+        assert_eq!(&cluster.message("lobby", message.seq).await.unwrap(), message);
     }
-    let loaded = histories.newest("lobby", 200).await;
-    let cached = histories.newest("lobby", 3).await;
+    let loaded = cluster.newest("lobby", 200).await;
+    let cached = cluster.newest("lobby", 3).await;
     assert_eq!((source(loaded.read_info), source(cached.read_info)), (Source::Postgres, Source::Redis));
     assert_eq!(loaded.messages, appended);
     assert_eq!(cached.messages, appended[appended.len() - 3..]);
-    assert_eq!(histories.truth("lobby").await, appended);
-    let conversation = histories.conversation("lobby").await.unwrap();
+    assert_eq!(cluster.truth("lobby").await, appended);
+    let conversation = cluster.conversation("lobby").await.unwrap();
     assert_eq!((conversation.last_seq, conversation.version), (sent.len() as i64, 1));
 }
 
-/// Short ones, so that the tail is not empty behind the largest.
-fn samples_again() -> Vec<pb::AppendMessageRequest> {
+/// The samples under other keys: short messages, so that the tail is not empty after the largest.
+fn more_samples() -> Vec<pb::AppendMessageRequest> {
     let mut samples = samples();
     for sample in &mut samples {
         sample.client_message_id.push_str("-again");
@@ -84,32 +86,32 @@ fn samples_again() -> Vec<pb::AppendMessageRequest> {
 }
 
 #[tokio::test]
-async fn a_reply_to_a_message_that_is_not_there_yet_is_refused_with_the_newest_number() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 3).await;
+async fn a_reply_to_an_absent_message_is_refused_with_the_newest_seq() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 3).await;
 
     let reply = |seq| pb::AppendMessageRequest { reply_to_seq: seq, ..text("lobby", "bob", "reply", "yes") };
     for seq in [4, 5, i64::MAX] {
-        let failure = histories.append(reply(seq)).await.unwrap_err();
+        let failure = cluster.append(reply(seq)).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "REPLY_TARGET_NOT_FOUND"));
         assert_eq!(failure.metadata["last_seq"], "3");
     }
-    let appended = histories.append(reply(3)).await.unwrap();
+    let appended = cluster.append(reply(3)).await.unwrap();
     assert_eq!(appended.message.unwrap().seq, 4);
 }
 
 #[tokio::test]
 async fn a_conversation_must_be_created_before_it_is_written_or_read() {
-    let histories = Histories::start().await;
+    let cluster = HistoryCluster::start().await;
 
     let failures = [
-        histories.append(text("nowhere", "ada", "1", "x")).await.unwrap_err(),
-        histories.message("nowhere", 1).await.unwrap_err(),
-        histories.list(newest("nowhere", 10)).await.unwrap_err(),
-        histories.list(newest("nowhere", 10)).await.unwrap_err(), // the loader's lease is taken now
-        histories.list(at("nowhere", Anchor::AfterSeq(0), 10)).await.unwrap_err(),
-        histories.list(at("nowhere", Anchor::BeforeSeq(9), 10)).await.unwrap_err(),
-        histories.list(at("nowhere", Anchor::AroundSeq(9), 10)).await.unwrap_err(),
+        cluster.append(text("nowhere", "ada", "1", "x")).await.unwrap_err(),
+        cluster.message("nowhere", 1).await.unwrap_err(),
+        cluster.list(newest("nowhere", 10)).await.unwrap_err(),
+        cluster.list(newest("nowhere", 10)).await.unwrap_err(), // the lease is held now
+        cluster.list(at("nowhere", Anchor::AfterSeq(0), 10)).await.unwrap_err(),
+        cluster.list(at("nowhere", Anchor::BeforeSeq(9), 10)).await.unwrap_err(),
+        cluster.list(at("nowhere", Anchor::AroundSeq(9), 10)).await.unwrap_err(),
     ];
 
     for failure in failures {
@@ -117,13 +119,14 @@ async fn a_conversation_must_be_created_before_it_is_written_or_read() {
     }
 }
 
+/// The error carries the newest seq in its metadata.
 #[tokio::test]
-async fn a_message_that_is_not_there_is_not_found_and_the_newest_number_is_told() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 3).await;
+async fn an_absent_message_is_not_found_with_the_newest_seq() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 3).await;
 
     for seq in [4, 1_000, i64::MAX] {
-        let failure = histories.message("lobby", seq).await.unwrap_err();
+        let failure = cluster.message("lobby", seq).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::NotFound, "MESSAGE_NOT_FOUND"));
         assert_eq!(failure.metadata["last_seq"], "3");
     }

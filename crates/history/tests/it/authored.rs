@@ -1,4 +1,4 @@
-//! The messages of one user in all conversations.
+//! ListUserMessages: the messages of one user in all conversations.
 
 use std::collections::BTreeSet;
 
@@ -6,81 +6,88 @@ use tidings_proto::history as pb;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::Histories;
-use crate::support::client::{Client, text};
+use crate::support::HistoryCluster;
+use crate::support::client::{HistoryClient, text};
 
 fn of(user: &str, page_size: i32) -> pb::ListUserMessagesRequest {
     pb::ListUserMessagesRequest { user_id: user.to_owned(), page_size, ..Default::default() }
 }
 
-/// All pages, newest first.
-async fn walk(client: &Client, mut request: pb::ListUserMessagesRequest) -> Vec<pb::Message> {
-    let mut found = Vec::new();
+/// Reads all pages, newest message first.
+async fn read_all(client: &HistoryClient, mut request: pb::ListUserMessagesRequest) -> Vec<pb::Message> {
+    let mut listed = Vec::new();
     loop {
         let page = client.authored(request.clone()).await.unwrap();
-        found.extend(page.messages);
+        listed.extend(page.messages);
         if page.next_page_token.is_empty() {
-            return found;
+            return listed;
         }
         request.page_token = page.next_page_token;
     }
 }
 
-/// Where a message is.
-fn place(message: &pb::Message) -> (String, i64) {
+/// Returns conversation and seq of a message.
+fn position(message: &pb::Message) -> (String, i64) {
     (message.conversation_id.clone(), message.seq)
 }
 
+/// The list covers all conversations, at any page size and byte limit.
 #[tokio::test]
-async fn a_user_sees_the_own_messages_newest_first_over_all_conversations() {
-    let histories = Histories::start().await;
+async fn a_users_messages_are_listed_newest_first() {
+    let cluster = HistoryCluster::start().await;
     let mut sent = Vec::new();
     for conversation in ["a", "b", "c"] {
-        histories.create(conversation).await;
+        cluster.create(conversation).await;
     }
     for key in 0..30 {
         let conversation = ["a", "b", "c"][key % 3];
-        sent.push(histories.say(conversation, "ada", &key.to_string()).await);
-        histories.say(conversation, "bob", &key.to_string()).await;
+        sent.push(cluster.say(conversation, "ada", &key.to_string()).await);
+        cluster.say(conversation, "bob", &key.to_string()).await;
     }
     sent.reverse();
 
     for size in [1, 7, 30, 31] {
-        assert_eq!(walk(&histories, of("ada", size)).await, sent, "pages of {size}");
+        assert_eq!(read_all(&cluster, of("ada", size)).await, sent, "pages of {size}");
     }
-    assert!(walk(&histories, of("eve", 10)).await.is_empty());
+    assert!(read_all(&cluster, of("eve", 10)).await.is_empty());
     let bytes = pb::ListUserMessagesRequest { max_bytes: 1, ..of("ada", 10) };
-    assert_eq!(walk(&histories, bytes).await, sent);
+    assert_eq!(read_all(&cluster, bytes).await, sent);
 }
 
+/// Messages of one transaction have the same time. They are listed by descending seq, and none is
+/// lost between pages.
 #[tokio::test]
-async fn messages_of_one_moment_are_listed_by_number_and_none_is_lost_between_pages() {
-    let histories = Histories::start().await;
-    histories.create("a").await;
-    histories.create("b").await;
-    // One transaction has one time.
+async fn messages_with_equal_times_are_listed_without_loss() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create("a").await;
+    cluster.create("b").await;
+    // All messages of a transaction have the same time.
     let requests = (0..40).map(|key| text(["a", "b"][key % 2], "ada", &key.to_string(), "x"));
-    histories.batch(requests.collect()).await.unwrap();
+    cluster.batch(requests.collect()).await.unwrap();
 
-    let found = walk(&histories, of("ada", 7)).await;
+    let listed = read_all(&cluster, of("ada", 7)).await;
 
-    assert_eq!(found.iter().map(place).collect::<BTreeSet<_>>().len(), 40);
+    assert_eq!(listed.iter().map(position).collect::<BTreeSet<_>>().len(), 40);
     for conversation in ["a", "b"] {
-        let numbers: Vec<i64> =
-            found.iter().filter(|message| message.conversation_id == conversation).map(|message| message.seq).collect();
-        assert_eq!(numbers, (1..=20).rev().collect::<Vec<_>>());
+        let seqs: Vec<i64> = listed
+            .iter()
+            .filter(|message| message.conversation_id == conversation)
+            .map(|message| message.seq)
+            .collect();
+        assert_eq!(seqs, (1..=20).rev().collect::<Vec<_>>());
     }
 }
 
+/// Other writers append while the pages are read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_walk_sees_every_message_once_while_others_append() {
-    let histories = Histories::start().await;
-    histories.fill("a", 150).await;
-    histories.fill("b", 150).await;
+async fn paging_over_a_user_returns_every_message_once() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("a", 150).await;
+    cluster.fill("b", 150).await;
     let stop = CancellationToken::new();
     let mut appends = JoinSet::new();
     for (conversation, sender) in [("a", "ada"), ("b", "bob"), ("b", "ada")] {
-        let (client, stop) = ((*histories).clone(), stop.clone());
+        let (client, stop) = ((*cluster).clone(), stop.clone());
         appends.spawn(async move {
             let mut count = 0;
             while !stop.is_cancelled() {
@@ -91,13 +98,13 @@ async fn a_walk_sees_every_message_once_while_others_append() {
     }
 
     for size in [7, 50, 199] {
-        let known: BTreeSet<_> = walk(&histories, of("ada", 200)).await.iter().map(place).collect();
-        let found = walk(&histories, of("ada", size)).await;
-        let places: BTreeSet<_> = found.iter().map(place).collect();
-        assert_eq!(places.len(), found.len(), "a message came twice");
-        assert!(places.is_superset(&known), "a message is missing");
-        assert!(found.iter().all(|message| message.sender_id == "ada"));
-        assert!(found.is_sorted_by_key(|message| {
+        let before: BTreeSet<_> = read_all(&cluster, of("ada", 200)).await.iter().map(position).collect();
+        let listed = read_all(&cluster, of("ada", size)).await;
+        let positions: BTreeSet<_> = listed.iter().map(position).collect();
+        assert_eq!(positions.len(), listed.len(), "a message was listed twice");
+        assert!(positions.is_superset(&before), "a message is missing");
+        assert!(listed.iter().all(|message| message.sender_id == "ada"));
+        assert!(listed.is_sorted_by_key(|message| {
             let time = message.create_time.unwrap();
             std::cmp::Reverse((time.seconds, time.nanos))
         }));

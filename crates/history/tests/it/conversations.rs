@@ -1,11 +1,11 @@
-//! Conversations: created once, however often asked.
+//! CreateConversation and GetConversation: a creation is idempotent.
 
 use tidings_proto::history as pb;
 use tidings_proto::history::conversation::Kind;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::support::Histories;
+use crate::support::HistoryCluster;
 use crate::support::client::open;
 
 fn titled(id: &str, title: &str, request_id: &str) -> pb::CreateConversationRequest {
@@ -18,9 +18,9 @@ fn titled(id: &str, title: &str, request_id: &str) -> pb::CreateConversationRequ
 
 #[tokio::test]
 async fn a_conversation_is_read_as_it_was_created() {
-    let histories = Histories::start().await;
+    let cluster = HistoryCluster::start().await;
 
-    let created = histories.create_as(titled("lobby", "Lobby", "")).await.unwrap();
+    let created = cluster.create_as(titled("lobby", "Lobby", "")).await.unwrap();
     let conversation = created.conversation.unwrap();
 
     assert!(!created.deduplicated);
@@ -28,79 +28,81 @@ async fn a_conversation_is_read_as_it_was_created() {
     assert_eq!((conversation.kind(), conversation.last_seq, conversation.version), (Kind::Open, 0, 1));
     assert_eq!(conversation.attributes["topic"], "ships");
     assert_eq!(conversation.create_time, conversation.update_time);
-    assert_eq!(histories.conversation("lobby").await.unwrap(), conversation);
+    assert_eq!(cluster.conversation("lobby").await.unwrap(), conversation);
 }
 
 #[tokio::test]
-async fn a_repeat_by_id_answers_with_the_conversation_as_it_is_now() {
-    let histories = Histories::start().await;
-    histories.create_as(titled("lobby", "Lobby", "")).await.unwrap();
-    histories.say("lobby", "ada", "hello").await;
+async fn a_retry_by_id_returns_the_current_conversation() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create_as(titled("lobby", "Lobby", "")).await.unwrap();
+    cluster.say("lobby", "ada", "hello").await;
 
-    let repeat = histories.create_as(titled("lobby", "Lobby", "")).await.unwrap();
+    let retry = cluster.create_as(titled("lobby", "Lobby", "")).await.unwrap();
 
-    assert!(repeat.deduplicated);
-    assert_eq!(repeat.conversation.unwrap().last_seq, 1);
+    assert!(retry.deduplicated);
+    assert_eq!(retry.conversation.unwrap().last_seq, 1);
 }
 
 #[tokio::test]
-async fn a_repeat_by_request_id_answers_with_the_conversation_whose_id_was_made() {
-    let histories = Histories::start().await;
+async fn a_retry_by_request_id_returns_the_generated_id() {
+    let cluster = HistoryCluster::start().await;
 
-    let first = histories.create_as(titled("", "Lobby", "job-1")).await.unwrap();
-    let again = histories.create_as(titled("", "Lobby", "job-1")).await.unwrap();
-    let other = histories.create_as(titled("", "Lobby", "job-2")).await.unwrap();
+    let first = cluster.create_as(titled("", "Lobby", "job-1")).await.unwrap();
+    let retry = cluster.create_as(titled("", "Lobby", "job-1")).await.unwrap();
+    let other = cluster.create_as(titled("", "Lobby", "job-2")).await.unwrap();
 
-    assert_eq!((first.deduplicated, again.deduplicated, other.deduplicated), (false, true, false));
-    assert_eq!(first.conversation, again.conversation);
+    assert_eq!((first.deduplicated, retry.deduplicated, other.deduplicated), (false, true, false));
+    assert_eq!(first.conversation, retry.conversation);
     assert_ne!(first.conversation.unwrap().id, other.conversation.unwrap().id);
 }
 
+/// A conversation is another one if its content or its request id differs.
 #[tokio::test]
-async fn an_id_of_another_content_or_another_request_is_taken() {
-    let histories = Histories::start().await;
-    histories.create_as(titled("lobby", "Lobby", "job-1")).await.unwrap();
+async fn an_id_of_another_conversation_is_taken() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create_as(titled("lobby", "Lobby", "job-1")).await.unwrap();
 
     for request in [titled("lobby", "Hall", ""), titled("lobby", "Lobby", "job-2")] {
-        let failure = histories.create_as(request).await.unwrap_err();
+        let failure = cluster.create_as(request).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::AlreadyExists, "CONVERSATION_ID_TAKEN"));
     }
-    assert_eq!(histories.conversation("lobby").await.unwrap().title, "Lobby");
+    assert_eq!(cluster.conversation("lobby").await.unwrap().title, "Lobby");
 }
 
 #[tokio::test]
-async fn a_request_id_of_another_content_is_refused() {
-    let histories = Histories::start().await;
-    histories.create_as(titled("lobby", "Lobby", "job-1")).await.unwrap();
+async fn a_request_id_with_other_content_is_refused() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create_as(titled("lobby", "Lobby", "job-1")).await.unwrap();
 
     for request in [titled("lobby", "Hall", "job-1"), titled("hall", "Lobby", "job-1"), titled("", "Lobby", "job-1")] {
-        let failure = histories.create_as(request).await.unwrap_err();
+        let failure = cluster.create_as(request).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
     }
-    assert_eq!(histories.count("SELECT count(*) FROM conversation").await, 1);
+    assert_eq!(cluster.count("SELECT count(*) FROM conversation").await, 1);
 }
 
 #[tokio::test]
 async fn kinds_other_than_open_are_refused() {
-    let histories = Histories::start().await;
+    let cluster = HistoryCluster::start().await;
 
     for kind in [0, Kind::Direct.into(), Kind::Group.into(), 4, -1] {
         let mut request = open("lobby");
         request.conversation.as_mut().unwrap().kind = kind;
-        let failure = histories.create_as(request).await.unwrap_err();
+        let failure = cluster.create_as(request).await.unwrap_err();
         assert_eq!(failure.code, Code::InvalidArgument);
         assert_eq!(failure.violations[0].field, "conversation.kind");
     }
-    assert_eq!(histories.count("SELECT count(*) FROM conversation").await, 0);
+    assert_eq!(cluster.count("SELECT count(*) FROM conversation").await, 0);
 }
 
+/// 32 calls over two instances: one creates the conversation, the others are deduplicated.
 #[tokio::test]
-async fn thirty_two_concurrent_creations_of_one_id_make_one_conversation() {
-    let histories = Histories::start_two().await;
+async fn concurrent_creations_of_one_id_make_one_conversation() {
+    let cluster = HistoryCluster::start_two().await;
 
     let mut creations = JoinSet::new();
-    for place in 0..32 {
-        let client = histories.client(place % 2);
+    for index in 0..32 {
+        let client = cluster.client(index % 2);
         creations.spawn(async move { client.create_as(titled("lobby", "Lobby", "")).await.unwrap() });
     }
     let created = creations.join_all().await;
@@ -111,9 +113,9 @@ async fn thirty_two_concurrent_creations_of_one_id_make_one_conversation() {
 
 #[tokio::test]
 async fn an_unknown_conversation_is_not_found() {
-    let histories = Histories::start().await;
+    let cluster = HistoryCluster::start().await;
 
-    let failure = histories.conversation("nowhere").await.unwrap_err();
+    let failure = cluster.conversation("nowhere").await.unwrap_err();
 
     assert_eq!((failure.code, failure.reason.as_str()), (Code::NotFound, "CONVERSATION_NOT_FOUND"));
     assert_eq!(failure.domain, "history.tidings");

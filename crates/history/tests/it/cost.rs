@@ -1,42 +1,45 @@
-//! What an append costs: statements in Postgres, as Postgres writes them down.
+//! The cost of an append: its statements, as the log of Postgres has them.
 
 use std::fs;
 
-use crate::support::client::text;
-use crate::support::{Histories, NEVER, eventually, own_stack};
+use tidings_devstack::testing::{eventually, own_stack};
 
-/// The statements that Postgres has run within the service's calls, by their first words; those of the relay are left out.
+use crate::support::HistoryCluster;
+use crate::support::client::text;
+
+/// Returns the first words of the statements of the service's calls.
 fn statements(log: &str) -> Vec<String> {
-    let ours = ["BEGIN", "COMMIT", "WITH moved", "WITH inserted", "SELECT no,", "SELECT message."];
-    // A statement goes on over many lines: `LOG:  execute sqlx_s_1: WITH ...`, `LOG:  statement: COMMIT`.
+    let prefixes = ["BEGIN", "COMMIT", "WITH moved", "WITH inserted", "SELECT no,", "SELECT message."];
+    // A statement spans several lines: `LOG:  execute sqlx_s_1: WITH ...`,
+    // `LOG:  statement: COMMIT`.
     let entries = log.split("LOG:  ").filter(|entry| entry.starts_with("execute ") || entry.starts_with("statement: "));
     let texts = entries.filter_map(|entry| Some(entry.split_once(": ")?.1.trim_start()));
-    let begins = |text: &str| ours.iter().find(|begin| text.starts_with(**begin));
-    texts.filter_map(begins).map(|begin| (*begin).to_owned()).collect()
+    let prefix_of = |text: &str| prefixes.iter().find(|prefix| text.starts_with(**prefix));
+    texts.filter_map(prefix_of).map(|prefix| (*prefix).to_owned()).collect()
 }
 
+/// A duplicate takes a second attempt: a transaction that decides under the locks.
 #[tokio::test]
-async fn an_append_of_a_new_message_is_one_statement_and_a_repeat_asks_under_the_locks() {
+async fn an_append_of_a_new_message_is_one_statement() {
     let stack = own_stack().await;
-    let histories = Histories::start_on(&stack, 1, |_, config| config.relay.history_relay_tick = NEVER.into()).await;
-    histories.fill("lobby", 1).await;
-    histories.settled().await;
+    let cluster = HistoryCluster::start_without_relay(&stack, 1, |_, _| {}).await;
+    cluster.fill("lobby", 1).await;
     for setting in ["ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"] {
-        histories.tell(setting).await;
+        cluster.execute(setting).await;
     }
-    let told = "SELECT count(*) FROM pg_settings WHERE name = 'log_statement' AND setting = 'all'";
-    eventually("statements are written down", async || histories.count(told).await == 1).await;
+    let is_logging = "SELECT count(*) FROM pg_settings WHERE name = 'log_statement' AND setting = 'all'";
+    eventually("postgres logs all statements", async || cluster.count(is_logging).await == 1).await;
     let log = stack.dir().join("postgres.log");
     let since = |from: usize| statements(&fs::read_to_string(&log).unwrap()[from..]);
-    let now = || usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
+    let log_size = || usize::try_from(fs::metadata(&log).unwrap().len()).unwrap();
 
-    let begun = now();
-    histories.append(text("lobby", "ada", "once", "hello")).await.unwrap();
-    assert_eq!(since(begun), ["WITH moved"]);
+    let start = log_size();
+    cluster.append(text("lobby", "ada", "once", "hello")).await.unwrap();
+    assert_eq!(since(start), ["WITH moved"]);
 
-    let begun = now();
-    assert!(histories.append(text("lobby", "ada", "once", "hello")).await.unwrap().deduplicated);
-    assert_eq!(since(begun), ["WITH moved", "BEGIN", "SELECT no,", "SELECT message.", "SELECT message.", "COMMIT"]);
-    drop(histories);
+    let start = log_size();
+    assert!(cluster.append(text("lobby", "ada", "once", "hello")).await.unwrap().deduplicated);
+    assert_eq!(since(start), ["WITH moved", "BEGIN", "SELECT no,", "SELECT message.", "SELECT message.", "COMMIT"]);
+    drop(cluster);
     stack.stop().await;
 }

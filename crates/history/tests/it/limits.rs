@@ -1,20 +1,20 @@
-//! Limits: what is just legal is done, one above is refused by its name.
+//! Limits of requests: a value at the limit is accepted, one above it is refused by its field.
 
 use std::collections::BTreeMap;
 
 use tidings_proto::history as pb;
 
-use crate::support::Histories;
-use crate::support::client::{Answer, binary, newest, open, text};
+use crate::support::HistoryCluster;
+use crate::support::client::{CallResult, binary, newest, open, text};
 
-/// Makes a field of a creation as long as it may be, or so much longer.
-type Change = fn(&mut pb::CreateConversationRequest, usize);
+/// Sets a field of a creation to its maximum length plus the given excess.
+type FieldChange = fn(&mut pb::CreateConversationRequest, usize);
 
 fn attributes(entries: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     entries.into_iter().collect()
 }
 
-/// As many attributes of `bytes` bytes together.
+/// Builds `count` attributes of `bytes` bytes together.
 fn numbered(count: usize, bytes: usize) -> BTreeMap<String, String> {
     let each = bytes / count;
     let rest = bytes - each * (count - 1);
@@ -25,17 +25,17 @@ fn numbered(count: usize, bytes: usize) -> BTreeMap<String, String> {
 }
 
 #[track_caller]
-fn assert_refused<T: std::fmt::Debug>(answer: Answer<T>, field: &str) {
-    let failure = answer.unwrap_err();
+fn assert_refused<T: std::fmt::Debug>(result: CallResult<T>, field: &str) {
+    let failure = result.unwrap_err();
     let fields: Vec<_> = failure.violations.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, [field], "{failure}");
 }
 
 #[tokio::test]
 async fn each_limit_of_a_message_is_legal_and_one_above_is_not() {
-    let histories = Histories::start().await;
+    let cluster = HistoryCluster::start().await;
     let longest = format!("{}._~-", "A0".repeat(30));
-    histories.create(&longest).await;
+    cluster.create(&longest).await;
     let base = || text(&longest, &longest, &longest, "x");
     let keyed = |key: usize| text(&longest, "ada", &key.to_string(), "x");
     let body = |length: usize| Some(binary(vec![7; length], "image/png"));
@@ -51,7 +51,7 @@ async fn each_limit_of_a_message_is_legal_and_one_above_is_not() {
         pb::AppendMessageRequest { attributes: attributes([("n".repeat(64), String::new())]), ..keyed(6) },
     ];
     for request in legal {
-        histories.append(request).await.unwrap();
+        cluster.append(request).await.unwrap();
     }
 
     let long = format!("{longest}x");
@@ -73,20 +73,20 @@ async fn each_limit_of_a_message_is_legal_and_one_above_is_not() {
         ("reply_to_seq", pb::AppendMessageRequest { reply_to_seq: -1, ..base() }),
     ];
     for (field, request) in illegal {
-        assert_refused(histories.append(request).await, field);
+        assert_refused(cluster.append(request).await, field);
     }
-    assert_eq!(histories.truth(&longest).await.len(), 7);
+    assert_eq!(cluster.truth(&longest).await.len(), 7);
 }
 
 #[tokio::test]
 async fn each_limit_of_a_conversation_is_legal_and_one_above_is_not() {
-    let histories = Histories::start().await;
-    let request = |change: Change, above: usize| {
+    let cluster = HistoryCluster::start().await;
+    let request = |change: FieldChange, above: usize| {
         let mut request = open("");
         change(&mut request, above);
         request
     };
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, FieldChange); 5] = [
         ("request_id", |request, above| request.request_id = "r".repeat(64 + above)),
         ("conversation.id", |request, above| request.conversation.as_mut().unwrap().id = "c".repeat(64 + above)),
         ("conversation.title", |request, above| {
@@ -100,36 +100,36 @@ async fn each_limit_of_a_conversation_is_legal_and_one_above_is_not() {
         }),
     ];
     for (field, change) in changes {
-        histories.create_as(request(change, 0)).await.unwrap();
-        assert_refused(histories.create_as(request(change, 1)).await, field);
+        cluster.create_as(request(change, 0)).await.unwrap();
+        assert_refused(cluster.create_as(request(change, 1)).await, field);
     }
-    assert_eq!(histories.count("SELECT count(*) FROM conversation").await, 5);
+    assert_eq!(cluster.count("SELECT count(*) FROM conversation").await, 5);
 }
 
 #[tokio::test]
 async fn each_limit_of_a_page_is_legal_and_one_above_is_not() {
     const BYTES_MAX: i32 = 3_670_016;
-    let histories = Histories::start().await;
-    histories.fill("lobby", 201).await;
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 201).await;
 
-    assert_eq!(histories.newest("lobby", 0).await.messages.len(), 50);
-    assert_eq!(histories.newest("lobby", 1).await.messages.len(), 1);
-    assert_eq!(histories.newest("lobby", 200).await.messages.len(), 200);
-    assert_refused(histories.list(newest("lobby", 201)).await, "page_size");
-    assert_refused(histories.list(newest("lobby", -1)).await, "page_size");
+    assert_eq!(cluster.newest("lobby", 0).await.messages.len(), 50);
+    assert_eq!(cluster.newest("lobby", 1).await.messages.len(), 1);
+    assert_eq!(cluster.newest("lobby", 200).await.messages.len(), 200);
+    assert_refused(cluster.list(newest("lobby", 201)).await, "page_size");
+    assert_refused(cluster.list(newest("lobby", -1)).await, "page_size");
     let bytes = |max_bytes| pb::ListMessagesRequest { max_bytes, ..newest("lobby", 200) };
-    assert_eq!(histories.list(bytes(1)).await.unwrap().messages.len(), 1);
-    assert_eq!(histories.list(bytes(BYTES_MAX)).await.unwrap().messages.len(), 200);
-    assert_refused(histories.list(bytes(BYTES_MAX + 1)).await, "max_bytes");
-    assert_refused(histories.list(bytes(-1)).await, "max_bytes");
+    assert_eq!(cluster.list(bytes(1)).await.unwrap().messages.len(), 1);
+    assert_eq!(cluster.list(bytes(BYTES_MAX)).await.unwrap().messages.len(), 200);
+    assert_refused(cluster.list(bytes(BYTES_MAX + 1)).await, "max_bytes");
+    assert_refused(cluster.list(bytes(-1)).await, "max_bytes");
     let of = |page_size, max_bytes| pb::ListUserMessagesRequest {
         user_id: "ada".to_owned(),
         page_size,
         max_bytes,
         ..Default::default()
     };
-    assert_eq!(histories.authored(of(0, 0)).await.unwrap().messages.len(), 50);
-    assert_eq!(histories.authored(of(200, BYTES_MAX)).await.unwrap().messages.len(), 200);
-    assert_refused(histories.authored(of(201, 0)).await, "page_size");
-    assert_refused(histories.authored(of(0, BYTES_MAX + 1)).await, "max_bytes");
+    assert_eq!(cluster.authored(of(0, 0)).await.unwrap().messages.len(), 50);
+    assert_eq!(cluster.authored(of(200, BYTES_MAX)).await.unwrap().messages.len(), 200);
+    assert_refused(cluster.authored(of(201, 0)).await, "page_size");
+    assert_refused(cluster.authored(of(0, BYTES_MAX + 1)).await, "max_bytes");
 }

@@ -1,4 +1,4 @@
-//! The service in process, over real sockets, a real Postgres and a real Redis.
+//! Integration tests: the service in this process, with real sockets, Postgres and Redis.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(
@@ -14,18 +14,18 @@ mod batches;
 mod conversations;
 mod cost;
 mod hot;
+mod idempotency;
 mod limits;
 mod migrations;
 mod model;
-mod numbers;
 mod outbox;
 mod pages;
 mod postgres_away;
 mod redis_away;
+mod redis_losses;
 mod refusals;
 mod relay;
-mod repeats;
-mod storm;
+mod sequence_numbers;
 #[path = "../support/mod.rs"]
 mod support;
 mod tails;

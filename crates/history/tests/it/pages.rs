@@ -1,14 +1,15 @@
-//! Pages: both ways, from the tail, from Postgres and from both, never with a hole.
+//! ListMessages: pages in both directions, from the tail, from Postgres and from both, without
+//! gaps.
 
 use tidings_proto::history as pb;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::client::{Anchor, Client, Source, at, knowing, newest, source, text};
-use crate::support::{Histories, assert_numbered_from, seqs};
+use crate::support::client::{Anchor, HistoryClient, Source, at, newest, newest_with_min_seq, source, text};
+use crate::support::{HistoryCluster, assert_numbered_from, seqs};
 
-/// Appends until told to stop, and returns how often it did.
-fn append_meanwhile(client: Client, stop: CancellationToken) -> JoinHandle<usize> {
+/// Appends messages until `stop`, and returns their number.
+fn append_meanwhile(client: HistoryClient, stop: CancellationToken) -> JoinHandle<usize> {
     tokio::spawn(async move {
         let mut count = 0;
         while !stop.is_cancelled() {
@@ -23,53 +24,54 @@ fn next(request: &pb::ListMessagesRequest, token: &str) -> pb::ListMessagesReque
     pb::ListMessagesRequest { anchor: None, page_token: token.to_owned(), ..request.clone() }
 }
 
-/// From a page to the oldest message.
-async fn walk_back(client: &Client, mut request: pb::ListMessagesRequest) -> Vec<pb::Message> {
-    let mut found = Vec::new();
+/// Reads from a page back to the oldest message.
+async fn read_back(client: &HistoryClient, mut request: pb::ListMessagesRequest) -> Vec<pb::Message> {
+    let mut read = Vec::new();
     loop {
         let mut page = client.list(request.clone()).await.unwrap();
         assert!(page.messages.len() <= request.page_size as usize);
-        page.messages.append(&mut found);
-        found = page.messages;
+        page.messages.append(&mut read);
+        read = page.messages;
         if page.older_page_token.is_empty() {
-            return found;
+            return read;
         }
         request = next(&request, &page.older_page_token);
     }
 }
 
-/// From a page to the newest message known when it is reached.
-async fn walk_forth(client: &Client, mut request: pb::ListMessagesRequest) -> Vec<pb::Message> {
-    let mut found = Vec::new();
+/// Reads from a page forward to the newest message.
+async fn read_forward(client: &HistoryClient, mut request: pb::ListMessagesRequest) -> Vec<pb::Message> {
+    let mut read = Vec::new();
     loop {
         let page = client.list(request.clone()).await.unwrap();
-        found.extend(page.messages);
+        read.extend(page.messages);
         if page.newer_page_token.is_empty() {
-            assert_eq!(found.last().unwrap().seq, page.last_seq);
-            return found;
+            assert_eq!(read.last().unwrap().seq, page.last_seq);
+            return read;
         }
         request = next(&request, &page.newer_page_token);
     }
 }
 
+/// Other writers append while the pages are read: backward, forward, and both ways from the middle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_walk_by_tokens_sees_every_message_once_while_others_append() {
-    let histories = Histories::start_two().await;
-    histories.fill("lobby", 1_000).await;
+async fn paging_by_tokens_returns_every_message_once() {
+    let cluster = HistoryCluster::start_two().await;
+    cluster.fill("lobby", 1_000).await;
     let stop = CancellationToken::new();
-    let appending = append_meanwhile(histories.client(1), stop.clone());
+    let appending = append_meanwhile(cluster.client(1), stop.clone());
 
     for size in [7, 33, 50, 199, 200] {
-        let back = walk_back(&histories, newest("lobby", size)).await;
+        let back = read_back(&cluster, newest("lobby", size)).await;
         assert_numbered_from(1, &back);
         assert!(back.len() >= 1_000);
 
-        let forth = walk_forth(&histories, at("lobby", Anchor::AfterSeq(0), size)).await;
-        assert_numbered_from(1, &forth);
-        assert!(forth.len() >= back.len());
+        let forward = read_forward(&cluster, at("lobby", Anchor::AfterSeq(0), size)).await;
+        assert_numbered_from(1, &forward);
+        assert!(forward.len() >= back.len());
 
         let middle = at("lobby", Anchor::AroundSeq(501), size);
-        let (older, newer) = (walk_back(&histories, middle.clone()).await, walk_forth(&histories, middle).await);
+        let (older, newer) = (read_back(&cluster, middle.clone()).await, read_forward(&cluster, middle).await);
         assert_numbered_from(1, &older);
         assert!(older.last().unwrap().seq >= newer[0].seq);
         assert_numbered_from(newer[0].seq, &newer);
@@ -77,18 +79,19 @@ async fn a_walk_by_tokens_sees_every_message_once_while_others_append() {
 
     stop.cancel();
     let appended = appending.await.unwrap();
-    let truth = histories.truth("lobby").await;
+    let truth = cluster.truth("lobby").await;
     assert_eq!(truth.len(), 1_000 + appended);
-    histories.settled().await;
-    assert_eq!(walk_back(&histories, newest("lobby", 77)).await, truth);
-    assert_eq!(walk_forth(&histories, at("lobby", Anchor::AfterSeq(0), 77)).await, truth);
+    cluster.wait_until_relayed().await;
+    assert_eq!(read_back(&cluster, newest("lobby", 77)).await, truth);
+    assert_eq!(read_forward(&cluster, at("lobby", Anchor::AfterSeq(0), 77)).await, truth);
 }
 
+/// A writer commits messages around that seq while the page is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_around_a_number_yet_to_come_has_no_hole_while_others_append() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 30).await;
-    let (client, stop) = (histories.client(0), CancellationToken::new());
+async fn a_page_around_a_future_seq_has_no_gap() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 30).await;
+    let (client, stop) = (cluster.client(0), CancellationToken::new());
     let stopped = stop.clone();
     let appending = tokio::spawn(async move {
         for batch in 0.. {
@@ -101,8 +104,8 @@ async fn a_page_around_a_number_yet_to_come_has_no_hole_while_others_append() {
     });
 
     for _ in 0..200 {
-        let head = histories.conversation("lobby").await.unwrap().last_seq;
-        let page = histories.list(at("lobby", Anchor::AroundSeq(head + 4), 20)).await.unwrap();
+        let head = cluster.conversation("lobby").await.unwrap().last_seq;
+        let page = cluster.list(at("lobby", Anchor::AroundSeq(head + 4), 20)).await.unwrap();
         assert!(!page.messages.is_empty());
     }
     stop.cancel();
@@ -110,18 +113,18 @@ async fn a_page_around_a_number_yet_to_come_has_no_hole_while_others_append() {
 }
 
 #[tokio::test]
-async fn every_anchor_gives_the_page_it_says() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 300).await;
-    histories.newest("lobby", 1).await; // makes the tail: 101 to 300
+async fn every_anchor_returns_its_page() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 300).await;
+    cluster.newest("lobby", 1).await; // loads the tail: 101 to 300
     let cases = [
         (Anchor::AfterSeq(0), 1..=10),
-        (Anchor::AfterSeq(95), 96..=105),   // over the lower end of the tail
+        (Anchor::AfterSeq(95), 96..=105),   // across the lower end of the tail
         (Anchor::AfterSeq(150), 151..=160), // in the tail
         (Anchor::AfterSeq(295), 296..=300),
         (Anchor::BeforeSeq(5), 1..=4),
         (Anchor::BeforeSeq(50), 40..=49),
-        (Anchor::BeforeSeq(105), 95..=104), // over the lower end of the tail
+        (Anchor::BeforeSeq(105), 95..=104), // across the lower end of the tail
         (Anchor::BeforeSeq(101), 91..=100),
         (Anchor::BeforeSeq(102), 92..=101),
         (Anchor::BeforeSeq(300), 290..=299),
@@ -133,7 +136,7 @@ async fn every_anchor_gives_the_page_it_says() {
         (Anchor::AroundSeq(1_000), 296..=300),
     ];
     for (anchor, expected) in cases {
-        let page = histories.list(at("lobby", anchor, 10)).await.unwrap();
+        let page = cluster.list(at("lobby", anchor, 10)).await.unwrap();
         assert_eq!(seqs(&page.messages), expected.clone().collect::<Vec<_>>(), "{anchor:?}");
         assert_eq!(page.last_seq, 300);
         assert_eq!(page.older_page_token.is_empty(), *expected.start() == 1, "{anchor:?}");
@@ -141,52 +144,53 @@ async fn every_anchor_gives_the_page_it_says() {
     }
 }
 
+/// A token is absent only where no message exists in that direction.
 #[tokio::test]
-async fn a_page_on_which_there_is_nothing_still_leads_both_ways() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 10).await;
+async fn an_empty_page_has_tokens_for_both_directions() {
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 10).await;
     for cached in [false, true] {
-        let before = histories.list(at("lobby", Anchor::BeforeSeq(1), 3)).await.unwrap();
+        let before = cluster.list(at("lobby", Anchor::BeforeSeq(1), 3)).await.unwrap();
         assert!(before.messages.is_empty() && before.older_page_token.is_empty());
-        let page = histories.list(next(&newest("lobby", 3), &before.newer_page_token)).await.unwrap();
+        let page = cluster.list(next(&newest("lobby", 3), &before.newer_page_token)).await.unwrap();
         assert_eq!(seqs(&page.messages), [1, 2, 3]);
 
         for after in [10, 11, i64::MAX] {
-            let after = histories.list(at("lobby", Anchor::AfterSeq(after), 3)).await.unwrap();
+            let after = cluster.list(at("lobby", Anchor::AfterSeq(after), 3)).await.unwrap();
             assert!(after.messages.is_empty() && after.newer_page_token.is_empty());
             assert_eq!((after.last_seq, source(after.read_info) == Source::Redis), (10, cached));
-            let page = histories.list(next(&newest("lobby", 3), &after.older_page_token)).await.unwrap();
+            let page = cluster.list(next(&newest("lobby", 3), &after.older_page_token)).await.unwrap();
             assert_eq!(seqs(&page.messages), [8, 9, 10]);
         }
-        histories.newest("lobby", 3).await;
+        cluster.newest("lobby", 3).await;
     }
 }
 
 #[tokio::test]
 async fn a_conversation_without_messages_has_an_empty_page() {
-    let histories = Histories::start().await;
-    histories.create("lobby").await;
+    let cluster = HistoryCluster::start().await;
+    cluster.create("lobby").await;
 
     for request in [newest("lobby", 5), at("lobby", Anchor::AfterSeq(0), 5), at("lobby", Anchor::BeforeSeq(7), 5)] {
         for _ in 0..2 {
-            let page = histories.list(request.clone()).await.unwrap();
+            let page = cluster.list(request.clone()).await.unwrap();
             assert_eq!((page.messages.len(), page.last_seq), (0, 0));
             assert!(page.older_page_token.is_empty() && page.newer_page_token.is_empty());
         }
     }
-    histories.say("lobby", "ada", "first").await;
-    assert_eq!(seqs(&histories.newest("lobby", 5).await.messages), [1]);
+    cluster.say("lobby", "ada", "first").await;
+    assert_eq!(seqs(&cluster.newest("lobby", 5).await.messages), [1]);
 }
 
 #[tokio::test]
-async fn a_page_is_cut_to_its_bytes_at_the_end_away_from_its_anchor() {
-    let histories = Histories::start().await;
-    histories.create("lobby").await;
+async fn a_page_is_trimmed_to_its_bytes_far_from_its_anchor() {
+    let cluster = HistoryCluster::start().await;
+    cluster.create("lobby").await;
     let sizes = [10, 2_000, 30_000, 10, 5_000, 10, 32 * 1024, 2_000, 10];
     for (key, size) in sizes.into_iter().enumerate() {
-        histories.append(text("lobby", "ada", &key.to_string(), &"x".repeat(size))).await.unwrap();
+        cluster.append(text("lobby", "ada", &key.to_string(), &"x".repeat(size))).await.unwrap();
     }
-    let cut = |anchor, max_bytes| pb::ListMessagesRequest { anchor, max_bytes, ..newest("lobby", 50) };
+    let limited = |anchor, max_bytes| pb::ListMessagesRequest { anchor, max_bytes, ..newest("lobby", 50) };
     let cases = [
         (None, 4_000, vec![8, 9]),
         (None, 1, vec![9]),
@@ -198,27 +202,27 @@ async fn a_page_is_cut_to_its_bytes_at_the_end_away_from_its_anchor() {
     ];
     for _ in 0..2 {
         for (anchor, bytes, expected) in &cases {
-            let page = histories.list(cut(*anchor, *bytes)).await.unwrap();
+            let page = cluster.list(limited(*anchor, *bytes)).await.unwrap();
             assert_eq!(&seqs(&page.messages), expected, "{anchor:?}");
         }
     }
     for bytes in [1, 5_000, 40_000] {
         let request = pb::ListMessagesRequest { max_bytes: bytes, ..newest("lobby", 50) };
-        assert_eq!(walk_back(&histories, request.clone()).await.len(), sizes.len());
+        assert_eq!(read_back(&cluster, request.clone()).await.len(), sizes.len());
         let request = pb::ListMessagesRequest { anchor: Some(Anchor::AfterSeq(0)), ..request };
-        assert_eq!(walk_forth(&histories, request).await.len(), sizes.len());
+        assert_eq!(read_forward(&cluster, request).await.len(), sizes.len());
     }
 }
 
 #[tokio::test]
 async fn a_page_never_answers_with_less_than_min_seq() {
-    let histories = Histories::start().await;
-    histories.fill("lobby", 10).await;
+    let cluster = HistoryCluster::start().await;
+    cluster.fill("lobby", 10).await;
 
     for _ in 0..2 {
-        assert_eq!(histories.list(knowing("lobby", 10, 3)).await.unwrap().last_seq, 10);
+        assert_eq!(cluster.list(newest_with_min_seq("lobby", 10, 3)).await.unwrap().last_seq, 10);
         for min_seq in [11, i64::MAX] {
-            let failure = histories.list(knowing("lobby", min_seq, 3)).await.unwrap_err();
+            let failure = cluster.list(newest_with_min_seq("lobby", min_seq, 3)).await.unwrap_err();
             assert_eq!((failure.code, failure.reason.as_str()), (tonic::Code::FailedPrecondition, "SEQ_AHEAD"));
             assert_eq!(failure.metadata["last_seq"], "10");
         }

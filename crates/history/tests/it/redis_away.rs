@@ -1,66 +1,68 @@
-//! Redis away: slower, not wrong.
+//! Redis unavailable: the service is slower but correct.
 
 use std::time::Duration;
 
 use tidings_devstack::Devstack;
+use tidings_devstack::testing::{eventually, own_stack};
 
-use crate::support::client::{Source, knowing, source, text};
-use crate::support::{Histories, eventually, own_stack};
+use crate::support::HistoryCluster;
+use crate::support::client::{Source, newest_with_min_seq, source, text};
 
-async fn start(stack: &Devstack) -> Histories<'_> {
-    let histories = Histories::start_on(stack, 2, |_, config| {
+async fn start(stack: &Devstack) -> HistoryCluster<'_> {
+    let cluster = HistoryCluster::start_on(stack, 2, |_, config| {
         config.redis.redis_timeout = Some(Duration::from_millis(100).into());
     })
     .await;
-    histories.fill("lobby", 20).await;
-    histories.newest("lobby", 10).await;
-    histories
+    cluster.fill("lobby", 20).await;
+    cluster.newest("lobby", 10).await;
+    cluster
 }
 
-/// Appends and pages go on, from Postgres.
-async fn assert_slower_not_wrong(histories: &Histories<'_>, name: &str) {
+/// Checks that appends succeed and that pages come from Postgres.
+async fn assert_slower_not_wrong(cluster: &HistoryCluster<'_>, name: &str) {
     for key in 0..5 {
         let request = text("lobby", "ada", &format!("{name}-{key}"), "x");
-        let appended = histories.client(key % 2).append(request.clone()).await.unwrap();
+        let appended = cluster.client(key % 2).append(request.clone()).await.unwrap();
         assert!(!appended.deduplicated);
-        assert!(histories.append(request).await.unwrap().deduplicated);
+        assert!(cluster.append(request).await.unwrap().deduplicated);
         let seq = appended.message.unwrap().seq;
-        for place in [0, 1] {
-            let page = histories.client(place).list(knowing("lobby", seq, 10)).await.unwrap();
+        for index in [0, 1] {
+            let page = cluster.client(index).list(newest_with_min_seq("lobby", seq, 10)).await.unwrap();
             assert_eq!((source(page.read_info), page.last_seq), (Source::Postgres, seq));
             assert!(!page.read_info.unwrap().stale);
         }
     }
-    let page = histories.newest("lobby", 200).await;
-    assert_eq!((source(page.read_info), page.messages), (Source::Postgres, histories.truth("lobby").await));
+    let page = cluster.newest("lobby", 200).await;
+    assert_eq!((source(page.read_info), page.messages), (Source::Postgres, cluster.truth("lobby").await));
 }
 
-async fn assert_fast_again(histories: &Histories<'_>) {
-    for place in [0, 1] {
+async fn assert_fast_again(cluster: &HistoryCluster<'_>) {
+    for index in [0, 1] {
         eventually("the newest page comes from redis", async || {
-            source(histories.client(place).newest("lobby", 10).await.read_info) == Source::Redis
+            source(cluster.client(index).newest("lobby", 10).await.read_info) == Source::Redis
         })
         .await;
     }
-    histories.settled().await;
-    assert_eq!(histories.newest("lobby", 200).await.messages, histories.truth("lobby").await);
+    cluster.wait_until_relayed().await;
+    assert_eq!(cluster.newest("lobby", 200).await.messages, cluster.truth("lobby").await);
 }
 
+/// Redis is first paused, then killed.
 #[tokio::test]
-async fn redis_away_is_slower_not_wrong() {
+async fn without_redis_the_service_is_slower_but_correct() {
     let stack = own_stack().await;
-    let histories = start(&stack).await;
+    let cluster = start(&stack).await;
 
     stack.redis().pause();
-    assert_slower_not_wrong(&histories, "paused").await;
+    assert_slower_not_wrong(&cluster, "paused").await;
     stack.redis().resume();
-    assert_fast_again(&histories).await;
+    assert_fast_again(&cluster).await;
 
     stack.redis().kill().await;
-    assert_slower_not_wrong(&histories, "killed").await;
+    assert_slower_not_wrong(&cluster, "killed").await;
     stack.redis().start().await.unwrap();
-    assert_fast_again(&histories).await;
-    drop(histories);
+    assert_fast_again(&cluster).await;
+    drop(cluster);
     stack.stop().await;
 }
 
@@ -68,38 +70,43 @@ async fn redis_away_is_slower_not_wrong() {
 async fn a_service_starts_and_serves_without_redis() {
     let stack = own_stack().await;
     stack.redis().kill().await;
-    let histories = start(&stack).await;
+    let cluster = start(&stack).await;
 
-    assert_slower_not_wrong(&histories, "absent").await;
+    assert_slower_not_wrong(&cluster, "absent").await;
     stack.redis().start().await.unwrap();
-    assert_fast_again(&histories).await;
-    drop(histories);
+    assert_fast_again(&cluster).await;
+    drop(cluster);
     stack.stop().await;
 }
 
+/// Redis starts another incarnation when it gets its first replica. A message appended through the
+/// old one is visible to all instances.
 #[tokio::test]
-async fn an_append_is_seen_though_a_replica_makes_redis_begin_another_reign() {
+async fn an_append_survives_a_new_incarnation_of_redis() {
     let (stack, other) = (own_stack().await, own_stack().await);
-    let mut histories = start(&stack).await;
+    let mut cluster = start(&stack).await;
 
-    // No client is disconnected; whoever connects from now on finds another reign, and others do half a second later.
+    // Redis disconnects no client. New connections find the new incarnation at once, existing ones
+    // half a second later.
     let mut replica = redis::Client::open(other.redis().url()).unwrap().get_connection().unwrap();
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(stack.redis().port()).exec(&mut replica).unwrap();
-    histories.restart(1).await;
-    let there = histories.client(1);
-    eventually("the other has the tail", async || source(there.newest("lobby", 10).await.read_info) == Source::Redis)
-        .await;
-    let appended = histories.client(0).append(text("lobby", "ada", "after", "x")).await.unwrap();
+    cluster.restart(1).await;
+    let other_client = cluster.client(1);
+    eventually("the other instance has the tail", async || {
+        source(other_client.newest("lobby", 10).await.read_info) == Source::Redis
+    })
+    .await;
+    let appended = cluster.client(0).append(text("lobby", "ada", "after", "x")).await.unwrap();
     let seq = appended.message.unwrap().seq;
 
-    for place in [0, 1] {
-        eventually("both see it, in the tail", async || {
-            let page = histories.client(place).newest("lobby", 10).await;
+    for index in [0, 1] {
+        eventually("both instances read it from the tail", async || {
+            let page = cluster.client(index).newest("lobby", 10).await;
             page.last_seq == seq && source(page.read_info) == Source::Redis
         })
         .await;
     }
-    drop(histories);
+    drop(cluster);
     stack.stop().await;
     other.stop().await;
 }

@@ -1,8 +1,8 @@
-//! What is committed is published: in order, through outages, by whichever instance is there.
+//! The relay publishes every committed message: in order, through outages, from any instance.
 
 use std::time::Duration;
 
-use tidings_devstack::testing;
+use tidings_devstack::testing::{self, NEVER, eventually, own_stack};
 use tidings_history::Config;
 use tidings_proto::history::Message;
 use tidings_server::health::pb::HealthCheckRequest;
@@ -10,38 +10,38 @@ use tidings_server::health::pb::health_check_response::ServingStatus;
 use tidings_server::health::pb::health_client::HealthClient;
 use tonic::transport::Endpoint;
 
-use crate::support::broadcaster::Broadcaster;
 use crate::support::client::{Source, source, text};
-use crate::support::{Histories, NEVER, assert_numbered_from, eventually, own_stack, seqs};
+use crate::support::fake_broadcast::FakeBroadcast;
+use crate::support::{HistoryCluster, assert_numbered_from, seqs};
 
-/// Instances that publish to a broadcaster.
-async fn publishing(instances: usize, tune: impl Fn(usize, &mut Config)) -> (Histories<'static>, Broadcaster) {
-    let broadcaster = Broadcaster::start().await;
-    let histories = Histories::start_on(testing::shared().await, instances, |place, config| {
-        broadcaster.hears(config);
-        tune(place, config);
+/// Starts instances that publish to a fake broadcast service.
+async fn publishing(instances: usize, tune: impl Fn(usize, &mut Config)) -> (HistoryCluster<'static>, FakeBroadcast) {
+    let broadcast = FakeBroadcast::start().await;
+    let cluster = HistoryCluster::start_on(testing::shared().await, instances, |index, config| {
+        broadcast.attach(config);
+        tune(index, config);
     })
     .await;
-    (histories, broadcaster)
+    (cluster, broadcast)
 }
 
-/// Waits until as many messages are published as there are, and compares them with Postgres.
-async fn assert_all_published_once(histories: &Histories<'_>, broadcaster: &Broadcaster, conversation: &str) {
-    let truth = histories.truth(conversation).await;
-    eventually("all are published", async || broadcaster.published(conversation).len() >= truth.len()).await;
-    assert_eq!(broadcaster.published(conversation), truth);
+/// Waits until all messages of a conversation are published, and compares them with Postgres.
+async fn assert_all_published_once(cluster: &HistoryCluster<'_>, broadcast: &FakeBroadcast, conversation: &str) {
+    let truth = cluster.truth(conversation).await;
+    eventually("all messages are published", async || broadcast.published(conversation).len() >= truth.len()).await;
+    assert_eq!(broadcast.published(conversation), truth);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_committed_message_is_published_once_and_in_the_order_of_its_number() {
-    let (histories, broadcaster) = publishing(2, |_, _| {}).await;
+async fn every_message_is_published_once_in_order_of_its_seq() {
+    let (cluster, broadcast) = publishing(2, |_, _| {}).await;
     for conversation in 0..20 {
-        histories.create(&format!("c{conversation}")).await;
+        cluster.create(&format!("c{conversation}")).await;
     }
 
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..10 {
-        let client = histories.client(writer % 2);
+        let client = cluster.client(writer % 2);
         writers.spawn(async move {
             for key in 0..40 {
                 client.say(&format!("c{}", (writer + key) % 20), &format!("w{writer}"), &key.to_string()).await;
@@ -51,15 +51,15 @@ async fn every_committed_message_is_published_once_and_in_the_order_of_its_numbe
     writers.join_all().await;
 
     for conversation in 0..20 {
-        assert_all_published_once(&histories, &broadcaster, &format!("c{conversation}")).await;
+        assert_all_published_once(&cluster, &broadcast, &format!("c{conversation}")).await;
     }
-    histories.settled().await;
+    cluster.wait_until_relayed().await;
 }
 
 #[tokio::test]
 async fn a_batch_of_the_largest_legal_messages_is_published() {
-    let (histories, broadcaster) = publishing(1, |_, _| {}).await;
-    histories.create("lobby").await;
+    let (cluster, broadcast) = publishing(1, |_, _| {}).await;
+    cluster.create("lobby").await;
     let request = |key: usize| {
         let mut request = text("lobby", "ada", &key.to_string(), &"x".repeat(32 * 1024));
         request.attributes = (0..32).map(|name| (format!("{name:02}"), "y".repeat(126))).collect();
@@ -67,98 +67,108 @@ async fn a_batch_of_the_largest_legal_messages_is_published() {
     };
 
     for batch in 0..2 {
-        histories.batch((0..55).map(|key| request(100 * batch + key)).collect()).await.unwrap();
+        cluster.batch((0..55).map(|key| request(100 * batch + key)).collect()).await.unwrap();
     }
 
-    assert_all_published_once(&histories, &broadcaster, "lobby").await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
 }
 
+/// The outbox drains once broadcast is available again. The health entry `relay` follows both
+/// changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_broadcast_is_away_appends_succeed_and_the_outbox_grows_and_drains_afterwards() {
-    let (histories, broadcaster) = publishing(2, |_, _| {}).await;
-    histories.create("lobby").await;
-    histories.say("lobby", "ada", "before").await;
-    histories.settled().await;
-    let health = async || relay_health(&histories).await;
-    eventually("the relay does its job", async || health().await == ServingStatus::Serving).await;
+async fn without_broadcast_appends_succeed_and_the_outbox_grows() {
+    let (cluster, broadcast) = publishing(2, |_, _| {}).await;
+    cluster.create("lobby").await;
+    cluster.say("lobby", "ada", "before").await;
+    cluster.wait_until_relayed().await;
+    let health = async || relay_health(&cluster).await;
+    eventually("the relay is healthy", async || health().await == ServingStatus::Serving).await;
 
-    broadcaster.fails(|faults| faults.away = true);
+    broadcast.set_faults(|faults| faults.unavailable = true);
     for key in 0..30 {
-        histories.client(key % 2).say("lobby", "ada", &key.to_string()).await;
+        cluster.client(key % 2).say("lobby", "ada", &key.to_string()).await;
     }
-    assert_eq!(histories.count("SELECT count(*) FROM outbox").await, 30);
-    eventually("the relay says that it does not", async || health().await == ServingStatus::NotServing).await;
-    assert_eq!(histories.count("SELECT count(*) FROM outbox WHERE attempts > 0").await, 0, "that is no row's fault");
-    assert_eq!(seqs(&broadcaster.published("lobby")), [1]);
+    assert_eq!(cluster.count("SELECT count(*) FROM outbox").await, 30);
+    eventually("the relay is unhealthy", async || health().await == ServingStatus::NotServing).await;
+    assert_eq!(
+        cluster.count("SELECT count(*) FROM outbox WHERE attempts > 0").await,
+        0,
+        "an outage does not count as a refusal"
+    );
+    assert_eq!(seqs(&broadcast.published("lobby")), [1]);
 
-    broadcaster.fails(|faults| faults.away = false);
-    histories.settled().await;
-    assert_all_published_once(&histories, &broadcaster, "lobby").await;
-    eventually("the relay does its job again", async || health().await == ServingStatus::Serving).await;
+    broadcast.set_faults(|faults| faults.unavailable = false);
+    cluster.wait_until_relayed().await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
+    eventually("the relay is healthy again", async || health().await == ServingStatus::Serving).await;
 }
 
-async fn relay_health(histories: &Histories<'_>) -> ServingStatus {
-    let endpoint = Endpoint::from_shared(format!("http://{}", histories.address(0))).unwrap();
+async fn relay_health(cluster: &HistoryCluster<'_>) -> ServingStatus {
+    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.address(0))).unwrap();
     let mut health = HealthClient::new(endpoint.connect().await.unwrap());
     let request = HealthCheckRequest { service: "relay".to_owned() };
-    health.check(request).await.map_or(ServingStatus::Unknown, |answer| answer.into_inner().status())
+    health.check(request).await.map_or(ServingStatus::Unknown, |response| response.into_inner().status())
 }
 
+/// Other conversations are published meanwhile. This holds for a refusal and for an internal error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_broadcast_refuses_holds_up_its_conversation_until_it_is_parked() {
-    for breaks in [false, true] {
-        let (histories, broadcaster) = publishing(1, |_, config| config.relay.history_park_after = 40).await;
-        broadcaster.fails(|faults| {
-            faults.poison.insert(("conversation/sick".to_owned(), "2.1".to_owned()));
-            faults.poison_breaks = breaks;
+async fn a_refused_message_blocks_its_conversation_until_parked() {
+    for internal in [false, true] {
+        let (cluster, broadcast) = publishing(1, |_, config| config.relay.history_park_after = 40).await;
+        broadcast.set_faults(|faults| {
+            faults.refused.insert(("conversation/blocked".to_owned(), "2.1".to_owned()));
+            faults.refuse_as_internal = internal;
         });
-        for conversation in ["sick", "well"] {
-            histories.create(conversation).await;
+        for conversation in ["blocked", "healthy"] {
+            cluster.create(conversation).await;
         }
         for key in 0..5 {
-            for conversation in ["sick", "well"] {
-                histories.say(conversation, "ada", &key.to_string()).await;
+            for conversation in ["blocked", "healthy"] {
+                cluster.say(conversation, "ada", &key.to_string()).await;
             }
         }
 
-        // A broken broadcast is told from a broken row by what it does for others: there has to be something for others.
+        // The relay blames a row for an internal error only if broadcast accepts other rows. So
+        // other rows must exist.
         let mut more = 5;
         let parked = "SELECT count(*) FROM outbox WHERE park_time IS NOT NULL AND error IS NOT NULL";
-        eventually("it is parked", async || {
-            let held_up = broadcaster.published("sick").len() <= 1;
-            let is_parked = histories.count(parked).await == 1;
-            assert!(held_up || is_parked, "{:?}", seqs(&broadcaster.published("sick")));
-            histories.say("well", "ada", &more.to_string()).await;
+        eventually("the row is parked", async || {
+            let is_blocked = broadcast.published("blocked").len() <= 1;
+            let is_parked = cluster.count(parked).await == 1;
+            assert!(is_blocked || is_parked, "{:?}", seqs(&broadcast.published("blocked")));
+            cluster.say("healthy", "ada", &more.to_string()).await;
             more += 1;
             is_parked
         })
         .await;
 
-        eventually("the later ones follow", async || seqs(&broadcaster.published("sick")) == [1, 3, 4, 5]).await;
-        assert_all_published_once(&histories, &broadcaster, "well").await;
-        assert_eq!(histories.count("SELECT count(*) FROM outbox WHERE park_time IS NULL").await, 0);
-        assert_eq!(seqs(&histories.newest("sick", 9).await.messages), [1, 2, 3, 4, 5], "readers miss nothing");
+        eventually("the later messages are published", async || seqs(&broadcast.published("blocked")) == [1, 3, 4, 5])
+            .await;
+        assert_all_published_once(&cluster, &broadcast, "healthy").await;
+        assert_eq!(cluster.count("SELECT count(*) FROM outbox WHERE park_time IS NULL").await, 0);
+        assert_eq!(seqs(&cluster.newest("blocked", 9).await.messages), [1, 2, 3, 4, 5], "readers get all messages");
     }
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_asked_for_again_under_the_same_key() {
-    let (histories, broadcaster) = publishing(2, |_, _| {}).await;
-    histories.create("lobby").await;
+async fn a_publish_with_a_lost_response_is_retried_with_its_key() {
+    let (cluster, broadcast) = publishing(2, |_, _| {}).await;
+    cluster.create("lobby").await;
     for key in 0..20 {
-        broadcaster.fails(|faults| faults.lost_answers = 1);
-        histories.say("lobby", "ada", &key.to_string()).await;
+        broadcast.set_faults(|faults| faults.lost_responses = 1);
+        cluster.say("lobby", "ada", &key.to_string()).await;
     }
 
-    histories.settled().await;
-    assert_all_published_once(&histories, &broadcaster, "lobby").await;
+    cluster.wait_until_relayed().await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
 }
 
+/// An instance that stops releases its shards to the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_share_the_shards_and_one_that_leaves_hands_its_own_over() {
-    let (mut histories, broadcaster) = publishing(2, |_, _| {}).await;
-    let shares = async |histories: &Histories<'_>, expected: i64| {
-        let each = histories
+async fn two_instances_share_the_shards_and_hand_them_over() {
+    let (mut cluster, broadcast) = publishing(2, |_, _| {}).await;
+    let shares = async |cluster: &HistoryCluster<'_>, expected: i64| {
+        let each = cluster
             .count(
                 "SELECT coalesce(sum(power(100, place - 1) * shards), 0)::bigint
                  FROM (
@@ -171,76 +181,81 @@ async fn two_instances_share_the_shards_and_one_that_leaves_hands_its_own_over()
             .await;
         each == expected
     };
-    eventually("each has eight", async || shares(&histories, 808).await).await;
+    eventually("each instance leases eight shards", async || shares(&cluster, 808).await).await;
 
-    histories.create("lobby").await;
+    cluster.create("lobby").await;
     for round in 0..4 {
-        histories.restart(round % 2).await;
+        cluster.restart(round % 2).await;
         for key in 0..10 {
-            histories.client(round % 2).say("lobby", "ada", &format!("{round}-{key}")).await;
+            cluster.client(round % 2).say("lobby", "ada", &format!("{round}-{key}")).await;
         }
     }
 
-    assert_all_published_once(&histories, &broadcaster, "lobby").await;
-    eventually("each has eight again", async || shares(&histories, 808).await).await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
+    eventually("each instance leases eight shards again", async || shares(&cluster, 808).await).await;
 }
 
+/// The relay may run on another instance than the append.
 #[tokio::test]
-async fn a_commit_wakes_the_relay_of_whichever_instance_has_the_shard() {
-    let (histories, broadcaster) = publishing(2, |_, config| config.relay.history_relay_tick = NEVER.into()).await;
+async fn a_commit_wakes_the_relay_that_leases_its_shard() {
+    let (cluster, broadcast) = publishing(2, |_, config| config.relay.history_relay_tick = NEVER.into()).await;
     for conversation in 0..32 {
-        histories.create(&format!("c{conversation}")).await;
+        cluster.create(&format!("c{conversation}")).await;
     }
-    // Each of the two has leased at its start; neither will look again unless it is told.
-    eventually("one hears the other", async || {
-        histories.say("c0", "ada", &uuid::Uuid::new_v4().to_string()).await;
-        histories.say("c1", "ada", &uuid::Uuid::new_v4().to_string()).await;
-        !broadcaster.published("c0").is_empty() && !broadcaster.published("c1").is_empty()
+    // Both instances leased shards at their start. Neither relays again without a notification.
+    eventually("both instances receive notifications", async || {
+        cluster.say("c0", "ada", &uuid::Uuid::new_v4().to_string()).await;
+        cluster.say("c1", "ada", &uuid::Uuid::new_v4().to_string()).await;
+        !broadcast.published("c0").is_empty() && !broadcast.published("c1").is_empty()
     })
     .await;
 
     for conversation in 2..32 {
-        histories.say(&format!("c{conversation}"), "ada", "x").await;
+        cluster.say(&format!("c{conversation}"), "ada", "x").await;
     }
 
-    // On a machine that stood still a lease may have run out: then it takes another commit, and no more than that.
+    // On a machine that stalled, a lease may have expired. Then one more commit is needed.
     for conversation in (2..32).map(|number| format!("c{number}")) {
-        let told = async || !broadcaster.published(&conversation).is_empty();
-        if tokio::time::timeout(Duration::from_secs(5), eventually("it is told", told)).await.is_err() {
-            histories.say(&conversation, "ada", "y").await;
+        let is_published = async || !broadcast.published(&conversation).is_empty();
+        if tokio::time::timeout(Duration::from_secs(5), eventually("the message is published", is_published))
+            .await
+            .is_err()
+        {
+            cluster.say(&conversation, "ada", "y").await;
         }
     }
     for conversation in 2..32 {
-        assert_all_published_once(&histories, &broadcaster, &format!("c{conversation}")).await;
+        assert_all_published_once(&cluster, &broadcast, &format!("c{conversation}")).await;
     }
 }
 
+/// The relay updates the tail once Redis is available again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_are_published_while_redis_is_away_and_the_tail_hears_of_them_afterwards() {
-    let (stack, broadcaster) = (own_stack().await, Broadcaster::start().await);
-    let histories = Histories::start_on(&stack, 1, |_, config| {
-        broadcaster.hears(config);
+async fn messages_are_published_while_redis_is_unavailable() {
+    let (stack, broadcast) = (own_stack().await, FakeBroadcast::start().await);
+    let cluster = HistoryCluster::start_on(&stack, 1, |_, config| {
+        broadcast.attach(config);
         config.redis.redis_timeout = Some(Duration::from_millis(100).into());
     })
     .await;
-    histories.fill("lobby", 5).await;
-    histories.newest("lobby", 5).await;
+    cluster.fill("lobby", 5).await;
+    cluster.newest("lobby", 5).await;
 
     stack.redis().pause();
     for key in 0..3 {
-        histories.say("lobby", "ada", &format!("away-{key}")).await;
+        cluster.say("lobby", "ada", &format!("away-{key}")).await;
     }
-    let all: fn(&[Message]) -> bool = |messages| messages.len() == 8;
-    eventually("they are published", async || all(&broadcaster.published("lobby"))).await;
-    assert_numbered_from(1, &broadcaster.published("lobby"));
+    let is_complete: fn(&[Message]) -> bool = |messages| messages.len() == 8;
+    eventually("the messages are published", async || is_complete(&broadcast.published("lobby"))).await;
+    assert_numbered_from(1, &broadcast.published("lobby"));
     stack.redis().resume();
 
-    histories.settled().await;
-    let page = histories.newest("lobby", 8).await;
+    cluster.wait_until_relayed().await;
+    let page = cluster.newest("lobby", 8).await;
     assert_eq!((page.last_seq, page.messages.len()), (8, 8));
-    eventually("the tail is there again", async || {
-        source(histories.newest("lobby", 8).await.read_info) == Source::Redis
+    eventually("the newest page comes from the tail", async || {
+        source(cluster.newest("lobby", 8).await.read_info) == Source::Redis
     })
     .await;
-    assert_all_published_once(&histories, &broadcaster, "lobby").await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
 }

@@ -1,7 +1,8 @@
-//! A client whose calls read like sentences, and the requests that tests send most.
+//! A client with one method per call, and builders of the requests that tests send most.
 
 use std::net::SocketAddr;
 
+use tidings_devstack::testing::PATIENCE;
 use tidings_proto::history as pb;
 use tidings_proto::history::conversation_service_client::ConversationServiceClient;
 use tidings_proto::history::history_service_client::HistoryServiceClient;
@@ -10,30 +11,30 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 
-use super::{PATIENCE, assert_whole};
+use super::assert_contiguous;
 
 pub(crate) use tidings_proto::history::batch_append_messages_result::Outcome;
 pub(crate) use tidings_proto::history::list_messages_request::Anchor;
 pub(crate) use tidings_proto::history::read_info::Source;
 
-/// An answer, or why there is none.
-pub(crate) type Answer<T> = Result<T, Box<Failure>>;
+/// The response of a call, or its failure.
+pub(crate) type CallResult<T> = Result<T, Box<Failure>>;
 
-/// More than the largest batch with all its messages in the answer.
-const ANSWER_MAX: usize = 8 * 1024 * 1024;
+/// More than the response to the largest batch, in bytes.
+const RESPONSE_MAX: usize = 8 * 1024 * 1024;
 
 /// A client of one instance. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub(crate) struct HistoryClient {
     history: HistoryServiceClient<Channel>,
     conversations: ConversationServiceClient<Channel>,
 }
 
-impl Client {
+impl HistoryClient {
     pub(super) fn new(address: SocketAddr) -> Self {
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
         Self {
-            history: HistoryServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_MAX),
+            history: HistoryServiceClient::new(channel.clone()).max_decoding_message_size(RESPONSE_MAX),
             conversations: ConversationServiceClient::new(channel),
         }
     }
@@ -46,44 +47,57 @@ impl Client {
     pub(crate) async fn create_as(
         &self,
         request: pb::CreateConversationRequest,
-    ) -> Answer<pb::CreateConversationResponse> {
-        answer(self.conversations.clone().create_conversation(request).await)
+    ) -> CallResult<pb::CreateConversationResponse> {
+        call_result(self.conversations.clone().create_conversation(request).await)
     }
 
-    pub(crate) async fn conversation(&self, id: &str) -> Answer<pb::Conversation> {
+    pub(crate) async fn conversation(&self, id: &str) -> CallResult<pb::Conversation> {
         let request = pb::GetConversationRequest { id: id.to_owned() };
-        let got = answer(self.conversations.clone().get_conversation(request).await)?;
+        let got = call_result(self.conversations.clone().get_conversation(request).await)?;
         Ok(got.conversation.unwrap())
     }
 
-    pub(crate) async fn append(&self, request: pb::AppendMessageRequest) -> Answer<pb::AppendMessageResponse> {
-        answer(self.history.clone().append_message(request).await)
+    pub(crate) async fn append(&self, request: pb::AppendMessageRequest) -> CallResult<pb::AppendMessageResponse> {
+        call_result(self.history.clone().append_message(request).await)
     }
 
-    /// Appends a text that equals its key.
+    /// Appends a text message whose text equals its key.
     pub(crate) async fn say(&self, conversation: &str, sender: &str, key: &str) -> pb::Message {
         let appended = self.append(text(conversation, sender, key, key)).await.unwrap();
         appended.message.unwrap()
     }
 
-    /// Appends as a good caller does: again under the same key, until there is an answer.
-    pub(crate) async fn insist(&self, request: pb::AppendMessageRequest) -> pb::AppendMessageResponse {
-        let tries = Tries::begin();
+    /// Appends a message, and retries with the same key until the call succeeds.
+    pub(crate) async fn append_with_retry(&self, request: pb::AppendMessageRequest) -> pb::AppendMessageResponse {
+        self.append_until_ok(request, RetryWindow::begin()).await
+    }
+
+    /// Appends a message, and retries with the same key, also after a missed deadline: the machine
+    /// has more to do than it can.
+    pub(crate) async fn append_on_busy_machine(&self, request: pb::AppendMessageRequest) -> pb::AppendMessageResponse {
+        self.append_until_ok(request, RetryWindow { retries_deadlines: true, ..RetryWindow::begin() }).await
+    }
+
+    async fn append_until_ok(
+        &self,
+        request: pb::AppendMessageRequest,
+        retries: RetryWindow,
+    ) -> pb::AppendMessageResponse {
         loop {
             match self.append(request.clone()).await {
                 Ok(appended) => return appended,
-                Err(failure) => tries.after(&failure).await,
+                Err(failure) => retries.after(&failure).await,
             }
         }
     }
 
-    pub(crate) async fn batch(&self, requests: Vec<pb::AppendMessageRequest>) -> Answer<Vec<Outcome>> {
+    pub(crate) async fn batch(&self, requests: Vec<pb::AppendMessageRequest>) -> CallResult<Vec<Outcome>> {
         let request = pb::BatchAppendMessagesRequest { requests };
-        let done = answer(self.history.clone().batch_append_messages(request).await)?;
+        let done = call_result(self.history.clone().batch_append_messages(request).await)?;
         Ok(done.results.into_iter().map(|result| result.outcome.unwrap()).collect())
     }
 
-    /// Makes a conversation of `count` short texts.
+    /// Creates a conversation with `count` short text messages.
     pub(crate) async fn fill(&self, conversation: &str, count: usize) {
         self.create(conversation).await;
         let keys: Vec<_> = (1..=count).map(|number| format!("fill-{number}")).collect();
@@ -93,49 +107,52 @@ impl Client {
         }
     }
 
-    pub(crate) async fn message(&self, conversation: &str, seq: i64) -> Answer<pb::Message> {
+    pub(crate) async fn message(&self, conversation: &str, seq: i64) -> CallResult<pb::Message> {
         let request = pb::GetMessageRequest { conversation_id: conversation.to_owned(), seq };
-        let got = answer(self.history.clone().get_message(request).await)?;
+        let got = call_result(self.history.clone().get_message(request).await)?;
         assert_eq!(source(got.read_info), Source::Postgres);
         Ok(got.message.unwrap())
     }
 
-    /// Reads a page; that it has no hole is checked.
-    pub(crate) async fn list(&self, request: pb::ListMessagesRequest) -> Answer<pb::ListMessagesResponse> {
-        let page = answer(self.history.clone().list_messages(request).await)?;
-        assert_whole(&page);
+    /// Reads a page and checks that it has no gap.
+    pub(crate) async fn list(&self, request: pb::ListMessagesRequest) -> CallResult<pb::ListMessagesResponse> {
+        let page = call_result(self.history.clone().list_messages(request).await)?;
+        assert_contiguous(&page);
         Ok(page)
     }
 
-    /// Reads a page as a good caller does.
-    pub(crate) async fn insist_on_page(&self, request: pb::ListMessagesRequest) -> pb::ListMessagesResponse {
-        let tries = Tries::begin();
+    /// Reads a page, and retries until the call succeeds.
+    pub(crate) async fn list_with_retry(&self, request: pb::ListMessagesRequest) -> pb::ListMessagesResponse {
+        let retries = RetryWindow::begin();
         loop {
             match self.list(request.clone()).await {
                 Ok(page) => return page,
-                Err(failure) => tries.after(&failure).await,
+                Err(failure) => retries.after(&failure).await,
             }
         }
     }
 
-    /// The newest page of at most `size` messages.
+    /// Reads the newest page of at most `size` messages.
     pub(crate) async fn newest(&self, conversation: &str, size: i32) -> pb::ListMessagesResponse {
         self.list(newest(conversation, size)).await.unwrap()
     }
 
-    pub(crate) async fn authored(&self, request: pb::ListUserMessagesRequest) -> Answer<pb::ListUserMessagesResponse> {
-        answer(self.history.clone().list_user_messages(request).await)
+    pub(crate) async fn authored(
+        &self,
+        request: pb::ListUserMessagesRequest,
+    ) -> CallResult<pb::ListUserMessagesResponse> {
+        call_result(self.history.clone().list_user_messages(request).await)
     }
 }
 
-/// A request for an open conversation.
+/// Builds a request to create an open conversation.
 pub(crate) fn open(id: &str) -> pb::CreateConversationRequest {
     let conversation =
         pb::Conversation { id: id.to_owned(), kind: pb::conversation::Kind::Open.into(), ..Default::default() };
     pb::CreateConversationRequest { conversation: Some(conversation), request_id: String::new() }
 }
 
-/// A request to append a text.
+/// Builds a request to append a text message.
 pub(crate) fn text(conversation: &str, sender: &str, key: &str, text: &str) -> pb::AppendMessageRequest {
     pb::AppendMessageRequest {
         conversation_id: conversation.to_owned(),
@@ -146,41 +163,41 @@ pub(crate) fn text(conversation: &str, sender: &str, key: &str, text: &str) -> p
     }
 }
 
-/// A body of bytes.
+/// Builds a binary body.
 pub(crate) fn binary(data: Vec<u8>, content_type: &str) -> pb::Body {
     let binary = pb::Binary { data: data.into(), content_type: content_type.to_owned() };
     pb::Body { content: Some(pb::body::Content::Binary(binary)) }
 }
 
-/// A request for the newest page.
+/// Builds a request for the newest page.
 pub(crate) fn newest(conversation: &str, size: i32) -> pb::ListMessagesRequest {
     pb::ListMessagesRequest { conversation_id: conversation.to_owned(), page_size: size, ..Default::default() }
 }
 
-/// A request for a page somewhere.
+/// Builds a request for a page at an anchor.
 pub(crate) fn at(conversation: &str, anchor: Anchor, size: i32) -> pb::ListMessagesRequest {
     pb::ListMessagesRequest { anchor: Some(anchor), ..newest(conversation, size) }
 }
 
-/// A request for the newest page that knows of a message.
-pub(crate) fn knowing(conversation: &str, min_seq: i64, size: i32) -> pb::ListMessagesRequest {
+/// Builds a request for the newest page with a `min_seq`.
+pub(crate) fn newest_with_min_seq(conversation: &str, min_seq: i64, size: i32) -> pb::ListMessagesRequest {
     pb::ListMessagesRequest { min_seq, ..newest(conversation, size) }
 }
 
-/// The layer that answered.
+/// Returns the layer that answered.
 pub(crate) fn source(read_info: Option<pb::ReadInfo>) -> Source {
     read_info.unwrap().source()
 }
 
-/// The message of an item that was appended, and whether an earlier one was it.
-pub(crate) fn done(outcome: &Outcome) -> (&pb::Message, bool) {
+/// Returns the message of an appended item, and whether it was deduplicated.
+pub(crate) fn appended(outcome: &Outcome) -> (&pb::Message, bool) {
     match outcome {
         Outcome::Appended(appended) => (appended.message.as_ref().unwrap(), appended.deduplicated),
         Outcome::Failure(failure) => panic!("refused: {failure:?}"),
     }
 }
 
-/// Reason and number of an item that was refused.
+/// Returns reason and seq of a refused item.
 pub(crate) fn refused(outcome: &Outcome) -> (pb::ErrorReason, i64) {
     match outcome {
         Outcome::Failure(failure) => (failure.reason(), failure.seq),
@@ -188,26 +205,28 @@ pub(crate) fn refused(outcome: &Outcome) -> (pb::ErrorReason, i64) {
     }
 }
 
-fn answer<T>(response: Result<Response<T>, Status>) -> Answer<T> {
+fn call_result<T>(response: Result<Response<T>, Status>) -> CallResult<T> {
     response.map(Response::into_inner).map_err(|status| Box::new(Failure::from(&status)))
 }
 
-/// Tries again what says that it may be tried again, and what a dying connection left without an answer.
-struct Tries {
+/// The time in which failed calls are retried. Only retryable failures and cut connections are.
+struct RetryWindow {
     until: Instant,
+    retries_deadlines: bool,
 }
 
-impl Tries {
+impl RetryWindow {
     fn begin() -> Self {
-        Self { until: Instant::now() + PATIENCE }
+        Self { until: Instant::now() + PATIENCE, retries_deadlines: false }
     }
 
-    /// Waits for a moment, if there is a point in trying again.
+    /// Waits before the next attempt. Panics if the failure is not retryable or the time is over.
     async fn after(&self, failure: &Failure) {
-        let known = matches!(failure.code, Code::Unavailable | Code::ResourceExhausted);
-        let cut = failure.reason.is_empty(); // no service of ours said that
-        assert!(known || cut, "{failure}");
-        assert!(Instant::now() < self.until, "no answer within {PATIENCE:?}: {failure}");
+        let retryable = matches!(failure.code, Code::Unavailable | Code::ResourceExhausted)
+            || self.retries_deadlines && failure.code == Code::DeadlineExceeded;
+        let cut = failure.reason.is_empty(); // the failure does not come from the service
+        assert!(retryable || cut, "{failure}");
+        assert!(Instant::now() < self.until, "no success within {PATIENCE:?}: {failure}");
         tokio::time::sleep(failure.retry_after.unwrap_or_default() / 10).await;
     }
 }

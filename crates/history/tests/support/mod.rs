@@ -1,82 +1,97 @@
-//! The history service in process, one or several instances on a database and a key prefix of their own.
+//! Test support: instances of the history service in this process, on a database and a key prefix
+//! of their own.
 
-pub(crate) mod broadcaster;
 pub(crate) mod client;
+pub(crate) mod fake_broadcast;
 pub(crate) mod redis;
 
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
-use tidings_devstack::{Devstack, Options, testing};
+use tidings_devstack::Devstack;
+use tidings_devstack::testing::{self, eventually};
 use tidings_history::config::{RelayArgs, TailArgs};
-use tidings_history::model::ConversationId;
+use tidings_history::model::{ConversationId, MessageSlice};
 use tidings_history::store::Store;
 use tidings_history::{Config, MIGRATOR, wire};
 use tidings_postgres::Postgres;
 use tidings_proto::history as pb;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
-use self::redis::Tampering;
+use self::client::HistoryClient;
+use self::redis::HistoryRedis;
 
-/// Longest wait for what must come true: generous, for a debug build on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-
-/// So long that a test does not see it happen.
-pub(crate) const NEVER: Duration = Duration::from_hours(1);
-
-/// Some instances of the service on one database and one key prefix; as a [`Client`], it is that of the first.
-pub(crate) struct Histories<'a> {
+/// Instances of the service on one database and one key prefix. Dereferences to the client of the
+/// first instance.
+pub(crate) struct HistoryCluster<'a> {
     pub(crate) stack: &'a Devstack,
     pub(crate) database: String,
     pub(crate) prefix: String,
-    instances: Vec<Instance>,
+    instances: Vec<HistoryInstance>,
 }
 
-struct Instance {
+struct HistoryInstance {
     config: Config,
-    client: Client,
+    client: HistoryClient,
     stop: CancellationToken,
     served: JoinHandle<()>,
 }
 
-impl Histories<'static> {
-    /// One instance on the servers that all tests share.
+impl HistoryCluster<'static> {
+    /// Starts one instance on the servers that all tests share.
     pub(crate) async fn start() -> Self {
         Self::start_on(testing::shared().await, 1, |_, _| {}).await
     }
 
-    /// Two instances on the servers that all tests share.
+    /// Starts two instances on the servers that all tests share.
     pub(crate) async fn start_two() -> Self {
         Self::start_on(testing::shared().await, 2, |_, _| {}).await
     }
 
-    /// Three instances on the servers that all tests share.
+    /// Starts three instances on the servers that all tests share.
     pub(crate) async fn start_three() -> Self {
         Self::start_on(testing::shared().await, 3, |_, _| {}).await
     }
 }
 
-impl<'a> Histories<'a> {
-    /// Instances whose settings are tuned, each by its place.
+impl<'a> HistoryCluster<'a> {
+    /// Starts instances on `stack`; `tune` changes the settings of each, by its index.
     pub(crate) async fn start_on(stack: &'a Devstack, instances: usize, tune: impl Fn(usize, &mut Config)) -> Self {
-        let database = testing::database(stack, &MIGRATOR, "history").await;
-        let prefix = testing::key_prefix();
-        let mut histories = Self { stack, database, prefix, instances: Vec::new() };
-        for place in 0..instances {
-            let mut config = histories.config();
-            tune(place, &mut config);
-            histories.instances.push(Instance::start(config).await);
-        }
-        histories
+        let mut cluster = Self::without_instances(stack).await;
+        cluster.start_instances(instances, tune).await;
+        cluster
     }
 
-    /// The defaults, but patient: a debug build on a busy machine is slow and yet no outage.
+    /// Starts instances that never relay: a worker that does not exist has all shards.
+    pub(crate) async fn start_without_relay(
+        stack: &'a Devstack,
+        instances: usize,
+        tune: impl Fn(usize, &mut Config),
+    ) -> Self {
+        let mut cluster = Self::without_instances(stack).await;
+        cluster.execute("UPDATE relay_shard SET worker = 'nobody', lease_until = 'infinity'").await;
+        cluster.start_instances(instances, tune).await;
+        cluster
+    }
+
+    async fn without_instances(stack: &'a Devstack) -> Self {
+        let database = testing::database(stack, &MIGRATOR, "history").await;
+        Self { stack, database, prefix: testing::key_prefix(), instances: Vec::new() }
+    }
+
+    async fn start_instances(&mut self, instances: usize, tune: impl Fn(usize, &mut Config)) {
+        for index in 0..instances {
+            let mut config = self.config();
+            tune(index, &mut config);
+            self.instances.push(HistoryInstance::start(config).await);
+        }
+    }
+
+    /// Default settings with longer timeouts: a debug build on a busy machine is slow, which is no
+    /// outage.
     fn config(&self) -> Config {
         let mut postgres = tidings_postgres::Args::new(self.database.parse().unwrap());
         postgres.postgres_connections = 8;
@@ -91,36 +106,36 @@ impl<'a> Histories<'a> {
         Config { listen, migrate: false, postgres, redis, server, tails, relay }
     }
 
-    /// The address of one instance.
-    pub(crate) fn address(&self, place: usize) -> SocketAddr {
-        self.instances[place].config.listen
+    /// Returns the address of one instance.
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.instances[index].config.listen
     }
 
-    /// A client of one instance; it reconnects when the instance is started again.
-    pub(crate) fn client(&self, place: usize) -> Client {
-        self.instances[place].client.clone()
+    /// Returns a client of one instance. It reconnects after a restart of the instance.
+    pub(crate) fn client(&self, index: usize) -> HistoryClient {
+        self.instances[index].client.clone()
     }
 
-    /// Cuts an instance off in the middle of what it does, and starts it again at the same address.
-    pub(crate) async fn crash(&mut self, place: usize) {
-        self.instances[place].served.abort();
-        self.restart(place).await;
+    /// Aborts an instance at any point of its work, and restarts it at the same address.
+    pub(crate) async fn crash(&mut self, index: usize) {
+        self.instances[index].served.abort();
+        self.restart(index).await;
     }
 
-    /// Stops an instance in order, and starts it again at the same address.
-    pub(crate) async fn restart(&mut self, place: usize) {
-        let instance = &mut self.instances[place];
+    /// Stops an instance gracefully, and restarts it at the same address.
+    pub(crate) async fn restart(&mut self, index: usize) {
+        let instance = &mut self.instances[index];
         instance.stop.cancel();
         let _ = (&mut instance.served).await;
         (instance.stop, instance.served) = serve(&instance.config, instance.config.listen).await;
     }
 
-    /// What Postgres has of a conversation.
+    /// Reads all messages of a conversation from Postgres, and checks their seqs and times.
     pub(crate) async fn truth(&self, conversation: &str) -> Vec<pb::Message> {
         let postgres = Postgres::connect(&self.config().postgres, "test").await.unwrap();
         let store = Store::new(postgres);
         let id = ConversationId::new(conversation.to_owned());
-        let (last_seq, messages) = store.messages.after(&id, 0, 100_000).await.unwrap().unwrap();
+        let MessageSlice { messages, last_seq } = store.messages.after(&id, 0, 100_000).await.unwrap().unwrap();
         store.close().await;
         let messages: Vec<_> = messages.into_iter().map(wire::message).collect();
         assert_numbered_from(1, &messages);
@@ -128,27 +143,22 @@ impl<'a> Histories<'a> {
         messages
     }
 
-    /// The answer of Postgres to a question about numbers.
+    /// Runs a query that returns one number.
     pub(crate) async fn count(&self, query: &'static str) -> i64 {
-        let mut connection = PgConnection::connect(&self.database).await.unwrap();
-        let count = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-        count
+        testing::query_number(&self.database, query).await
     }
 
-    /// Lets Postgres learn how much there is of everything, as it would by itself in time.
+    /// Updates the planner statistics of Postgres, as autovacuum would in time.
     pub(crate) async fn analyze(&self) {
-        self.tell("ANALYZE").await;
+        self.execute("ANALYZE").await;
     }
 
-    /// Lets Postgres do something.
-    pub(crate) async fn tell(&self, statement: &'static str) {
-        let mut connection = PgConnection::connect(&self.database).await.unwrap();
-        sqlx::query(statement).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+    /// Executes a statement in Postgres.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        testing::execute(&self.database, statement).await;
     }
 
-    /// How many messages Postgres has read, by backends that ended.
+    /// Returns the number of message rows that backends read; a backend reports them when it exits.
     pub(crate) async fn messages_read(&self) -> i64 {
         self.count(
             "SELECT sum(coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0))::bigint
@@ -158,32 +168,32 @@ impl<'a> Histories<'a> {
         .await
     }
 
-    /// Waits until tails and broadcast have heard of everything.
-    pub(crate) async fn settled(&self) {
+    /// Waits until the outbox is empty: tails and broadcast have all messages.
+    pub(crate) async fn wait_until_relayed(&self) {
         eventually("the outbox is empty", async || self.count("SELECT count(*) FROM outbox").await == 0).await;
     }
 
-    /// A hand in Redis, beside the service.
-    pub(crate) async fn redis(&self) -> Tampering {
-        Tampering::connect(self.stack.redis(), &self.prefix).await
+    /// Opens a direct connection to the Redis of the service.
+    pub(crate) async fn redis(&self) -> HistoryRedis {
+        HistoryRedis::connect(self.stack.redis(), &self.prefix).await
     }
 }
 
-impl Deref for Histories<'_> {
-    type Target = Client;
+impl Deref for HistoryCluster<'_> {
+    type Target = HistoryClient;
 
-    fn deref(&self) -> &Client {
+    fn deref(&self) -> &HistoryClient {
         &self.instances[0].client
     }
 }
 
-impl Instance {
+impl HistoryInstance {
     async fn start(mut config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         config.listen = listener.local_addr().unwrap();
         drop(listener);
         let (stop, served) = serve(&config, config.listen).await;
-        let client = Client::new(config.listen);
+        let client = HistoryClient::new(config.listen);
         Self { config, client, stop, served }
     }
 }
@@ -196,39 +206,21 @@ async fn serve(config: &Config, address: SocketAddr) -> (CancellationToken, Join
     (stop, served)
 }
 
-/// A Postgres and a Redis that a test may kill.
-pub(crate) async fn own_stack() -> Devstack {
-    Devstack::start(Options::temporary()).await.unwrap()
-}
-
-/// Asks again and again until it holds.
-///
-/// # Panics
-///
-/// If it does not within [`PATIENCE`].
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The numbers of messages.
+/// Returns the seqs of messages.
 pub(crate) fn seqs(messages: &[pb::Message]) -> Vec<i64> {
     messages.iter().map(|message| message.seq).collect()
 }
 
-/// Checks that numbers begin with `first` and have no hole, and that times do not go back.
+/// Checks that seqs begin with `first` and have no gap, and that times never decrease.
 pub(crate) fn assert_numbered_from(first: i64, messages: &[pb::Message]) {
     let expected: Vec<i64> = (first..).take(messages.len()).collect();
     assert_eq!(seqs(messages), expected);
     let times: Vec<_> = messages.iter().map(|message| message.create_time.unwrap()).collect();
-    assert!(times.is_sorted_by_key(|time| (time.seconds, time.nanos)), "times go back: {times:?}");
+    assert!(times.is_sorted_by_key(|time| (time.seconds, time.nanos)), "times decrease: {times:?}");
 }
 
-/// Checks that a page has no hole.
-pub(crate) fn assert_whole(page: &pb::ListMessagesResponse) {
+/// Checks that a page has no gap.
+pub(crate) fn assert_contiguous(page: &pb::ListMessagesResponse) {
     if let Some(first) = page.messages.first() {
         assert_numbered_from(first.seq, &page.messages);
     }

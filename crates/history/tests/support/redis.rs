@@ -1,59 +1,57 @@
-//! A hand in Redis: looks at what the service keeps there, and takes it away.
+//! A direct connection to Redis, which inspects and deletes the keys of the service.
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
-use tidings_devstack::Redis;
+use std::ops::Deref;
 
-/// One connection to the Redis of a service, which knows the names of its keys.
-pub(crate) struct Tampering {
-    connection: MultiplexedConnection,
+use redis::cmd;
+use tidings_devstack::RedisServer;
+use tidings_devstack::testing::RedisInspector;
+
+/// A connection to the Redis of a history service that knows the names of its keys.
+pub(crate) struct HistoryRedis {
+    inspector: RedisInspector,
     prefix: String,
 }
 
-impl Tampering {
-    pub(crate) async fn connect(redis: &Redis, prefix: &str) -> Self {
-        let client = Client::open(redis.url()).unwrap();
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-        let info: String = cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
-        let reign = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
-        let prefix = format!("{prefix}:history:{}", &reign[..10]);
-        Self { connection, prefix }
+impl HistoryRedis {
+    pub(crate) async fn connect(redis: &RedisServer, prefix: &str) -> Self {
+        let inspector = RedisInspector::connect(redis).await;
+        let info: String = inspector.run(cmd("INFO").arg("replication")).await;
+        let incarnation = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
+        let prefix = format!("{prefix}:history:{}", &incarnation[..10]);
+        Self { inspector, prefix }
     }
 
-    /// The key of a tail.
+    /// Returns the key of a tail.
     pub(crate) fn tail_key(&self, conversation: &str) -> String {
         format!("{}:t:{{{conversation}}}", self.prefix)
     }
 
-    /// The key of the lease of a loader.
+    /// Returns the key of a load lease.
     pub(crate) fn lease_key(&self, conversation: &str) -> String {
         format!("{}:z:{{{conversation}}}", self.prefix)
     }
 
-    /// The numbers in a tail, as its elements say.
+    /// Returns the seqs in a tail, as its elements record them.
     pub(crate) async fn tail(&self, conversation: &str) -> Vec<i64> {
         let elements = self.elements(conversation).await;
         elements.iter().map(|element| i64::from_be_bytes(element[..8].try_into().unwrap())).collect()
     }
 
-    /// The elements of a tail.
+    /// Returns the encoded elements of a tail.
     pub(crate) async fn elements(&self, conversation: &str) -> Vec<Vec<u8>> {
         self.run(cmd("LRANGE").arg(self.tail_key(conversation)).arg(0).arg(-1)).await
     }
 
-    /// Takes a tail away.
+    /// Deletes a tail.
     pub(crate) async fn evict(&self, conversation: &str) {
         self.run::<()>(cmd("DEL").arg(self.tail_key(conversation))).await;
     }
+}
 
-    /// Takes everything away.
-    pub(crate) async fn flush_all(&self) {
-        self.run::<()>(&cmd("FLUSHALL")).await;
-    }
+impl Deref for HistoryRedis {
+    type Target = RedisInspector;
 
-    /// Any command.
-    pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        command.query_async(&mut self.connection.clone()).await.unwrap()
+    fn deref(&self) -> &RedisInspector {
+        &self.inspector
     }
 }

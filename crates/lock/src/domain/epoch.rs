@@ -1,10 +1,11 @@
-//! In which epoch this instance is, and how it finds out.
+//! The epoch of this instance, and the search for it.
 //!
-//! An instance has an epoch or it has none, and without one it does nothing. It has one from the moment it saw that three
-//! agree, under a lock in Postgres that nobody else can have: the row, what Redis holds, and the present reign of Redis. If
-//! they do not, it opens the next epoch: commits the row, tells Redis *once*, and looks again. Numbers are never used twice: a
-//! crash, a lost answer or a doubtful commit costs one more. Redis alone is never believed, and never told twice: each of both
-//! can give a token twice.
+//! An instance without an epoch does nothing. It adopts an epoch once three values agree while it
+//! holds the row lock in Postgres: the row, the epoch stored in Redis, and the present incarnation
+//! of Redis. If they disagree, the instance opens the next epoch: it commits the row, activates the
+//! epoch in Redis *once*, and compares again. An epoch number is never used twice: a crash, a lost
+//! reply or a commit with unknown outcome costs one number. Redis alone is never trusted, and an
+//! activation is never sent twice: either could lead to a token that is granted twice.
 
 mod rule;
 
@@ -16,306 +17,318 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
-use self::rule::Decision;
-use super::{Error, Missing};
+use self::rule::{Decision, EarlierLeases};
+use super::{Error, NoEpochCause};
 use crate::leases::{self, Leases};
-use crate::model::Epoch;
-use crate::numbers::Numbers;
+use crate::metrics::Metrics;
+use crate::model::LockEpoch;
 use crate::store;
 
-/// How long a call waits for an epoch that is being found out: a switch takes some milliseconds, and a caller has better
-/// things to do than to wait for servers that are away.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long somebody is waited for who is about to begin an epoch, until the next look.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How many epochs are opened before giving up for now: once is usual, twice when another instance is ahead. More means
-/// that Redis changes its reign faster than we look.
-const ROUNDS: usize = 4;
+/// Longest wait of a call for the search for the epoch. Adopting another epoch takes some
+/// milliseconds; a call does not wait longer for a server that is unavailable.
+const EPOCH_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Pause before the next comparison while another instance is about to activate an epoch.
+const ACTIVATION_POLL: Duration = Duration::from_millis(20);
+/// Most epochs that one search opens. One is usual, two when another instance is ahead; more means
+/// that the incarnation of Redis changes faster than the search.
+const OPENINGS_MAX: usize = 4;
 
-/// What an instance knows of its epoch. Cheap to clone.
+/// Knowledge of this instance about its epoch. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Epochs {
-    inner: Arc<Inner>,
+pub(super) struct EpochTracker {
+    inner: Arc<EpochTrackerInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct EpochTrackerInner {
     store: store::Epochs,
     leases: Arc<Leases>,
     default_ttl: Duration,
-    state: watch::Sender<State>,
-    settling: AtomicBool,
+    state: watch::Sender<EpochState>,
+    clearing: AtomicBool,
     jobs: TaskTracker,
-    numbers: Arc<Numbers>,
+    metrics: Arc<Metrics>,
 }
 
-/// An epoch that this instance has.
+/// An epoch in which this instance works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Which.
-    pub(super) epoch: Epoch,
-    /// Leases up to this length are known of in Postgres.
+pub(super) struct AdoptedEpoch {
+    /// Number of the epoch.
+    pub(super) epoch: LockEpoch,
+    /// Longest lease that Postgres has recorded for this epoch.
     max_ttl: Duration,
-    /// Whether Postgres still keeps the leases of earlier epochs in mind.
-    carries: bool,
+    /// True while the row still carries the longest lease of earlier epochs.
+    has_carried_ttl: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
-    /// The epoch, if there is one.
-    known: Option<Known>,
-    /// What somebody waits for who finds it out.
-    seeking: Option<Missing>,
-    /// How often it could not be found out.
+struct EpochState {
+    /// Epoch that this instance has adopted.
+    adopted: Option<AdoptedEpoch>,
+    /// Server on which the search in progress waits; `None` if there is no search.
+    waiting_on: Option<NoEpochCause>,
+    /// Number of failed searches.
     failures: u64,
-    /// What was missing the last time.
-    missing: Missing,
+    /// Cause of the last failure.
+    cause: NoEpochCause,
 }
 
-/// What one look came to.
+/// Outcome of one comparison.
 #[derive(Debug)]
-enum Found {
-    /// This is the epoch.
-    Epoch(Known),
-    /// Somebody is about to begin one.
+enum RoundOutcome {
+    /// Row, Redis and incarnation agree on this epoch.
+    Agreed(AdoptedEpoch),
+    /// Another instance has opened the epoch and is about to activate it.
     Wait,
-    /// One was opened, and has to be begun.
-    Opened(store::Opening),
+    /// This instance opened the epoch and has to activate it.
+    Opened(store::NewEpoch),
 }
 
-/// Why the epoch could not be found out.
+/// Reason why a search failed.
 #[derive(Debug, thiserror::Error)]
-enum Unknown {
-    #[error("the reign of redis does not last")]
-    Restless,
-    #[error("all epochs were used")]
-    UsedUp,
-    #[error("redis can not be asked")]
-    State(#[from] leases::Error),
-    #[error("postgres can not be asked")]
-    Store(#[from] store::Error),
+enum EpochError {
+    #[error("the incarnation of redis keeps changing")]
+    IncarnationUnstable,
+    #[error("all epochs are used up")]
+    Exhausted,
+    #[error("epoch in redis could not be read")]
+    Redis(#[from] leases::Error),
+    #[error("epoch row in postgres could not be read or written")]
+    Postgres(#[from] store::Error),
 }
 
-impl Unknown {
-    fn missing(&self) -> Missing {
+impl EpochError {
+    fn cause(&self) -> NoEpochCause {
         match self {
-            Self::Restless | Self::State(_) => Missing::State,
-            Self::Store(_) => Missing::Store,
-            Self::UsedUp => Missing::Epochs,
+            Self::IncarnationUnstable | Self::Redis(_) => NoEpochCause::RedisUnavailable,
+            Self::Postgres(_) => NoEpochCause::PostgresUnavailable,
+            Self::Exhausted => NoEpochCause::EpochsExhausted,
         }
     }
 }
 
-impl Epochs {
-    /// Nothing is known yet. What runs on after its caller is tracked in `jobs`.
+impl EpochTracker {
+    /// Creates a tracker without an epoch. `jobs` tracks the tasks that outlive their callers.
     pub(super) fn new(
         store: store::Epochs,
         leases: Arc<Leases>,
         default_ttl: Duration,
         jobs: TaskTracker,
-        numbers: Arc<Numbers>,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        let unknown = State { known: None, seeking: None, failures: 0, missing: Missing::Store };
+        let unknown =
+            EpochState { adopted: None, waiting_on: None, failures: 0, cause: NoEpochCause::PostgresUnavailable };
         let state = watch::Sender::new(unknown);
-        let settling = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { store, leases, default_ttl, state, settling, jobs, numbers }) }
+        let clearing = AtomicBool::new(false);
+        Self { inner: Arc::new(EpochTrackerInner { store, leases, default_ttl, state, clearing, jobs, metrics }) }
     }
 
-    /// The epoch of this instance; found out if it has none, by one task for all who ask.
+    /// Returns the epoch of this instance. Without one, a single task searches for all callers.
     ///
     /// # Errors
-    /// [`Error::NoEpoch`], after about a second at the latest.
-    pub(super) async fn current(&self) -> Result<Known, Error> {
+    /// [`Error::NoEpoch`] after one second at most.
+    pub(super) async fn current(&self) -> Result<AdoptedEpoch, Error> {
         let now = *self.inner.state.borrow();
-        if let Some(known) = now.known {
-            return Ok(known);
+        if let Some(adopted) = now.adopted {
+            return Ok(adopted);
         }
         let mut state = self.inner.state.subscribe();
-        self.seek();
-        let ended = |state: &State| state.known.is_some() || state.failures > now.failures;
-        let found = match timeout(PATIENCE, state.wait_for(ended)).await {
+        self.start_search();
+        let ended = |state: &EpochState| state.adopted.is_some() || state.failures > now.failures;
+        let found = match timeout(EPOCH_WAIT_MAX, state.wait_for(ended)).await {
             Ok(Ok(state)) => *state,
             Ok(Err(_)) | Err(_) => *self.inner.state.borrow(),
         };
-        found.known.ok_or(Error::NoEpoch(found.seeking.unwrap_or(found.missing)))
+        found.adopted.ok_or(Error::NoEpoch(found.waiting_on.unwrap_or(found.cause)))
     }
 
-    /// Whether this instance still has that epoch: what Redis answered in another one is not used.
-    pub(super) fn has(&self, epoch: Epoch) -> bool {
-        self.inner.state.borrow().known.is_some_and(|known| known.epoch == epoch)
+    /// Returns true if this instance is still in that epoch. Replies of another epoch are
+    /// discarded.
+    pub(super) fn has(&self, epoch: LockEpoch) -> bool {
+        self.inner.state.borrow().adopted.is_some_and(|adopted| adopted.epoch == epoch)
     }
 
-    /// Forgets the epoch, in which Redis is no more.
-    pub(super) fn forget(&self, epoch: Epoch) {
-        self.inner.state.send_if_modified(|state| state.known.take_if(|known| known.epoch == epoch).is_some());
+    /// Forgets the epoch after Redis has left it.
+    pub(super) fn forget(&self, epoch: LockEpoch) {
+        self.inner.state.send_if_modified(|state| state.adopted.take_if(|adopted| adopted.epoch == epoch).is_some());
     }
 
-    /// Makes sure that Postgres knows of leases of this length in this epoch, before one is granted: as long as the longest
-    /// the next epoch has to wait. Returns false if the epoch is over.
-    pub(super) async fn allow(&self, known: Known, ttl: Duration) -> Result<bool, Error> {
-        if ttl <= known.max_ttl {
+    /// Records in Postgres, before a lease of this length is granted, that the epoch has such
+    /// leases: the quarantine of the next epoch is derived from it. Returns false if the epoch is
+    /// over.
+    pub(super) async fn ensure_max_ttl(&self, adopted: AdoptedEpoch, ttl: Duration) -> Result<bool, Error> {
+        if ttl <= adopted.max_ttl {
             return Ok(true);
         }
-        let Some(allowed) = self.inner.store.allow(known.epoch, ttl).await? else {
-            self.forget(known.epoch);
+        let Some(raised) = self.inner.store.raise_max_ttl(adopted.epoch, ttl).await? else {
+            self.forget(adopted.epoch);
             return Ok(false);
         };
-        self.inner.change(known.epoch, |now| now.max_ttl = now.max_ttl.max(allowed));
+        self.inner.update(adopted.epoch, |now| now.max_ttl = now.max_ttl.max(raised));
         Ok(true)
     }
 
-    /// Tells Postgres, once, that the quarantine of an epoch is over; in a task of its own, because nothing depends on it but
-    /// the length of the next quarantine.
-    pub(super) fn settle(&self, epoch: Epoch) {
-        let carries = self.inner.state.borrow().known.is_some_and(|known| known.epoch == epoch && known.carries);
-        if !carries || self.inner.settling.swap(true, Ordering::Relaxed) {
+    /// Clears the carried TTL in Postgres, once, after the quarantine of an epoch. Runs in a task
+    /// of its own: only the length of the next quarantine depends on it.
+    pub(super) fn clear_carried_ttl(&self, epoch: LockEpoch) {
+        let has_carried_ttl =
+            self.inner.state.borrow().adopted.is_some_and(|adopted| adopted.epoch == epoch && adopted.has_carried_ttl);
+        if !has_carried_ttl || self.inner.clearing.swap(true, Ordering::Relaxed) {
             return;
         }
         let inner = Arc::clone(&self.inner);
         self.inner.jobs.spawn(async move {
-            match inner.store.settle(epoch).await {
-                Ok(()) => inner.change(epoch, |known| known.carries = false),
-                Err(error) => tracing::debug!(%error, "the end of the quarantine is not noted yet"),
+            match inner.store.clear_carried_ttl(epoch).await {
+                Ok(()) => inner.update(epoch, |adopted| adopted.has_carried_ttl = false),
+                Err(error) => tracing::debug!(%error, "end of the quarantine not recorded; a later sweep tries again"),
             }
-            inner.settling.store(false, Ordering::Relaxed);
+            inner.clearing.store(false, Ordering::Relaxed);
         });
     }
 
-    /// Finds the epoch out before anything is served, when no client of an earlier run lives any more: an epoch that has to
-    /// be opened has no quarantine.
+    /// Finds the epoch before anything is served, given that no client of an earlier run is alive:
+    /// an epoch that has to be opened gets no quarantine.
     pub(super) async fn start_fresh(&self) -> bool {
-        match self.inner.find_out(true).await {
-            Ok(known) => {
-                self.inner.state.send_modify(|state| state.known = Some(known));
+        match self.inner.find_epoch(EarlierLeases::Over).await {
+            Ok(adopted) => {
+                self.inner.state.send_modify(|state| state.adopted = Some(adopted));
                 true
             }
             Err(error) => {
-                tracing::debug!(%error, "no fresh start yet");
+                tracing::debug!(%error, "fresh start failed");
                 false
             }
         }
     }
 
-    /// Begins to find the epoch out, unless somebody does.
-    fn seek(&self) {
-        let begins = self.inner.state.send_if_modified(|state| {
-            let begins = state.known.is_none() && state.seeking.is_none();
-            if begins {
-                state.seeking = Some(Missing::Store);
+    /// Starts a search, unless one is in progress.
+    fn start_search(&self) {
+        let starts = self.inner.state.send_if_modified(|state| {
+            let starts = state.adopted.is_none() && state.waiting_on.is_none();
+            if starts {
+                state.waiting_on = Some(NoEpochCause::PostgresUnavailable);
             }
-            begins
+            starts
         });
-        if !begins {
+        if !starts {
             return;
         }
-        let (inner, search) = (Arc::clone(&self.inner), Search(Some(Arc::clone(&self.inner))));
+        let (inner, search) = (Arc::clone(&self.inner), EpochSearch(Some(Arc::clone(&self.inner))));
         self.inner.jobs.spawn(async move {
-            match inner.find_out(false).await {
-                Ok(known) => {
-                    tracing::info!(epoch = known.epoch.get(), "in an epoch");
-                    search.end(Ok(known));
+            match inner.find_epoch(EarlierLeases::MayBeHeld).await {
+                Ok(adopted) => {
+                    tracing::info!(epoch = adopted.epoch.get(), "epoch adopted");
+                    search.end(Ok(adopted));
                 }
                 Err(error) => {
-                    tracing::debug!(cause = ?error, "no epoch"); // whoever needs it says so aloud
-                    search.end(Err(error.missing()));
+                    tracing::debug!(cause = ?error, "no epoch found"); // the calls that need it report it
+                    search.end(Err(error.cause()));
                 }
             }
         });
     }
 }
 
-/// Whoever finds the epoch out; when it is cut off, somebody else can.
-struct Search(Option<Arc<Inner>>);
+/// A search in progress. If its task is dropped, another search can start.
+struct EpochSearch(Option<Arc<EpochTrackerInner>>);
 
-impl Search {
-    fn end(mut self, found: Result<Known, Missing>) {
-        self.tell(found);
+impl EpochSearch {
+    fn end(mut self, found: Result<AdoptedEpoch, NoEpochCause>) {
+        self.finish(found);
     }
 
-    /// Tells what was found, once: what is sought after that is another search's.
-    fn tell(&mut self, found: Result<Known, Missing>) {
+    /// Publishes the result, once: a later search publishes its own.
+    fn finish(&mut self, found: Result<AdoptedEpoch, NoEpochCause>) {
         let Some(inner) = self.0.take() else { return };
         inner.state.send_modify(|state| {
-            state.seeking = None;
+            state.waiting_on = None;
             match found {
-                Ok(known) => state.known = Some(known),
-                Err(missing) => (state.failures, state.missing) = (state.failures + 1, missing),
+                Ok(adopted) => state.adopted = Some(adopted),
+                Err(cause) => (state.failures, state.cause) = (state.failures + 1, cause),
             }
         });
     }
 }
 
-impl Drop for Search {
+impl Drop for EpochSearch {
     fn drop(&mut self) {
-        self.tell(Err(Missing::State));
+        self.finish(Err(NoEpochCause::RedisUnavailable));
     }
 }
 
-impl Inner {
-    /// Looks until all agree, and opens an epoch where they do not.
-    async fn find_out(&self, fresh: bool) -> Result<Known, Unknown> {
+impl EpochTrackerInner {
+    /// Compares until all agree, and opens an epoch where they do not.
+    async fn find_epoch(&self, earlier: EarlierLeases) -> Result<AdoptedEpoch, EpochError> {
         let mut rounds = 0;
-        while rounds < ROUNDS {
-            self.waits_for(Missing::Store);
-            match self.store.decide(async |row| self.look(row, fresh).await).await?? {
-                Found::Epoch(known) => {
-                    self.numbers.is_in(known.epoch);
-                    return Ok(known);
+        while rounds < OPENINGS_MAX {
+            self.set_waiting_on(NoEpochCause::PostgresUnavailable);
+            match self.store.decide(async |row| self.compare(row, earlier).await).await?? {
+                RoundOutcome::Agreed(adopted) => {
+                    self.metrics.entered_epoch(adopted.epoch);
+                    return Ok(adopted);
                 }
-                Found::Wait => sleep(PAUSE).await, // not for long: what is waited for grows old
-                Found::Opened(opening) => {
-                    self.begin(&opening).await;
+                RoundOutcome::Wait => sleep(ACTIVATION_POLL).await, // bounded: the opened row ages
+                RoundOutcome::Opened(new_epoch) => {
+                    self.activate(&new_epoch).await;
                     rounds += 1;
                 }
             }
         }
-        Err(Unknown::Restless)
+        Err(EpochError::IncarnationUnstable)
     }
 
-    /// Reads Redis under the lock of the row, and decides.
-    async fn look(&self, row: store::Row, fresh: bool) -> Result<(Found, Option<store::Opening>), Unknown> {
+    /// Reads Redis under the row lock, and decides.
+    async fn compare(
+        &self,
+        row: store::Row,
+        earlier: EarlierLeases,
+    ) -> Result<(RoundOutcome, Option<store::NewEpoch>), EpochError> {
         fail::fail_point!("lock::epoch_locked");
-        self.waits_for(Missing::State);
-        let seen = self.leases.epoch().await?;
+        self.set_waiting_on(NoEpochCause::RedisUnavailable);
+        let stored = self.leases.epoch().await?;
         fail::fail_point!("lock::epoch_seen");
-        self.waits_for(Missing::Store);
-        match rule::decide(&row, &seen, self.default_ttl, fresh) {
+        self.set_waiting_on(NoEpochCause::PostgresUnavailable);
+        match rule::decide(&row, &stored, self.default_ttl, earlier) {
             Decision::Keep => {
-                let carries = !row.carry_ttl.is_zero();
-                Ok((Found::Epoch(Known { epoch: row.epoch, max_ttl: row.max_ttl, carries }), None))
+                let has_carried_ttl = !row.carry_ttl.is_zero();
+                Ok((
+                    RoundOutcome::Agreed(AdoptedEpoch { epoch: row.epoch, max_ttl: row.max_ttl, has_carried_ttl }),
+                    None,
+                ))
             }
-            Decision::Wait => Ok((Found::Wait, None)),
-            Decision::Open(opening) => Ok((Found::Opened(opening.clone()), Some(opening))),
-            Decision::UsedUp => Err(Unknown::UsedUp),
+            Decision::Wait => Ok((RoundOutcome::Wait, None)),
+            Decision::Open(new_epoch) => Ok((RoundOutcome::Opened(new_epoch.clone()), Some(new_epoch))),
+            Decision::Exhausted => Err(EpochError::Exhausted),
         }
     }
 
-    /// Tells Redis of an epoch that was committed. Once: what became of it is seen in the next round, and never assumed.
-    async fn begin(&self, opening: &store::Opening) {
+    /// Activates a committed epoch in Redis, once. The next comparison shows the outcome; it is
+    /// never assumed.
+    async fn activate(&self, new_epoch: &store::NewEpoch) {
         fail::fail_point!("lock::epoch_committed");
-        self.waits_for(Missing::State);
-        let (epoch, quarantine) = (opening.epoch.get(), opening.quarantine);
-        let told = self.leases.activate(opening.epoch, &opening.reign, quarantine).await;
-        self.numbers.opened.increment(1);
-        tracing::info!(epoch, ?quarantine, ?told, "an epoch was opened");
+        self.set_waiting_on(NoEpochCause::RedisUnavailable);
+        let (epoch, quarantine) = (new_epoch.epoch.get(), new_epoch.quarantine);
+        let activation = self.leases.activate(new_epoch.epoch, &new_epoch.incarnation, quarantine).await;
+        self.metrics.opened.increment(1);
+        tracing::info!(epoch, ?quarantine, ?activation, "epoch opened");
         fail::fail_point!("lock::epoch_activated");
     }
 
-    /// Says what the search waits for, so that those who lose patience know.
-    fn waits_for(&self, missing: Missing) {
+    /// Records the server on which the search waits, for callers that time out.
+    fn set_waiting_on(&self, cause: NoEpochCause) {
         self.state.send_if_modified(|state| {
-            state.seeking = state.seeking.map(|_| missing);
-            false // nobody waits for this
+            state.waiting_on = state.waiting_on.map(|_| cause);
+            false // no receiver waits for this change
         });
     }
 
-    /// Changes what is known of an epoch, if this instance still has it.
-    fn change(&self, epoch: Epoch, change: impl FnOnce(&mut Known)) {
+    /// Updates the adopted epoch, if this instance is still in it.
+    fn update(&self, epoch: LockEpoch, update: impl FnOnce(&mut AdoptedEpoch)) {
         self.state.send_if_modified(|state| {
-            if let Some(known) = state.known.as_mut().filter(|known| known.epoch == epoch) {
-                change(known);
+            if let Some(adopted) = state.adopted.as_mut().filter(|adopted| adopted.epoch == epoch) {
+                update(adopted);
             }
-            false // nobody waits for this
+            false // no receiver waits for this change
         });
     }
 }

@@ -1,151 +1,172 @@
-//! What an instance does without being called: it ends what is over, looks after the places of its waiters, and hears of
-//! offers.
+//! Background work of an instance: sweeps, rechecks of its waiters, requeues, and notifications.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::call::granted;
-use super::waiting::{Asked, Letter};
-use super::{Error, Locks};
-use crate::leases::{Acquire, Cancel, News, Place, REREAD_MAX};
+use super::acquire::into_grant;
+use super::waiters::{PendingAcquire, WaiterEvent};
+use super::{Error, LockManager};
+use crate::leases::{
+    AcquireReply, CancelReply, CancelScope, NotificationEvent, RECHECK_MAX, WaiterNotification, WaiterStatus,
+};
 use crate::model::LockName;
 
-/// Things that one sweep ends at most: it takes well below a millisecond, and others wait for as long.
+/// Most entries that one sweep ends: it takes well below a millisecond, in which Redis runs nothing
+/// else.
 const SWEEP_MAX: usize = 200;
-/// Waiters that are put back into queues in one round trip.
-const RETURN_MAX: usize = 50;
-/// How long one waits for others who put waiters back. As long as one answer of Redis may take: who does not get a turn by
-/// then is better off without.
-const TURN: Duration = Duration::from_millis(150);
-/// How often a fresh start is tried, where it begins with all servers at the same time: for two seconds or more.
-const FRESH_STARTS: usize = 20;
-/// The pause after each.
-const FRESH_PAUSE: Duration = Duration::from_millis(100);
+/// Waiters that are queued again in one round trip.
+const REQUEUE_MAX: usize = 50;
+/// Longest wait for another requeue to finish, as long as one reply of Redis may take. After that a
+/// caller proceeds without a requeue of its own.
+const REQUEUE_LOCK_TIMEOUT: Duration = Duration::from_millis(150);
+/// Attempts of a fresh start. With the pauses they take two seconds or more, enough for servers
+/// that start at the same time as this instance.
+const FRESH_START_ATTEMPTS: usize = 20;
+/// Pause after each attempt of a fresh start.
+const FRESH_START_PAUSE: Duration = Duration::from_millis(100);
 
-impl Locks {
-    /// One sweep: ends what is over, and says that this instance lives. Returns whether there is more to do.
+impl LockManager {
+    /// Ends expired entries in Redis and reports this instance as live. Returns true if more is
+    /// due.
     pub async fn sweep(&self) -> Result<bool, Error> {
         let sweep = |epoch| self.leases.sweep(epoch, &self.instance, SWEEP_MAX);
         let (epoch, swept) = self.in_epoch(Duration::ZERO, sweep).await?;
-        self.numbers.quarantine(swept.quarantine);
+        self.metrics.quarantine(swept.quarantine);
         if swept.quarantine.is_zero() {
-            self.epochs.settle(epoch);
-            if self.waiting.any_out_of_queue(None) {
-                self.waiting.ring();
+            self.epochs.clear_carried_ttl(epoch);
+            if self.waiters.any_lost(None) {
+                self.waiters.request_recheck();
             }
         }
         Ok(swept.more)
     }
 
-    /// Looks after the places of all waiters: news may have been lost, and so may the places.
-    pub async fn reread(&self) -> Result<(), Error> {
-        let queued = self.waiting.in_queue();
-        for chunk in queued.chunks(REREAD_MAX) {
-            let places = || chunk.iter().map(|(asked, id)| (&asked.wish.name, id, &asked.call));
-            let reread = |epoch| self.leases.reread(epoch, &self.instance, places());
-            let (_, found) = self.in_epoch(Duration::ZERO, reread).await?;
-            for ((asked, _), place) in chunk.iter().zip(found) {
-                match place {
-                    Place::Waiting => {}
-                    Place::Missing => self.waiting.lost(&asked.call),
-                    Place::Offered => drop(self.waiting.tell(&asked.call, Letter::Offered)),
-                    Place::Taken => drop(self.waiting.tell(&asked.call, Letter::Over(Error::TakenOver))),
+    /// Compares all queued waiters with Redis: notifications and queue entries may have been lost.
+    pub async fn recheck(&self) -> Result<(), Error> {
+        let queued = self.waiters.queued();
+        for chunk in queued.chunks(RECHECK_MAX) {
+            let waiters = || chunk.iter().map(|(pending, id)| (&pending.request.name, id, &pending.call));
+            let recheck = |epoch| self.leases.recheck(epoch, &self.instance, waiters());
+            let (_, statuses) = self.in_epoch(Duration::ZERO, recheck).await?;
+            for ((pending, _), status) in chunk.iter().zip(statuses) {
+                match status {
+                    WaiterStatus::Waiting => {}
+                    WaiterStatus::Absent => self.waiters.set_lost(&pending.call),
+                    WaiterStatus::Offered => {
+                        self.waiters.notify(&pending.call, WaiterEvent::Offered);
+                    }
+                    WaiterStatus::TakenOver => {
+                        self.waiters.notify(&pending.call, WaiterEvent::Failed(Error::TakenOver));
+                    }
                 }
             }
         }
-        self.put_back(None).await
+        self.requeue_lost(None).await
     }
 
-    /// Waits at most `patience` until somebody asks for such a look. Returns whether anybody did.
-    pub async fn asked_to_reread(&self, patience: Duration) -> bool {
-        timeout(patience, self.waiting.rung()).await.is_ok()
+    /// Waits for a requested recheck, for at most `timeout_after`. Returns true if one was
+    /// requested.
+    pub async fn recheck_requested(&self, timeout_after: Duration) -> bool {
+        timeout(timeout_after, self.waiters.recheck_requested()).await.is_ok()
     }
 
-    /// Asks for such a look, now that news are heard: what was published before is lost.
-    pub fn listens(&self) {
-        self.waiting.ring();
+    /// Requests a recheck after a (re)subscription: notifications published before it are lost.
+    pub fn on_subscribed(&self) {
+        self.waiters.request_recheck();
     }
 
-    /// Finds out the epoch before anything is served, on the promise that no client of an earlier run lives any more: if one
-    /// has to be opened, it has no quarantine. Gives up soon where a server is away: then it is as it always is.
+    /// Finds the epoch before anything is served, given that no client of an earlier run is alive:
+    /// an epoch that has to be opened gets no quarantine. Gives up after two seconds or more if a
+    /// server is unavailable; the usual quarantine applies then.
     pub async fn start_fresh(&self) {
-        for _ in 0..FRESH_STARTS {
+        for _ in 0..FRESH_START_ATTEMPTS {
             if self.epochs.start_fresh().await {
                 return;
             }
-            sleep(FRESH_PAUSE).await;
+            sleep(FRESH_START_PAUSE).await;
         }
-        tracing::warn!("no fresh start: a server is away");
+        tracing::warn!("fresh start failed: redis or postgres is unavailable; a new epoch begins with a quarantine");
     }
 
-    /// Hears news of a call. One that has gone declines: somebody else is next.
-    pub fn hear(&self, message: &[u8]) {
-        let Some(news) = News::read(message) else {
-            tracing::debug!("news of another release");
+    /// Delivers a notification to its call. An offer to a call that is no longer registered is
+    /// declined, so that the next waiter gets it.
+    pub fn on_notification(&self, message: &[u8]) {
+        let Some(notification) = WaiterNotification::read(message) else {
+            tracing::debug!("notification ignored: its format is unknown");
             return;
         };
-        if !news.offered {
-            self.waiting.tell(&news.call, Letter::Over(Error::TakenOver));
-        } else if !self.waiting.tell(&news.call, Letter::Offered) {
-            self.decline(news);
-        }
-    }
-
-    /// Puts waiters that lost their places, of one lock or of all, back into the queue, in the order of their arrival here;
-    /// hands them what is free by now. During a quarantine they stay where they are, and so they do if others do the same for
-    /// too long.
-    pub(super) async fn put_back(&self, name: Option<&LockName>) -> Result<(), Error> {
-        loop {
-            let Ok(_turn) = timeout(TURN, self.returning.lock()).await else { return Ok(()) };
-            let lost = self.waiting.out_of_queue(name, RETURN_MAX);
-            let Some(longest) = lost.iter().map(|asked| asked.wish.ttl).max() else { return Ok(()) };
-            let wishes = || lost.iter().map(|asked| (&asked.id, &asked.call, &asked.wish));
-            let sent = Instant::now();
-            let acquire = |epoch| self.leases.acquire_again(epoch, &self.instance, wishes(), sent);
-            let (_, answers) = self.in_epoch(longest, acquire).await?;
-            fail::fail_point!("lock::acquired_again");
-            for (asked, answer) in lost.iter().zip(answers) {
-                if matches!(answer, Acquire::Quarantine(_)) {
-                    return Ok(());
+        match notification.event {
+            NotificationEvent::TakenOver => {
+                self.waiters.notify(&notification.call, WaiterEvent::Failed(Error::TakenOver));
+            }
+            NotificationEvent::Offered => {
+                if !self.waiters.notify(&notification.call, WaiterEvent::Offered) {
+                    self.decline(notification);
                 }
-                self.put_back_one(asked, answer, sent);
             }
         }
     }
 
-    /// Notes what became of one of them; gives it up if its call has gone.
-    fn put_back_one(&self, asked: &Arc<Asked>, answer: Acquire, sent: Instant) {
-        if let Acquire::Waiting { id } = answer {
-            // An offer that was heard of before this was noted can not have been claimed: it is looked for now.
-            if !self.waiting.queued(&asked.call, id.clone()) || !self.waiting.tell(&asked.call, Letter::Offered) {
-                self.give_up(Arc::clone(asked), Some(id), false);
+    /// Queues lost waiters again, of one lock or of all, in order of their arrival here, and
+    /// delivers their grants. They stay lost during a quarantine, and while another requeue takes
+    /// longer than [`REQUEUE_LOCK_TIMEOUT`].
+    pub(super) async fn requeue_lost(&self, name: Option<&LockName>) -> Result<(), Error> {
+        loop {
+            let Ok(_guard) = timeout(REQUEUE_LOCK_TIMEOUT, self.requeue_lock.lock()).await else { return Ok(()) };
+            let lost = self.waiters.lost(name, REQUEUE_MAX);
+            let Some(longest) = lost.iter().map(|pending| pending.request.ttl).max() else { return Ok(()) };
+            let requests = || lost.iter().map(|pending| (&pending.id, &pending.call, &pending.request));
+            let sent = Instant::now();
+            let acquire = |epoch| self.leases.requeue(epoch, &self.instance, requests(), sent);
+            let (_, replies) = self.in_epoch(longest, acquire).await?;
+            fail::fail_point!("lock::requeued");
+            for (pending, reply) in lost.iter().zip(replies) {
+                if matches!(reply, AcquireReply::Quarantine(_)) {
+                    return Ok(());
+                }
+                self.apply_requeue_reply(pending, reply, sent);
+            }
+        }
+    }
+
+    /// Applies the reply to one requeued call; cancels the entry if the call is no longer
+    /// registered.
+    fn apply_requeue_reply(&self, pending: &Arc<PendingAcquire>, reply: AcquireReply, sent: Instant) {
+        if let AcquireReply::Waiting { id } = reply {
+            // An offer notified before `set_queued` could not be claimed: make the call try now.
+            if !self.waiters.set_queued(&pending.call, id.clone())
+                || !self.waiters.notify(&pending.call, WaiterEvent::Offered)
+            {
+                self.cancel_in_background(Arc::clone(pending), Some(id), CancelScope::Unclaimed);
             }
             return;
         }
-        let granted = granted(answer, sent - asked.wish.arrived);
-        let given = granted.as_ref().ok().map(|grant| grant.lease_id.clone());
-        let heard = self.waiting.answer(&asked.call, granted.map_or_else(Letter::Over, Letter::Granted));
-        if given.is_some() && !heard {
-            self.give_up(Arc::clone(asked), given, true);
+        let granted = into_grant(reply, sent - pending.request.arrived);
+        let lease_id = granted.as_ref().ok().map(|grant| grant.lease_id.clone());
+        let delivered =
+            self.waiters.finish(&pending.call, granted.map_or_else(WaiterEvent::Failed, WaiterEvent::Granted));
+        if lease_id.is_some() && !delivered {
+            self.cancel_in_background(Arc::clone(pending), lease_id, CancelScope::All);
         }
     }
 
-    /// Gives an offer up that nobody wants, so that it need not run out; a hold that has been claimed meanwhile stands.
-    fn decline(&self, news: News) {
-        let Ok(permit) = Arc::clone(&self.giving_up).try_acquire_owned() else { return };
+    /// Cancels an unwanted offer, so that it need not expire. A hold that was claimed meanwhile
+    /// stays.
+    fn decline(&self, notification: WaiterNotification) {
+        let Ok(permit) = Arc::clone(&self.cancel_permits).try_acquire_owned() else { return };
         let locks = self.clone();
         let job = async move {
-            let News { call, id, name, .. } = &news;
-            let cancel = |epoch| locks.leases.cancel(epoch, name, (id, call), "", false);
+            let WaiterNotification { call, id, name, .. } = &notification;
+            let cancel = |epoch| locks.leases.cancel(epoch, name, (id, call), "", CancelScope::Unclaimed);
             match locks.in_epoch(Duration::ZERO, cancel).await {
-                Ok((_, Cancel::Left { .. })) => {
-                    locks.numbers.declined.increment(1);
-                    tracing::debug!("an offer to a call that has gone was declined");
+                Ok((_, CancelReply::Cancelled { .. })) => {
+                    locks.metrics.declined.increment(1);
+                    tracing::debug!("offer declined: its call has ended");
                 }
-                Ok((_, Cancel::Nothing)) => {}
-                Err(error) => tracing::debug!(%error, "an offer is not declined, and runs out"),
+                Ok((_, CancelReply::Nothing)) => {}
+                Err(error) => tracing::debug!(%error, "declining an offer failed; the offer expires by itself"),
             }
             drop(permit);
         };

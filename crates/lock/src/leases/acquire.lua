@@ -1,71 +1,71 @@
--- Grants a lock, or queues for it, or says who holds it.
+-- Grants a lock, queues the call, or returns the holder.
 --
--- What is ours already under this id, or under this request, is not asked for anew: a hold is renewed, an offer claimed, a
--- place in the queue kept and taken over by this call. A try that was in vain is not remembered.
+-- State that the call or its request already has is kept: a hold is renewed, an offer claimed, a
+-- queue entry kept and taken over by this call. An acquire without a grant is not remembered.
 -- Returns one of
---   {'GRANTED', id, seq, ms of the lease, 1 if an earlier call had been granted it}
---   {'WAITING', id}                     this call has a place in the queue
---   {'HELD', waiting, who (see `seen`)} it did not want to wait
---   {'QUARANTINE', ms left}             nobody is granted anything
---   {'LEASE_OVER', seq}                 the hold of this request is over
---   {'TAKEN'}                           a repeat of the request has what this call asks for again
---   {'REUSED'}                          the request was another one
---   {'QUEUE_FULL'}
+--   {'GRANTED', id, seq, ms of the lease, 1 if an earlier call was granted it}
+--   {'WAITING', id}                           the call is queued
+--   {'HELD', waiters, holder (`holder_view`)} the lock is held, and the call does not wait
+--   {'QUARANTINE', ms left}                   nothing is granted
+--   {'LEASE_OVER', seq}                       the hold of this request is over
+--   {'TAKEN_OVER'}                            a retry owns the entry of the requeued call
+--   {'REUSED'}                                the request id belongs to a different request
+--   {'QUEUE_FULL'}                            the lock has the most waiters it may have
 
 local name        = ARGV[4]
-local id          = ARGV[5]            -- of the lease, or of the place in the queue
-local call        = ARGV[6]            -- who asks, and hears of it
-local instance    = ARGV[7]            -- where that runs
+local id          = ARGV[5]            -- of the lease or the queue entry
+local call        = ARGV[6]            -- id of the calling AcquireLock
+local instance    = ARGV[7]            -- instance that serves the call
 local owner       = ARGV[8]
 local ttl         = tonumber(ARGV[9])  -- ms
-local wait        = tonumber(ARGV[10]) -- ms still to wait, 0: not at all
-local waited      = tonumber(ARGV[11]) -- ms the call has waited already
-local request     = ARGV[12]           -- its name, empty: it has none
-local fingerprint = ARGV[13]           -- of what was asked for
+local wait        = tonumber(ARGV[10]) -- ms left to wait, 0: not at all
+local waited      = tonumber(ARGV[11]) -- ms since the call's arrival
+local request     = ARGV[12]           -- request id, empty without one
+local fingerprint = ARGV[13]           -- of the request
 local queue_max   = tonumber(ARGV[14]) -- most waiters of one lock
-local again       = ARGV[15] == '1'    -- on behalf of a call that lost its place with Redis: no repeat, but perhaps late
+local requeued    = ARGV[15] == '1'    -- for a call whose entry was lost: no retry, may be late
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
-local record = record_of(request)
-if record and record.fingerprint ~= fingerprint then
+local known = request_of(request)
+if known and known.fingerprint ~= fingerprint then
   return {'REUSED'}
 end
-id = record and record.id or id
+id = known and known.id or id
 local hold = hold_of(name)
 if hold and hold.ends <= clock then
-  run_out(name, hold)
+  end_hold(name, hold)
   hold = offer_next(name)
 end
 
 local function granted(deduplicated)
-  start(name, hold)
+  start_lease(name, hold)
   return {'GRANTED', id, hold.seq, ttl, deduplicated and 1 or 0}
 end
 
 local waiter = waiter_of(id)
-local other = hold and hold.lease == id and hold.call ~= call or waiter and waiter.call ~= call
-if again and other then
-  return {'TAKEN'}
+local owned_by_other = hold and hold.lease == id and hold.call ~= call or waiter and waiter.call ~= call
+if requeued and owned_by_other then
+  return {'TAKEN_OVER'}
 end
 if hold and hold.lease == id and not hold.offered then
-  if other then
-    hold.call = '' -- two calls were told of it: neither's cancel may end what the other's caller believes in
+  if owned_by_other then
+    hold.call = '' -- granted to two calls: the cancel of one must not end the hold of the other
   end
-  return granted(other)
+  return granted(owned_by_other)
 end
 if waiter then
   if waiter.call ~= call then
-    tell('taken', id, waiter)
+    notify('taken', id, waiter)
   end
   waiter.call, waiter.instance, waiter.missed = call, instance, nil
   waiter.ends = clock + wait + grace(wait)
   put_waiter(id, waiter)
   redis.call('HSET', INSTANCES, instance, clock)
-elseif record and record.seq then
-  return {'LEASE_OVER', record.seq}
+elseif known and known.seq then
+  return {'LEASE_OVER', known.seq}
 elseif quarantine > clock then
   return {'QUARANTINE', quarantine - clock}
 end
@@ -81,28 +81,28 @@ if not hold then
     lease = id, call = call, instance = instance, owner = owner, seq = seq, ttl = ttl, since = clock, offered = false,
     request = request,
   }
-  remember(request, fingerprint, id, seq)
+  remember_request(request, fingerprint, id, seq)
   return granted(false)
 end
 if wait == 0 then
   if waiter then
     drop_waiter(id, waiter)
-    forget(request)
+    forget_request(request)
   end
-  return {'HELD', waiting(name), seen(hold)}
+  return {'HELD', waiter_count(name), holder_view(hold)}
 end
 if waiter then
   return {'WAITING', id}
 end
-if waiting(name) >= queue_max then
+if waiter_count(name) >= queue_max then
   return {'QUEUE_FULL'}
 end
 waiter = {
   name = name, arrival = redis.call('HINCRBY', META, 'arrivals', 1), call = call, instance = instance, owner = owner,
   ttl = ttl, since = clock - waited, ends = clock + wait + grace(wait), request = request,
 }
-redis.call('ZADD', QUEUE, 0, member(id, waiter))
+redis.call('ZADD', QUEUE, 0, queue_member(id, waiter))
 put_waiter(id, waiter)
-remember(request, fingerprint, id)
+remember_request(request, fingerprint, id)
 redis.call('HSET', INSTANCES, instance, clock)
 return {'WAITING', id}

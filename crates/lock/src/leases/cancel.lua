@@ -1,34 +1,34 @@
--- Gives up what a call has: its place in the queue, an offer, or a hold of which its caller never heard. Whoever is next is
--- made an offer. Does nothing to what a repeat has taken over.
--- Returns {'LEFT', the place in the queue or 0, who holds the lock (see `seen`)}, or {'NOTHING'}.
+-- Cancels what a call has: its queue entry, an offer, or a hold that its caller did not receive.
+-- Offers the lock to the next waiter. Changes nothing that a retry has taken over.
+-- Returns {'CANCELLED', queue position or 0, holder (`holder_view`)}, or {'NOTHING'}.
 
 local name    = ARGV[4]
-local id      = ARGV[5] -- of the place in the queue, or of the lease
-local call    = ARGV[6] -- whose it is
-local request = ARGV[7] -- its name, if it has one: the place may have had another id before
-local claimed = ARGV[8] == '1' -- also what was claimed
+local id      = ARGV[5] -- of the queue entry or the lease
+local call    = ARGV[6] -- id of the AcquireLock call
+local request = ARGV[7] -- request id or empty; its entry may have had another id before
+local cancel_claimed = ARGV[8] == '1' -- also a claimed hold
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
-local record = record_of(request)
-id = record and record.id or id
+local known = request_of(request)
+id = known and known.id or id
 local hold, waiter = hold_of(name), waiter_of(id)
-local held = hold and hold.lease == id and hold.call == call and (hold.offered or claimed)
+local held = hold and hold.lease == id and hold.call == call and (hold.offered or cancel_claimed)
 local queued = waiter and waiter.call == call
 if not held and not queued then
   return {'NOTHING'}
 end
 
-local place = 0
+local position = 0
 if queued then
-  place = redis.call('ZLEXCOUNT', QUEUE, '[' .. name .. '\0', '[' .. member(id, waiter))
+  position = redis.call('ZLEXCOUNT', QUEUE, '[' .. name .. '\0', '[' .. queue_member(id, waiter))
   drop_waiter(id, waiter)
 end
-forget((held and hold or waiter).request)
+forget_request((held and hold or waiter).request)
 if held then
   drop_hold(name)
   offer_next(name)
 end
-return {'LEFT', place, held and {} or seen(hold)}
+return {'CANCELLED', position, held and {} or holder_view(hold)}

@@ -1,26 +1,27 @@
--- Takes the offer that was made to a call: its lease begins. Once more, it says what is left of that lease.
+-- Claims the offer to a call: its lease begins. A repeated claim returns the time left of that
+-- lease.
 -- Returns one of
 --   {'CLAIMED', seq, ms of the lease}
---   {'WAITING'}  there is no offer, but a place in the queue
---   {'TAKEN'}    a repeat of the request has them
---   {'GONE'}     there is neither
+--   {'WAITING'}     the call is queued, without an offer
+--   {'TAKEN_OVER'}  a retry of the request owns the entry
+--   {'ABSENT'}      the call has neither
 
 local name = ARGV[4]
-local id   = ARGV[5] -- of the place in the queue
-local call = ARGV[6] -- whose it is
+local id   = ARGV[5] -- of the queue entry
+local call = ARGV[6] -- id of the AcquireLock call
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
 local hold, waiter = hold_of(name), waiter_of(id)
 if hold and hold.lease == id and hold.call == call then
   if hold.offered then
-    start(name, hold)
+    start_lease(name, hold)
   end
-  return {'CLAIMED', hold.seq, remaining(hold)}
+  return {'CLAIMED', hold.seq, time_left(hold)}
 end
 if hold and hold.lease == id or waiter and waiter.call ~= call then
-  return {'TAKEN'}
+  return {'TAKEN_OVER'}
 end
-return {waiter and 'WAITING' or 'GONE'}
+return {waiter and 'WAITING' or 'ABSENT'}

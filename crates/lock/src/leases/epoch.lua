@@ -1,5 +1,6 @@
--- Says in which epoch this Redis is, and in which reign. Passes no gate: what is here may be of an earlier reign.
--- Returns {reign of this server, epoch or '', reign in which it began or '', the last seq given or ''}.
+-- Returns the stored epoch and the incarnation of this server, without the gate: the stored state
+-- may be of an earlier incarnation.
+-- Returns {incarnation of this server, epoch or '', its incarnation or '', last seq or ''}.
 
-local meta = redis.call('HMGET', META, 'epoch', 'reign', 'seq')
-return {reign(), meta[1] or '', meta[2] or '', meta[3] or ''}
+local meta = redis.call('HMGET', META, 'epoch', 'incarnation', 'seq')
+return {incarnation(), meta[1] or '', meta[2] or '', meta[3] or ''}

@@ -1,18 +1,19 @@
--- Ends a hold, and offers the lock to whoever is next. Compares lease and seq, so that it never ends a newer hold.
+-- Ends a hold, and offers the lock to the next waiter. Compares lease and seq, so that it never
+-- ends a newer hold.
 -- Returns {'RELEASED'}, or {'NOT_HELD'} if the hold was over before.
 
-local name  = ARGV[4]
-local lease = ARGV[5]
-local given = tonumber(ARGV[6]) -- the seq of the hold; 0 is that of none
+local name     = ARGV[4]
+local lease    = ARGV[5]
+local hold_seq = tonumber(ARGV[6]) -- seq of the hold; no hold has 0
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
 local hold = hold_of(name)
-if not hold or hold.lease ~= lease or hold.seq ~= given or hold.offered then
+if not hold or hold.lease ~= lease or hold.seq ~= hold_seq or hold.offered then
   return {'NOT_HELD'}
 end
-run_out(name, hold)
+end_hold(name, hold)
 offer_next(name)
 return {hold.ends > clock and 'RELEASED' or 'NOT_HELD'}

@@ -1,17 +1,17 @@
--- Lets a lease last its whole time again.
+-- Renews a lease for its whole TTL.
 -- Returns {'RENEWED', ms of the lease}, or {'LOST'} if it is over.
 
-local name  = ARGV[4]
-local lease = ARGV[5]
-local given = tonumber(ARGV[6]) -- the seq of the hold; 0 is that of none
+local name     = ARGV[4]
+local lease    = ARGV[5]
+local hold_seq = tonumber(ARGV[6]) -- seq of the hold; no hold has 0
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
 local hold = hold_of(name)
-if not hold or hold.lease ~= lease or hold.seq ~= given or hold.offered or hold.ends <= clock then
+if not hold or hold.lease ~= lease or hold.seq ~= hold_seq or hold.offered or hold.ends <= clock then
   return {'LOST'}
 end
-start(name, hold)
+start_lease(name, hold)
 return {'RENEWED', hold.ttl}

@@ -1,15 +1,15 @@
--- Ends what is over by the logical clock: holds, offers, places in the queue, the memory of requests. Says that an instance
--- lives, and forgets those that have been silent for long.
--- Returns {'SWEPT', 1 if there may be more, ms of quarantine left}.
+-- Ends entries that expired by the logical clock: holds, offers, waiters, remembered requests.
+-- Records a heartbeat of an instance, and forgets instances without one for FORGET_AFTER.
+-- Returns {'SWEPT', 1 if more may be due, ms of quarantine left}.
 
 local instance = ARGV[4]
-local limit    = tonumber(ARGV[5]) -- most things to end at once
+local limit    = tonumber(ARGV[5]) -- most entries to end
 
-local FORGOTTEN = 300000 -- ms of silence after which an instance is forgotten: all its places in queues are long over
+local FORGET_AFTER = 300000 -- ms; by then all waiters of the instance have expired
 
-local shut = open()
-if shut then
-  return shut
+local refused = pass_gate()
+if refused then
+  return refused
 end
 redis.call('HSET', INSTANCES, instance, clock)
 
@@ -18,8 +18,8 @@ for _, entry in ipairs(due) do
   local kind, key = string.sub(entry, 1, 1), string.sub(entry, 2)
   if kind == 'h' then
     local hold = hold_of(key)
-    if hold and hold.ends <= clock then -- one that was ended in this run may have been offered anew
-      run_out(key, hold)
+    if hold and hold.ends <= clock then -- it may be a new offer, made in this run
+      end_hold(key, hold)
       offer_next(key)
     end
   else
@@ -27,7 +27,7 @@ for _, entry in ipairs(due) do
     if waiter then
       local hold = hold_of(waiter.name)
       drop_waiter(key, waiter)
-      forget(waiter.request)
+      forget_request(waiter.request)
       if hold and hold.lease == key then
         drop_hold(waiter.name)
         offer_next(waiter.name)
@@ -39,12 +39,12 @@ end
 local ended = redis.call('ZRANGEBYSCORE', ENDED, '-inf', clock, 'LIMIT', 0, limit)
 for _, request in ipairs(ended) do
   redis.call('ZREM', ENDED, request)
-  forget(request)
+  forget_request(request)
 end
 
 local known = redis.call('HGETALL', INSTANCES)
 for i = 1, #known, 2 do
-  if clock - known[i + 1] > FORGOTTEN then
+  if clock - known[i + 1] > FORGET_AFTER then
     redis.call('HDEL', INSTANCES, known[i])
   end
 end

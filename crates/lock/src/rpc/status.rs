@@ -1,22 +1,22 @@
-//! Domain error -> status: what a caller hears, and what only the log does.
+//! Conversion of domain errors into gRPC statuses; details of failures go to the log only.
 
 use std::time::Duration;
 
 use tidings_proto::lock::ErrorReason;
-use tidings_server::{state_failed, store_failed};
+use tidings_service::{state_failed, store_failed};
 use tidings_status::Reply;
 use tonic::{Code, Status};
 
-use crate::domain::{Error, Missing};
+use crate::domain::{Error, NoEpochCause};
 use crate::{leases, store, wire};
 
-/// When to try again where too many wait: some of them will have gone.
-const CROWDED: Duration = Duration::from_secs(1);
+/// Retry delay when a queue or an instance is full: by then some waiters have left.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let said = error.to_string();
-        let reply = |code, reason: ErrorReason| Reply::new(code, wire::DOMAIN, reason.as_str_name(), said.clone());
+        let message = error.to_string();
+        let reply = |code, reason: ErrorReason| Reply::new(code, wire::DOMAIN, reason.text(), message.clone());
         match &error {
             Error::Quarantine(left) => reply(Code::Unavailable, ErrorReason::Quarantine).retry_after(*left),
             Error::LeaseLost => reply(Code::Aborted, ErrorReason::LeaseLost),
@@ -26,23 +26,23 @@ impl From<Error> for Status {
             Error::RequestIdReused => {
                 reply(Code::AlreadyExists, ErrorReason::RequestIdReused).resource("request_id", "")
             }
-            Error::QueueFull => {
-                reply(Code::ResourceExhausted, ErrorReason::QueueFull).quota("waiters of a lock").retry_after(CROWDED)
-            }
+            Error::QueueFull => reply(Code::ResourceExhausted, ErrorReason::QueueFull)
+                .quota("waiters per lock")
+                .retry_after(RETRY_WHEN_FULL),
             Error::TakenOver => reply(Code::Aborted, ErrorReason::TakenOver),
-            Error::Overloaded => {
-                reply(Code::ResourceExhausted, ErrorReason::Overloaded).quota("waiting calls").retry_after(CROWDED)
-            }
+            Error::Overloaded => reply(Code::ResourceExhausted, ErrorReason::Overloaded)
+                .quota("waiting calls per instance")
+                .retry_after(RETRY_WHEN_FULL),
             Error::Draining => reply(Code::Unavailable, ErrorReason::Draining).retry_after(Duration::ZERO),
-            Error::NoEpoch(Missing::State) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
-            Error::NoEpoch(Missing::Store) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
-            Error::State(leases::Error::Redis(cause) | leases::Error::Doubtful(cause)) => {
+            Error::NoEpoch(NoEpochCause::RedisUnavailable) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
+            Error::NoEpoch(NoEpochCause::PostgresUnavailable) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
+            Error::State(leases::Error::Redis(cause) | leases::Error::Unknown(cause)) => {
                 state_failed(wire::DOMAIN, cause)
             }
             Error::Store(fault) => store_failed(wire::DOMAIN, fault),
-            Error::NoEpoch(Missing::Epochs) | Error::State(leases::Error::NoEpoch | leases::Error::Malformed) => {
-                Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.as_str_name(), "internal error")
-                    .logged(&error)
+            Error::NoEpoch(NoEpochCause::EpochsExhausted)
+            | Error::State(leases::Error::NoEpoch | leases::Error::Malformed) => {
+                Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.text(), "internal error").logged(&error)
             }
         }
         .into_status()

@@ -1,48 +1,49 @@
-//! `lock_epoch`: which epoch is the last, and how long leases may be that somebody still believes in.
+//! Table `lock_epoch`: the last epoch, and the longest leases that may still be held.
 
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tidings_postgres::{Fault, Postgres};
 
-use crate::model::Epoch;
+use crate::model::LockEpoch;
 
-/// The one partition that there is.
+/// The only partition so far.
 const PARTITION: i16 = 0;
 
-/// The epochs.
+/// Access to the table `lock_epoch`.
 #[derive(Clone, Debug)]
 pub struct Epochs {
     postgres: Postgres,
 }
 
-/// The row of the partition.
+/// Row of the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The last epoch that was opened; 0: none was.
-    pub epoch: Epoch,
-    /// The reign of Redis that it was opened for.
-    pub reign: String,
-    /// No lease of this epoch is longer.
+    /// Last epoch that was opened; 0 before the first.
+    pub epoch: LockEpoch,
+    /// Incarnation of Redis for which it was opened.
+    pub incarnation: String,
+    /// Longest lease of this epoch; raised before a longer one is granted.
     pub max_ttl: Duration,
-    /// The longest lease of earlier epochs that may still be believed in.
+    /// Longest lease of earlier epochs that may still be held.
     pub carry_ttl: Duration,
-    /// How long ago it was opened, or will have been, by the clock of Postgres, which may jump.
+    /// Time since the epoch was opened, by the clock of Postgres. That clock may jump back, so this
+    /// is the absolute difference.
     pub age: Duration,
 }
 
-/// An epoch to be opened.
+/// Epoch to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// Which.
-    pub epoch: Epoch,
-    /// The reign of Redis that it is opened for.
-    pub reign: String,
-    /// The longest lease in it, at first.
+pub struct NewEpoch {
+    /// Number of the epoch.
+    pub epoch: LockEpoch,
+    /// Incarnation of Redis for which it is opened.
+    pub incarnation: String,
+    /// Longest lease in it, until a longer one is recorded.
     pub max_ttl: Duration,
-    /// The longest lease of earlier epochs that may still be believed in.
+    /// Longest lease of earlier epochs that may still be held.
     pub carry_ttl: Duration,
-    /// How long nobody is granted anything in it.
+    /// Time after its activation in which nothing is granted.
     pub quarantine: Duration,
 }
 
@@ -51,26 +52,27 @@ impl Epochs {
         Self { postgres }
     }
 
-    /// Locks the row, made if it is not there, and lets `decide` say whether an epoch shall be opened. Nobody else decides
-    /// meanwhile, on no instance.
+    /// Locks the row, inserted if absent, and opens the epoch that `decide` returns, if any. The
+    /// row lock excludes every other instance until the end.
     ///
     /// # Errors
-    /// Outside, [`Fault`]; after `Ambiguous` the epoch may have been opened. Inside, what `decide` says: nothing was changed.
+    /// The outer error is a [`Fault`]; after `Ambiguous` the epoch may have been opened. The inner
+    /// error is that of `decide`; nothing was changed.
     pub async fn decide<T, E>(
         &self,
-        decide: impl AsyncFnOnce(Row) -> Result<(T, Option<Opening>), E>,
+        decide: impl AsyncFnOnce(Row) -> Result<(T, Option<NewEpoch>), E>,
     ) -> Result<Result<T, E>, Fault> {
         self.postgres
             .run_background(async |connection| {
                 let mut transaction = connection.begin().await?;
                 insert(&mut transaction).await?;
                 let row = lock(&mut transaction).await?;
-                let (decision, opening) = match decide(row).await {
+                let (decision, new_epoch) = match decide(row).await {
                     Ok(decided) => decided,
                     Err(error) => return Ok(Err(error)),
                 };
-                if let Some(opening) = &opening {
-                    open(&mut transaction, opening).await?;
+                if let Some(new_epoch) = &new_epoch {
+                    open(&mut transaction, new_epoch).await?;
                     transaction.commit().await?;
                 }
                 Ok(Ok(decision))
@@ -78,9 +80,10 @@ impl Epochs {
             .await
     }
 
-    /// Makes sure that leases of `ttl` are known of in `epoch`. Returns the longest that is; `None` if the epoch is over.
-    pub async fn allow(&self, epoch: Epoch, ttl: Duration) -> Result<Option<Duration>, Fault> {
-        let allowed = self
+    /// Records that leases of up to `ttl` may exist in `epoch`. Returns the longest recorded;
+    /// `None` if the epoch is over.
+    pub async fn raise_max_ttl(&self, epoch: LockEpoch, ttl: Duration) -> Result<Option<Duration>, Fault> {
+        let raised = self
             .postgres
             .run(async |connection| {
                 sqlx::query_scalar!(
@@ -99,11 +102,12 @@ impl Epochs {
                 .await
             })
             .await?;
-        Ok(allowed.map(duration))
+        Ok(raised.map(duration))
     }
 
-    /// Forgets the leases of epochs before `epoch`, whose quarantine is over; nothing if that is not the last one.
-    pub async fn settle(&self, epoch: Epoch) -> Result<(), Fault> {
+    /// Clears the carried TTL after the quarantine of `epoch`; no effect if that is not the last
+    /// epoch.
+    pub async fn clear_carried_ttl(&self, epoch: LockEpoch) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(
@@ -124,11 +128,11 @@ impl Epochs {
     }
 }
 
-/// Makes the row, if it is not there; whoever does so at the same time waits for us.
+/// Inserts the row if it is absent. A concurrent insert waits for this one.
 async fn insert(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
-        INSERT INTO lock_epoch (partition, epoch, reign, max_ttl_ms, carry_ttl_ms, activate_time)
+        INSERT INTO lock_epoch (partition, epoch, incarnation, max_ttl_ms, carry_ttl_ms, activate_time)
         VALUES ($1, 0, '', 0, 0, now())
         ON CONFLICT (partition) DO NOTHING
         "#,
@@ -143,7 +147,7 @@ async fn lock(connection: &mut PgConnection) -> Result<Row, sqlx::Error> {
     let row = sqlx::query!(
         r#"
         SELECT epoch,
-               reign,
+               incarnation,
                max_ttl_ms,
                carry_ttl_ms,
                abs(extract(epoch FROM clock_timestamp() - activate_time) * 1000)::bigint AS "age_ms!"
@@ -156,30 +160,30 @@ async fn lock(connection: &mut PgConnection) -> Result<Row, sqlx::Error> {
     .fetch_one(connection)
     .await?;
     Ok(Row {
-        epoch: Epoch::new(row.epoch),
-        reign: row.reign,
+        epoch: LockEpoch::new(row.epoch),
+        incarnation: row.incarnation,
         max_ttl: duration(row.max_ttl_ms),
         carry_ttl: duration(row.carry_ttl_ms),
         age: duration(row.age_ms),
     })
 }
 
-async fn open(connection: &mut PgConnection, opening: &Opening) -> Result<(), sqlx::Error> {
+async fn open(connection: &mut PgConnection, new_epoch: &NewEpoch) -> Result<(), sqlx::Error> {
     sqlx::query!(
         r#"
         UPDATE lock_epoch
         SET epoch = $2,
-            reign = $3,
+            incarnation = $3,
             max_ttl_ms = $4,
             carry_ttl_ms = $5,
             activate_time = clock_timestamp()
         WHERE partition = $1
         "#,
         PARTITION,
-        opening.epoch.get(),
-        opening.reign,
-        millis(opening.max_ttl),
-        millis(opening.carry_ttl),
+        new_epoch.epoch.get(),
+        new_epoch.incarnation,
+        millis(new_epoch.max_ttl),
+        millis(new_epoch.carry_ttl),
     )
     .execute(connection)
     .await?;

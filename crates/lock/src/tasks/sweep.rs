@@ -1,13 +1,13 @@
-//! The sweep: ends what is over, says that this instance lives, and finds out in which epoch it is.
+//! Sweep: ends expired entries, reports this instance as live, and finds its epoch.
 
 use std::time::Duration;
 
-use tidings_server::repeat;
+use tidings_service::repeat;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Locks;
+use crate::domain::LockManager;
 
-/// Sweeps every `tick` until told to stop.
-pub async fn run(locks: Locks, tick: Duration, stop: CancellationToken) {
-    repeat("the sweep of the locks", tick, stop, async || locks.sweep().await).await;
+/// Sweeps every `tick` until `stop`.
+pub async fn run(locks: LockManager, tick: Duration, stop: CancellationToken) {
+    repeat("lock sweep", tick, stop, async || locks.sweep().await).await;
 }

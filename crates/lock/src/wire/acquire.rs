@@ -1,4 +1,4 @@
-//! Checks of AcquireLock, and its answer.
+//! Checks of AcquireLock requests, and their responses.
 
 use std::time::Duration;
 
@@ -11,58 +11,59 @@ use tidings_status::{Fields, Invalid};
 use tokio::time::Instant;
 
 use super::{DOMAIN, duration, holder};
-use crate::model::{Acquired, LockName, RequestName, TTL_MAX, TTL_MIN, Wish};
+use crate::model::{AcquireOutcome, AcquireRequest, LockName, RequestKey, TTL_MAX, TTL_MIN};
 
-/// The longest owner, in bytes.
+/// Longest owner, in bytes.
 const OWNER_MAX: usize = 128;
-/// The longest wait: whoever wants to wait for longer asks again, so that a place in the queue is never that of a caller who
-/// went away long ago unnoticed.
+/// Longest wait. A client that wants to wait for longer sends another request, which bounds the
+/// time an undetected dead client stays queued.
 const WAIT_MAX: Duration = Duration::from_mins(1);
-/// How long before the deadline of a call its wait ends, so that the answer is there in time.
-const ANSWER_TIME: Duration = Duration::from_millis(50);
+/// Time before the call's deadline at which its wait ends, so that the response arrives in time.
+const RESPONSE_MARGIN: Duration = Duration::from_millis(50);
 
-/// Checks AcquireLock, which arrived at a time and has so long to be answered.
+/// Checks an AcquireLock request that arrived at `arrived` with `deadline` left.
 pub fn acquire(
     request: pb::AcquireLockRequest,
     default_ttl: Duration,
     arrived: Instant,
     deadline: Option<Duration>,
-) -> Result<Wish, Invalid> {
+) -> Result<AcquireRequest, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.name("name", &request.name);
-    fields.require("mode", Mode::try_from(request.mode).is_ok(), "expected MODE_EXCLUSIVE or nothing");
+    fields.require("mode", Mode::try_from(request.mode).is_ok(), "expected MODE_EXCLUSIVE or unset");
     fields.require("owner", !request.owner.is_empty(), "expected 1 to 128 bytes");
     fields.text("owner", &request.owner, OWNER_MAX);
-    let ttl = request.ttl.map_or(Some(default_ttl), length).filter(|ttl| (TTL_MIN..=TTL_MAX).contains(ttl));
+    let ttl = request.ttl.map_or(Some(default_ttl), whole_millis).filter(|ttl| (TTL_MIN..=TTL_MAX).contains(ttl));
     fields.require("ttl", ttl.is_some(), "expected 1s to 300s");
-    let wait = request.wait.map_or(Some(Duration::ZERO), length).filter(|wait| *wait <= WAIT_MAX);
+    let wait = request.wait.map_or(Some(Duration::ZERO), whole_millis).filter(|wait| *wait <= WAIT_MAX);
     fields.require("wait", wait.is_some(), "expected 0s to 60s");
     fields.optional_id("request_id", &request.request_id);
     fields.finish()?;
 
     let (ttl, wait) = (ttl.unwrap_or(default_ttl), wait.unwrap_or_default());
-    let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_sub(ANSWER_TIME)));
-    let waits = request.wait.and_then(length).is_some_and(|wait| !wait.is_zero());
+    let wait = deadline.map_or(wait, |deadline| wait.min(deadline.saturating_sub(RESPONSE_MARGIN)));
+    let waits = request.wait.and_then(whole_millis).is_some_and(|wait| !wait.is_zero());
     let fingerprint = fingerprint(&request, ttl);
-    Ok(Wish {
+    Ok(AcquireRequest {
         name: LockName::new(request.name),
         owner: request.owner,
         ttl,
-        request: Some(request.request_id).filter(|id| !id.is_empty()).map(|id| RequestName { id, fingerprint }),
+        key: Some(request.request_id).filter(|id| !id.is_empty()).map(|id| RequestKey { id, fingerprint }),
         arrived,
-        until: waits.then(|| arrived + wait),
+        wait_until: waits.then(|| arrived + wait),
     })
 }
 
-/// A length of time in whole milliseconds, as scripts count it; `None` if it is negative or none at all.
-fn length(duration: prost_types::Duration) -> Option<Duration> {
+/// Converts a duration into whole milliseconds, as scripts count it; `None` if negative or
+/// malformed.
+fn whole_millis(duration: prost_types::Duration) -> Option<Duration> {
     let exact = Duration::try_from(duration).ok()?;
     Some(Duration::from_millis(u64::try_from(exact.as_millis()).ok()?))
 }
 
-/// What two requests have in common of which one is the repeat of the other.
+/// Hashes the fields that a retry has in common with its request.
 fn fingerprint(request: &pb::AcquireLockRequest, ttl: Duration) -> [u8; 16] {
-    let same = pb::AcquireLockRequest {
+    let comparable = pb::AcquireLockRequest {
         name: request.name.clone(),
         mode: Mode::Exclusive.into(),
         owner: request.owner.clone(),
@@ -70,26 +71,26 @@ fn fingerprint(request: &pb::AcquireLockRequest, ttl: Duration) -> [u8; 16] {
         wait: None,
         request_id: String::new(),
     };
-    let hash: [u8; 32] = Sha256::digest(same.encode_to_vec()).into();
-    let mut half = [0; 16]; // is enough against accidents, and there may be a million of them in Redis
-    half.copy_from_slice(&hash[..16]);
-    half
+    let hash: [u8; 32] = Sha256::digest(comparable.encode_to_vec()).into();
+    let mut prefix = [0; 16]; // enough against accidental collisions; Redis may keep a million of them
+    prefix.copy_from_slice(&hash[..16]);
+    prefix
 }
 
-/// What became of an acquire.
-pub fn acquired(acquired: Acquired) -> pb::AcquireLockResponse {
+/// Builds the response to AcquireLock.
+pub fn acquired(acquired: AcquireOutcome) -> pb::AcquireLockResponse {
     let outcome = match acquired {
-        Acquired::Granted(grant) => Outcome::Granted(Granted {
+        AcquireOutcome::Granted(grant) => Outcome::Granted(Granted {
             token: grant.token.get(),
             lease_id: grant.lease_id.as_str().to_owned(),
             lease: duration(grant.lease),
             waited: duration(grant.waited),
             deduplicated: grant.deduplicated,
         }),
-        Acquired::Held { holder: by, waiting } => {
+        AcquireOutcome::Held { holder: by, waiting } => {
             Outcome::Held(Held { blockers: by.into_iter().map(holder).collect(), waiting })
         }
-        Acquired::TimedOut { holder: by, position } => {
+        AcquireOutcome::TimedOut { holder: by, position } => {
             Outcome::TimedOut(TimedOut { blockers: by.into_iter().map(holder).collect(), position })
         }
     };
@@ -110,22 +111,22 @@ mod tests {
         pb::AcquireLockRequest { name: "orders/42".to_owned(), owner: "ada".to_owned(), ..Default::default() }
     }
 
-    fn wish(request: pb::AcquireLockRequest, deadline: Option<Duration>) -> Wish {
+    fn checked(request: pb::AcquireLockRequest, deadline: Option<Duration>) -> AcquireRequest {
         acquire(request, TTL, Instant::now(), deadline).unwrap()
     }
 
     #[test]
     fn an_unset_ttl_is_the_default_and_an_unset_wait_is_none() {
-        let wish = wish(request(), None);
+        let checked = checked(request(), None);
 
-        assert_eq!((wish.ttl, wish.until), (TTL, None));
+        assert_eq!((checked.ttl, checked.wait_until), (TTL, None));
     }
 
     #[test]
-    fn a_wait_ends_before_the_deadline_of_the_call_if_that_is_earlier() {
+    fn a_wait_ends_before_an_earlier_deadline_of_the_call() {
         let waits = |deadline| {
-            let wish = wish(pb::AcquireLockRequest { wait: Some(seconds(5)), ..request() }, deadline);
-            wish.until.unwrap() - wish.arrived
+            let checked = checked(pb::AcquireLockRequest { wait: Some(seconds(5)), ..request() }, deadline);
+            checked.wait_until.unwrap() - checked.arrived
         };
         assert_eq!(waits(None), Duration::from_secs(5));
         assert_eq!(waits(Some(Duration::from_secs(9))), Duration::from_secs(5));
@@ -133,19 +134,20 @@ mod tests {
         assert_eq!(waits(Some(Duration::from_millis(20))), Duration::ZERO);
     }
 
+    /// Its fingerprint stays the same; that of another request differs.
     #[test]
-    fn a_repeat_may_wait_for_another_time_and_say_the_default_or_leave_it_out() {
+    fn a_retry_may_change_its_wait_and_spell_out_defaults() {
         let print = |request: pb::AcquireLockRequest| {
-            wish(pb::AcquireLockRequest { request_id: "r".to_owned(), ..request }, None).request.unwrap().fingerprint
+            checked(pb::AcquireLockRequest { request_id: "r".to_owned(), ..request }, None).key.unwrap().fingerprint
         };
         let first = print(request());
-        let repeat = pb::AcquireLockRequest {
+        let retry = pb::AcquireLockRequest {
             wait: Some(seconds(3)),
             ttl: Some(seconds(10)),
             mode: Mode::Exclusive.into(),
             ..request()
         };
-        assert_eq!(print(repeat), first);
+        assert_eq!(print(retry), first);
         for other in [
             pb::AcquireLockRequest { owner: "bob".to_owned(), ..request() },
             pb::AcquireLockRequest { name: "orders/43".to_owned(), ..request() },

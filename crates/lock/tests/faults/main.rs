@@ -1,10 +1,9 @@
-//! What only fail-points can show: who is stopped exactly between two steps, and who dies there.
+//! Tests with fail-points: calls paused between two steps, and instances that crash there.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-mod calls;
+mod disconnects;
 mod epochs;
-mod hold;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the other test binary uses the rest")]
 mod support;

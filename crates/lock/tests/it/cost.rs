@@ -1,15 +1,16 @@
-//! What calls cost, counted by Redis, with Postgres gone.
+//! Cost of calls in round trips, counted by Redis, with Postgres killed.
 
 use std::time::Instant;
 
 use redis::cmd;
+use tidings_devstack::testing::{NEVER, own_stack};
 
+use crate::support::LockFixture;
 use crate::support::client::once;
-use crate::support::redis::Tampering;
-use crate::support::{Locks, own_stack};
+use crate::support::redis::LockRedis;
 
-/// The commands that clients sent since the last look, without what keeps connections and instances alive.
-async fn round_trips(redis: &Tampering) -> u64 {
+/// Returns the number of script commands since the last call, and resets the counters.
+async fn round_trips(redis: &LockRedis) -> u64 {
     let info: String = redis.run(cmd("INFO").arg("commandstats")).await;
     redis.run::<()>(cmd("CONFIG").arg("RESETSTAT")).await;
     let calls = |line: &str| {
@@ -20,17 +21,18 @@ async fn round_trips(redis: &Tampering) -> u64 {
     info.lines().filter_map(calls).sum()
 }
 
+/// Neither of them uses Postgres.
 #[tokio::test]
-async fn an_uncontended_acquire_and_a_release_are_one_round_trip_each_and_ask_postgres_nothing() {
+async fn an_uncontended_acquire_and_release_take_one_round_trip_each() {
     const ROUNDS: u64 = 200;
     let stack = own_stack().await;
-    let locks = Locks::start_on(&stack, 1, |_, config| {
-        config.locks.lock_sweep_tick = crate::support::NEVER.into();
-        config.locks.lock_reread_tick = crate::support::NEVER.into();
+    let locks = LockFixture::start_on(&stack, 1, |_, config| {
+        config.locks.lock_sweep_tick = NEVER.into();
+        config.locks.lock_reread_tick = NEVER.into();
     })
     .await;
     let redis = locks.redis().await;
-    let mut hold = locks.take("warm", "up").await; // Redis learns the scripts
+    let mut hold = locks.take("warm", "up").await; // loads the scripts into Redis
     locks.renew(&mut hold).await.unwrap();
     locks.get("warm").await.unwrap();
     locks.release(&hold).await.unwrap();
@@ -42,7 +44,7 @@ async fn an_uncontended_acquire_and_a_release_are_one_round_trip_each_and_ask_po
         let hold = locks.take(&format!("orders/{round}"), "ada").await;
         locks.release(&hold).await.unwrap();
     }
-    // And twice a second the probe of its health.
+    // The health probe adds two reads a second.
     let probes = u64::try_from(begin.elapsed().as_millis() / 500).unwrap() + 1;
     let counted = round_trips(&redis).await;
     assert!((2 * ROUNDS..=2 * ROUNDS + probes).contains(&counted), "{counted}");

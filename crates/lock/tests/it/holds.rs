@@ -1,15 +1,16 @@
-//! A lock has one holder at a time, and each has a larger token than the one before.
+//! A lock has one holder at a time, and each holder has a larger token than the one before.
 
 use std::time::Duration;
 
+use tidings_devstack::testing::eventually;
 use tokio::time::Instant;
 
-use crate::support::client::{Acquired, Released, State, once, refusal};
-use crate::support::{GRACE, Locks, TTL, eventually};
+use crate::support::client::{AcquireResult, Released, State, once, refusal};
+use crate::support::{GRACE, LockFixture, TTL};
 
 #[tokio::test]
-async fn second_owner_is_told_who_holds_the_lock() {
-    let locks = Locks::start().await;
+async fn a_second_owner_gets_the_current_holder() {
+    let locks = LockFixture::start().await;
 
     let first = locks.take("orders/42", "billing-1").await;
     let second = locks.acquire(once("orders/42", "billing-2")).await.unwrap().held();
@@ -23,7 +24,7 @@ async fn second_owner_is_told_who_holds_the_lock() {
 
 #[tokio::test]
 async fn a_released_lock_is_free_and_the_next_token_is_larger() {
-    let locks = Locks::start_two().await;
+    let locks = LockFixture::start_two().await;
     let mut last = 0;
     for round in 0..10 {
         let hold = locks.client(round % 2).take("a", "ada").await;
@@ -37,10 +38,10 @@ async fn a_released_lock_is_free_and_the_next_token_is_larger() {
 
 #[tokio::test]
 async fn a_late_release_never_frees_a_newer_hold() {
-    let locks = Locks::start().await;
+    let locks = LockFixture::start().await;
     let first = locks.take("a", "ada").await;
     assert_eq!(locks.release(&first).await.unwrap(), Released::Released);
-    assert_eq!(locks.release(&first).await.unwrap(), Released::NotHeld, "safe to repeat");
+    assert_eq!(locks.release(&first).await.unwrap(), Released::NotHeld, "safe to retry");
     let second = locks.take("a", "bob").await;
 
     assert_eq!(locks.release(&first).await.unwrap(), Released::NotHeld);
@@ -56,7 +57,7 @@ async fn a_late_release_never_frees_a_newer_hold() {
 
 #[tokio::test]
 async fn a_renewed_lease_lasts_its_whole_ttl_again() {
-    let locks = Locks::start().await;
+    let locks = LockFixture::start().await;
     let redis = locks.redis().await;
     let mut hold = locks.take("a", "ada").await;
     for _ in 0..4 {
@@ -70,17 +71,18 @@ async fn a_renewed_lease_lasts_its_whole_ttl_again() {
     assert_eq!(refusal(lost), (tonic::Code::Aborted, "LEASE_LOST".to_owned()));
 }
 
+/// The lock is granted to another client after the deadline, and never before.
 #[tokio::test]
-async fn a_crash_of_the_holder_frees_the_lock_after_its_ttl_and_not_before() {
-    let locks = Locks::start().await;
+async fn a_crashed_holder_keeps_the_lock_until_its_deadline() {
+    let locks = LockFixture::start().await;
     let crashed = locks.take("a", "ada").await;
 
     eventually("the lock is free", async || {
         let granted = locks.acquire(once("a", "bob")).await.unwrap();
         let now = Instant::now();
         match granted {
-            Acquired::Granted(next) => {
-                assert!(now >= crashed.deadline, "before the first holder stopped believing");
+            AcquireResult::Granted(next) => {
+                assert!(now >= crashed.deadline, "granted before the deadline of the first holder");
                 assert!(next.token > crashed.token);
                 true
             }

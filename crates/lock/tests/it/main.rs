@@ -1,17 +1,17 @@
-//! The service in process, over real sockets, a real Postgres and a real Redis.
+//! Integration tests: the service in process, over real sockets, a real Postgres and a real Redis.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-mod away;
+mod clock;
 mod cost;
+mod data_loss;
 mod holds;
-mod loss;
 mod model;
-mod news;
+mod notifications;
+mod outages;
 mod queue;
-mod refusals;
-mod repeats;
+mod retries;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
-mod time;
+mod validation;

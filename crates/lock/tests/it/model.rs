@@ -1,4 +1,5 @@
-//! The scripts against a model, with random schedules: whoever repeats, comes late, dies or is silent, at any logical time.
+//! The scripts against a reference model under random schedules: retries, late calls, crashes and
+//! silent instances at any logical time.
 
 mod reference;
 
@@ -9,29 +10,30 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseResult;
 use redis::cmd;
-use tidings_devstack::testing;
-use tidings_lock::leases::{Acquire, Activate, Claim, Leases, Limits, Release};
-use tidings_lock::model::{CallId, Epoch, InstanceId, LeaseId, LockName, RequestName, Token, Wish};
+use tidings_devstack::testing::{self, PATIENCE};
+use tidings_lock::leases::{AcquireReply, ActivateReply, CancelScope, ClaimReply, Leases, LockLimits};
+use tidings_lock::model::{
+    AcquireRequest, CallId, FencingToken, InstanceId, LeaseId, LockEpoch, LockName, LockRelease, RequestKey,
+};
 use tidings_redis::{Redis, Role};
 use tokio::time::Instant;
 
-use self::reference::Reference;
-use crate::support::PATIENCE;
-use crate::support::redis::Tampering;
+use self::reference::LockModel;
+use crate::support::redis::LockRedis;
 
-/// Few enough that limits are met.
-const LIMITS: Limits = Limits { queue: 3, ended: 2 };
+/// Limits small enough to be reached.
+const LIMITS: LockLimits = LockLimits { waiters_per_lock: 3, ended_requests: 2 };
 
-/// One is the beginning of the other.
+/// Lock names, one a prefix of the other.
 const NAMES: [&str; 2] = ["a", "a/b"];
 
-/// Whoever acts is one of so many who came last, so that they meet each other.
+/// Number of recent calls or holds that a step picks from, so that steps affect each other.
 const RECENT: usize = 6;
 
-/// What happens next. Whoever is meant by an index is one of those who came before.
+/// A step of a schedule. An index picks one of the recent calls or holds.
 #[derive(Clone, Debug)]
-enum Step {
-    /// A new call, perhaps under a name that others have.
+enum ScheduleStep {
+    /// A new call, perhaps with the request id of another call.
     Acquire {
         name: usize,
         instance: usize,
@@ -39,252 +41,264 @@ enum Step {
         wait: u64,
         request: Option<usize>,
     },
-    /// The same call again, because its first answer was lost, or late.
-    AcquireAgain(Index),
-    /// Some calls of an instance are put back into queues, because it takes their places for lost.
-    PutBack(usize),
+    /// A retry of a call whose first reply was lost or late.
+    RetryAcquire(Index),
+    /// A requeue of all waiting calls of an instance.
+    Requeue(usize),
     Claim(Index),
     Cancel {
         which: Index,
-        claimed: bool,
+        cancel_claimed: bool,
     },
-    /// Ends, or renews, some hold that once was.
+    /// A release of a present or past hold; `Renew` likewise.
     Release(Index),
     Renew(Index),
     Sweep {
         instance: usize,
         limit: usize,
     },
-    Reread(usize),
-    /// Time passes, in ms.
+    Recheck(usize),
+    /// Time that passes, in ms.
     Pass(i64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ScheduleStep>> {
     let request = prop_oneof![1 => Just(None), 1 => (0..2_usize).prop_map(Some)];
     let wait = prop_oneof![1 => Just(0_u64), 3 => 1..9_000_u64];
     let pass = prop_oneof![4 => 1..400_i64, 3 => 400..1_600_i64, 2 => 1_600..5_000_i64, 1 => Just(601_000_i64)];
     let index = any::<Index>;
     let step = prop_oneof![
         8 => (0..NAMES.len(), 0..3_usize, prop_oneof![5 => Just(1_u64), 1 => Just(2)], wait, request).prop_map(|(name, instance, seconds, wait, request)| {
-            Step::Acquire { name, instance, seconds, wait, request }
+            ScheduleStep::Acquire { name, instance, seconds, wait, request }
         }),
-        1 => index().prop_map(Step::AcquireAgain),
-        1 => (0..3_usize).prop_map(Step::PutBack),
-        6 => index().prop_map(Step::Claim),
-        3 => (index(), any::<bool>()).prop_map(|(which, claimed)| Step::Cancel { which, claimed }),
-        4 => index().prop_map(Step::Release),
-        2 => index().prop_map(Step::Renew),
+        1 => index().prop_map(ScheduleStep::RetryAcquire),
+        1 => (0..3_usize).prop_map(ScheduleStep::Requeue),
+        6 => index().prop_map(ScheduleStep::Claim),
+        3 => (index(), any::<bool>()).prop_map(|(which, cancel_claimed)| ScheduleStep::Cancel { which, cancel_claimed }),
+        4 => index().prop_map(ScheduleStep::Release),
+        2 => index().prop_map(ScheduleStep::Renew),
         4 => (0..3_usize, prop_oneof![1 => Just(1_usize), 3 => Just(200)])
-            .prop_map(|(instance, limit)| Step::Sweep { instance, limit }),
-        3 => (0..3_usize).prop_map(Step::Reread),
-        5 => pass.prop_map(Step::Pass),
+            .prop_map(|(instance, limit)| ScheduleStep::Sweep { instance, limit }),
+        3 => (0..3_usize).prop_map(ScheduleStep::Recheck),
+        5 => pass.prop_map(ScheduleStep::Pass),
     ];
     proptest::collection::vec(step, 1..80)
 }
 
-/// A call, as it was made.
+/// A call with everything that was sent for it.
 #[derive(Clone)]
-struct Caller {
+struct IssuedCall {
     id: LeaseId,
     call: CallId,
     instance: usize,
-    wish: Wish,
-    /// When it was sent, by the clock of nobody.
+    request: AcquireRequest,
+    /// Time of arrival and of every sending: no real time passes in between.
     sent: Instant,
 }
 
-/// The last belief in a lock.
+/// Last grant of a lock, with its holder's deadline.
 #[derive(Clone, Copy)]
-struct Belief {
-    token: Token,
+struct LastGrant {
+    token: FencingToken,
     until: i64,
 }
 
-/// The real scripts, the model, and everybody who ever asked for something.
-struct Scene<'a> {
+/// Real scripts, reference model, and all calls and grants of one run.
+struct LockModelRun<'a> {
     leases: &'a Leases,
-    redis: &'a Tampering,
-    epoch: Epoch,
+    redis: &'a LockRedis,
+    epoch: LockEpoch,
     instances: [InstanceId; 3],
-    callers: Vec<Caller>,
-    holds: Vec<(LockName, LeaseId, Token)>,
-    believed: BTreeMap<LockName, Belief>,
-    reference: Reference,
+    calls: Vec<IssuedCall>,
+    holds: Vec<(LockName, LeaseId, FencingToken)>,
+    last_grants: BTreeMap<LockName, LastGrant>,
+    model: LockModel,
 }
 
-impl<'a> Scene<'a> {
-    async fn new(leases: &'a Leases, redis: &'a Tampering, epoch: Epoch) -> Self {
-        let reign = leases.epoch().await.unwrap().reign;
+impl<'a> LockModelRun<'a> {
+    async fn new(leases: &'a Leases, redis: &'a LockRedis, epoch: LockEpoch) -> Self {
+        let incarnation = leases.epoch().await.unwrap().incarnation;
         let quarantine = Duration::from_millis(700);
-        assert_eq!(leases.activate(epoch, &reign, quarantine).await.unwrap(), Activate::Activated);
-        assert_eq!(leases.activate(epoch, &reign, Duration::ZERO).await.unwrap(), Activate::Refused, "twice");
+        assert_eq!(leases.activate(epoch, &incarnation, quarantine).await.unwrap(), ActivateReply::Activated);
+        assert_eq!(
+            leases.activate(epoch, &incarnation, Duration::ZERO).await.unwrap(),
+            ActivateReply::Refused,
+            "twice"
+        );
         Self {
             leases,
             redis,
             epoch,
             instances: [(); 3].map(|()| InstanceId::random()),
-            callers: Vec::new(),
+            calls: Vec::new(),
             holds: Vec::new(),
-            believed: BTreeMap::new(),
-            reference: Reference::new(epoch, LIMITS, quarantine),
+            last_grants: BTreeMap::new(),
+            model: LockModel::new(epoch, LIMITS, quarantine),
         }
     }
 
-    async fn take(&mut self, step: Step) -> TestCaseResult {
-        // No time passes but what a step says: a jump is none.
+    async fn apply(&mut self, step: ScheduleStep) -> TestCaseResult {
+        // The logical clock advances by steps only: any difference to 0 counts as a jump.
         self.redis.set_meta("last", 0).await;
         match step {
-            Step::Acquire { name, instance, seconds, wait, request } => {
+            ScheduleStep::Acquire { name, instance, seconds, wait, request } => {
                 let caller = caller(NAMES[name], instance, seconds, wait, request);
-                self.callers.push(caller.clone());
+                self.calls.push(caller.clone());
                 self.acquire(&caller).await
             }
-            Step::AcquireAgain(which) => match pick(&self.callers, which) {
+            ScheduleStep::RetryAcquire(which) => match pick(&self.calls, which) {
                 Some(caller) => self.acquire(&caller).await,
                 None => Ok(()),
             },
-            Step::PutBack(instance) => self.put_back(instance).await,
-            Step::Claim(which) => match pick(&self.callers, which) {
+            ScheduleStep::Requeue(instance) => self.requeue(instance).await,
+            ScheduleStep::Claim(which) => match pick(&self.calls, which) {
                 Some(caller) => self.claim(&caller).await,
                 None => Ok(()),
             },
-            Step::Cancel { which, claimed } => match pick(&self.callers, which) {
-                Some(caller) => self.cancel(&caller, claimed).await,
+            ScheduleStep::Cancel { which, cancel_claimed } => match pick(&self.calls, which) {
+                Some(caller) => self.cancel(&caller, cancel_claimed).await,
                 None => Ok(()),
             },
-            Step::Release(which) => match pick(&self.holds, which) {
+            ScheduleStep::Release(which) => match pick(&self.holds, which) {
                 Some((name, id, token)) => self.release(&name, &id, token).await,
                 None => Ok(()),
             },
-            Step::Renew(which) => match pick(&self.holds, which) {
+            ScheduleStep::Renew(which) => match pick(&self.holds, which) {
                 Some((name, id, token)) => self.renew(&name, &id, token).await,
                 None => Ok(()),
             },
-            Step::Sweep { instance, limit } => {
+            ScheduleStep::Sweep { instance, limit } => {
                 let swept = self.leases.sweep(self.epoch, &self.instances[instance], limit).await.unwrap();
-                let expected = self.reference.sweep(&self.instances[instance], limit);
+                let expected = self.model.sweep(&self.instances[instance], limit);
                 prop_assert_eq!((swept.more, swept.quarantine), expected);
                 Ok(())
             }
-            Step::Reread(instance) => self.reread(instance).await,
-            Step::Pass(millis) => {
+            ScheduleStep::Recheck(instance) => self.recheck(instance).await,
+            ScheduleStep::Pass(millis) => {
                 self.redis.advance(Duration::from_millis(millis.try_into().unwrap())).await;
-                self.reference.clock += millis;
+                self.model.clock += millis;
                 Ok(())
             }
         }?;
         self.compare().await
     }
 
-    async fn acquire(&mut self, caller: &Caller) -> TestCaseResult {
-        let Caller { id, call, instance, wish, sent } = caller;
+    async fn acquire(&mut self, caller: &IssuedCall) -> TestCaseResult {
+        let IssuedCall { id, call, instance, request, sent } = caller;
         let instance = &self.instances[*instance];
-        let outcome = self.leases.acquire(self.epoch, instance, (id, call), wish, *sent).await.unwrap();
-        prop_assert_eq!(&outcome, &self.reference.acquire(instance, (id, call), wish, false));
-        if let Acquire::Granted { id, token, lease, deduplicated } = outcome {
-            self.believe(&wish.name, &id, token, lease, deduplicated)?;
+        let outcome = self.leases.acquire(self.epoch, instance, (id, call), request, *sent).await.unwrap();
+        prop_assert_eq!(&outcome, &self.model.acquire(instance, (id, call), request, false));
+        if let AcquireReply::Granted { id, token, lease, deduplicated } = outcome {
+            self.record_grant(&request.name, &id, token, lease, deduplicated)?;
         }
         Ok(())
     }
 
-    async fn put_back(&mut self, instance: usize) -> TestCaseResult {
-        let ours = self.callers.iter().filter(|caller| caller.instance == instance && caller.wish.until.is_some());
-        for Caller { id, call, instance, wish, sent } in ours.cloned().collect::<Vec<_>>() {
-            self.redis.set_meta("last", 0).await; // each is a script of its own
+    async fn requeue(&mut self, instance: usize) -> TestCaseResult {
+        let ours =
+            self.calls.iter().filter(|caller| caller.instance == instance && caller.request.wait_until.is_some());
+        for IssuedCall { id, call, instance, request, sent } in ours.cloned().collect::<Vec<_>>() {
+            self.redis.set_meta("last", 0).await; // each requeue is a script call of its own
             let instance = self.instances[instance].clone();
-            let wishes = std::iter::once((&id, &call, &wish));
-            let outcome = self.leases.acquire_again(self.epoch, &instance, wishes, sent).await.unwrap().remove(0);
-            prop_assert_eq!(&outcome, &self.reference.acquire(&instance, (&id, &call), &wish, true));
-            if let Acquire::Granted { id, token, lease, deduplicated } = outcome {
-                self.believe(&wish.name, &id, token, lease, deduplicated)?;
+            let requests = std::iter::once((&id, &call, &request));
+            let outcome = self.leases.requeue(self.epoch, &instance, requests, sent).await.unwrap().remove(0);
+            prop_assert_eq!(&outcome, &self.model.acquire(&instance, (&id, &call), &request, true));
+            if let AcquireReply::Granted { id, token, lease, deduplicated } = outcome {
+                self.record_grant(&request.name, &id, token, lease, deduplicated)?;
             }
         }
         Ok(())
     }
 
-    async fn claim(&mut self, caller: &Caller) -> TestCaseResult {
-        let id = self.reference.id_of(&caller.id, &caller.wish);
-        let name = &caller.wish.name;
+    async fn claim(&mut self, caller: &IssuedCall) -> TestCaseResult {
+        let id = self.model.id_of(&caller.id, &caller.request);
+        let name = &caller.request.name;
         let outcome = self.leases.claim(self.epoch, name, &id, &caller.call).await.unwrap();
-        prop_assert_eq!(outcome, self.reference.claim(name, &id, &caller.call));
-        if let Claim::Claimed { token, lease } = outcome {
-            self.believe(name, &id, token, lease, false)?;
+        prop_assert_eq!(outcome, self.model.claim(name, &id, &caller.call));
+        if let ClaimReply::Claimed { token, lease } = outcome {
+            self.record_grant(name, &id, token, lease, false)?;
         }
         Ok(())
     }
 
-    async fn cancel(&mut self, caller: &Caller, claimed: bool) -> TestCaseResult {
-        let Caller { id, call, wish, .. } = caller;
-        let request = wish.request.as_ref().map_or("", |request| &request.id);
-        let held = self.reference.claimed_by(&self.reference.id_of(id, wish), wish, call);
-        let outcome = self.leases.cancel(self.epoch, &wish.name, (id, call), request, claimed).await.unwrap();
-        prop_assert_eq!(outcome, self.reference.cancel(&wish.name, (id, call), request, claimed));
-        if held && claimed {
-            self.believed.remove(&wish.name); // its caller never heard of it
+    async fn cancel(&mut self, caller: &IssuedCall, cancel_claimed: bool) -> TestCaseResult {
+        let IssuedCall { id, call, request, .. } = caller;
+        let request_id = request.key.as_ref().map_or("", |key| &key.id);
+        let held = self.model.holds(&self.model.id_of(id, request), request, call);
+        let scope = if cancel_claimed { CancelScope::All } else { CancelScope::Unclaimed };
+        let outcome = self.leases.cancel(self.epoch, &request.name, (id, call), request_id, scope).await.unwrap();
+        prop_assert_eq!(outcome, self.model.cancel(&request.name, (id, call), request_id, cancel_claimed));
+        if held && cancel_claimed {
+            self.last_grants.remove(&request.name); // its caller never received the grant
         }
         Ok(())
     }
 
-    async fn release(&mut self, name: &LockName, id: &LeaseId, token: Token) -> TestCaseResult {
+    async fn release(&mut self, name: &LockName, id: &LeaseId, token: FencingToken) -> TestCaseResult {
         let seq = token.seq_in(self.epoch);
         let outcome = self.leases.release(self.epoch, name, id, seq).await.unwrap();
-        prop_assert_eq!(outcome, self.reference.release(name, id, token));
-        if outcome == Release::Released {
-            let believed = self.believed.get_mut(name).unwrap();
-            prop_assert_eq!(believed.token, token, "it ended another's hold");
-            believed.until = self.reference.clock;
+        prop_assert_eq!(outcome, self.model.release(name, id, token));
+        if outcome == LockRelease::Released {
+            let last = self.last_grants.get_mut(name).unwrap();
+            prop_assert_eq!(last.token, token, "released the hold of another call");
+            last.until = self.model.clock;
         }
         Ok(())
     }
 
-    async fn renew(&mut self, name: &LockName, id: &LeaseId, token: Token) -> TestCaseResult {
+    async fn renew(&mut self, name: &LockName, id: &LeaseId, token: FencingToken) -> TestCaseResult {
         let outcome = self.leases.renew(self.epoch, name, id, token.seq_in(self.epoch)).await.unwrap();
-        prop_assert_eq!(outcome, self.reference.renew(name, id, token));
-        if let tidings_lock::leases::Renew::Renewed(lease) = outcome {
-            self.believe(name, id, token, lease, true)?;
+        prop_assert_eq!(outcome, self.model.renew(name, id, token));
+        if let tidings_lock::leases::RenewReply::Renewed(lease) = outcome {
+            self.record_grant(name, id, token, lease, true)?;
         }
         Ok(())
     }
 
-    async fn reread(&mut self, instance: usize) -> TestCaseResult {
-        let callers: Vec<_> = self.callers.iter().filter(|caller| caller.instance == instance).cloned().collect();
-        let ids: Vec<_> = callers.iter().map(|caller| self.reference.id_of(&caller.id, &caller.wish)).collect();
-        let places = || callers.iter().zip(&ids).map(|(caller, id)| (&caller.wish.name, id, &caller.call));
+    async fn recheck(&mut self, instance: usize) -> TestCaseResult {
+        let calls: Vec<_> = self.calls.iter().filter(|caller| caller.instance == instance).cloned().collect();
+        let ids: Vec<_> = calls.iter().map(|caller| self.model.id_of(&caller.id, &caller.request)).collect();
+        let waiters = || calls.iter().zip(&ids).map(|(caller, id)| (&caller.request.name, id, &caller.call));
         let instance = &self.instances[instance];
-        let found = self.leases.reread(self.epoch, instance, places()).await.unwrap();
-        prop_assert_eq!(found, self.reference.reread(instance, places()));
+        let found = self.leases.recheck(self.epoch, instance, waiters()).await.unwrap();
+        prop_assert_eq!(found, self.model.recheck(instance, waiters()));
         Ok(())
     }
 
-    /// The laws: tokens of a lock grow in the order of its grants, and no two believe in it at a time.
-    fn believe(
+    /// Asserts that the tokens of a lock grow in the order of its grants, and that no grant
+    /// precedes the deadline of the holder before.
+    fn record_grant(
         &mut self,
         name: &LockName,
         id: &LeaseId,
-        token: Token,
+        token: FencingToken,
         lease: Duration,
         repeated: bool,
     ) -> TestCaseResult {
-        let clock = self.reference.clock;
+        let clock = self.model.clock;
         let until = clock + i64::try_from(lease.as_millis()).unwrap();
-        if let Some(last) = self.believed.get(name).copied().filter(|last| !repeated || last.token != token) {
+        if let Some(last) = self.last_grants.get(name).copied().filter(|last| !repeated || last.token != token) {
             prop_assert!(token >= last.token, "{} after {}", token, last.token);
-            prop_assert!(token == last.token || clock >= last.until, "{} while {} is believed in", token, last.token);
+            prop_assert!(
+                token == last.token || clock >= last.until,
+                "{} granted before the deadline of {}",
+                token,
+                last.token
+            );
         }
-        prop_assert!(self.reference.quarantine <= clock, "granted in a quarantine");
-        self.believed.insert(name.clone(), Belief { token, until });
+        prop_assert!(self.model.quarantine <= clock, "granted during a quarantine");
+        self.last_grants.insert(name.clone(), LastGrant { token, until });
         self.holds.push((name.clone(), id.clone(), token));
         Ok(())
     }
 
-    /// All that Redis keeps is what the model keeps.
+    /// Asserts that Redis and the model hold the same state.
     async fn compare(&self) -> TestCaseResult {
         self.redis.set_meta("last", 0).await;
         for name in NAMES {
             let name = LockName::new(name.to_owned());
-            let view = self.leases.look(self.epoch, &name, 3).await.unwrap();
-            prop_assert_eq!(view, self.reference.look(&name, 3));
+            let view = self.leases.get(self.epoch, &name, 3).await.unwrap();
+            prop_assert_eq!(view, self.model.get(&name, 3));
         }
         let due: BTreeMap<String, i64> = self
             .redis
@@ -292,31 +306,31 @@ impl<'a> Scene<'a> {
             .await
             .into_iter()
             .collect();
-        prop_assert_eq!(due, self.reference.due());
+        prop_assert_eq!(due, self.model.due());
         let sizes = [
             self.redis.size("queue").await,
             self.redis.size("requests").await,
             self.redis.size("ended").await,
             self.redis.size("instances").await,
         ];
-        prop_assert_eq!(sizes, self.reference.sizes());
+        prop_assert_eq!(sizes, self.model.sizes());
         Ok(())
     }
 }
 
-fn caller(name: &str, instance: usize, seconds: u64, wait: u64, request: Option<usize>) -> Caller {
+fn caller(name: &str, instance: usize, seconds: u64, wait: u64, request: Option<usize>) -> IssuedCall {
     let sent = Instant::now();
     let fingerprint = [u8::try_from(seconds).unwrap(); 16];
-    let wish = Wish {
+    let request = AcquireRequest {
         name: LockName::new(name.to_owned()),
         owner: format!("owner of {name}"),
         ttl: Duration::from_secs(seconds),
-        // The fingerprint covers the name in the service; here each lock has its own requests.
-        request: request.map(|number| RequestName { id: format!("{name}-{number}"), fingerprint }),
+        // In the service the fingerprint covers the name; here each lock has its own request ids.
+        key: request.map(|number| RequestKey { id: format!("{name}-{number}"), fingerprint }),
         arrived: sent,
-        until: Some(wait).filter(|wait| *wait > 0).map(|wait| sent + Duration::from_millis(wait)),
+        wait_until: Some(wait).filter(|wait| *wait > 0).map(|wait| sent + Duration::from_millis(wait)),
     };
-    Caller { id: LeaseId::random(), call: CallId::random(), instance, wish, sent }
+    IssuedCall { id: LeaseId::random(), call: CallId::random(), instance, request, sent }
 }
 
 fn pick<T: Clone>(from: &[T], which: Index) -> Option<T> {
@@ -324,15 +338,16 @@ fn pick<T: Clone>(from: &[T], which: Index) -> Option<T> {
     (!recent.is_empty()).then(|| which.get(recent).clone())
 }
 
+/// With retries, late calls, crashes and silent instances.
 #[test]
-fn the_scripts_equal_the_model_whoever_repeats_dies_or_is_late() {
+fn scripts_equal_the_model_under_random_schedules() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (leases, redis) = runtime.block_on(async {
         let stack = testing::shared().await;
         let mut args = tidings_redis::Args::new(stack.redis().url().parse().unwrap());
         args.redis_prefix = testing::key_prefix();
         args.redis_timeout = Some(PATIENCE.into());
-        let redis = Tampering::connect(stack.redis(), &args.redis_prefix).await;
+        let redis = LockRedis::connect(stack.redis(), &args.redis_prefix).await;
         (Leases::new(Redis::open(&args, "lock", Role::State).unwrap(), LIMITS), redis)
     });
 
@@ -341,9 +356,9 @@ fn the_scripts_equal_the_model_whoever_repeats_dies_or_is_late() {
     proptest!(config, |(steps in steps())| {
         epochs.set(epochs.get() + 1);
         runtime.block_on(async {
-            let mut scene = Scene::new(&leases, &redis, Epoch::new(epochs.get())).await;
+            let mut run = LockModelRun::new(&leases, &redis, LockEpoch::new(epochs.get())).await;
             for step in steps {
-                scene.take(step).await?;
+                run.apply(step).await?;
             }
             Ok::<(), TestCaseError>(())
         })?;

@@ -1,7 +1,6 @@
-//! The lock service in process, one or several instances on a database and a key prefix of their own.
+//! One or several in-process instances of the lock service, on their own database and key prefix.
 //!
-//! Each instance has a runtime of its own, so that it can be killed as a process is: nothing of it runs any more, not even what
-//! would tidy up.
+//! Each instance has a runtime of its own, so that `kill` ends it like a process: no cleanup runs.
 
 pub(crate) mod client;
 pub(crate) mod redis;
@@ -10,91 +9,86 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
-use tidings_devstack::{Devstack, Options, testing};
+use tidings_devstack::Devstack;
+use tidings_devstack::testing::{self, PATIENCE, eventually};
 use tidings_lock::config::LockArgs;
-use tidings_lock::leases::{Leases, Limits};
+use tidings_lock::leases::{Leases, LockLimits};
 use tidings_lock::{Config, MIGRATOR};
 use tidings_redis::{Redis, Role};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
-use self::redis::Tampering;
+use self::client::LockClient;
+use self::redis::LockRedis;
 
-/// Longest wait for what must come true: generous, for a debug build on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-
-/// So long that a test does not see it happen.
-pub(crate) const NEVER: Duration = Duration::from_hours(1);
-
-/// The lease of who does not say: short, so that a quarantine is.
+/// Default lease: short, so that quarantines are short.
 pub(crate) const TTL: Duration = Duration::from_secs(1);
 
-/// How much longer than its holder believes such a lease stands.
+/// Time by which a hold of `TTL` outlasts its holder's deadline.
 pub(crate) const GRACE: Duration = Duration::from_millis(1010);
 
-/// Some instances of the service on one database and one key prefix; as a [`Client`], it is that of the first.
-pub(crate) struct Locks<'a> {
+/// Instances of the service on one database and key prefix. Dereferences to the client of the
+/// first.
+pub(crate) struct LockFixture<'a> {
     pub(crate) stack: &'a Devstack,
     pub(crate) database: String,
     pub(crate) prefix: String,
-    instances: Vec<Instance>,
+    instances: Vec<LockServiceInstance>,
 }
 
-struct Instance {
+struct LockServiceInstance {
     config: Config,
-    client: Client,
-    running: Option<Running>,
+    client: LockClient,
+    running: Option<RunningInstance>,
 }
 
-struct Running {
+struct RunningInstance {
     runtime: Runtime,
     stop: CancellationToken,
-    served: JoinHandle<()>,
+    serving: JoinHandle<()>,
 }
 
-impl Locks<'static> {
-    /// One instance on the servers that all tests share.
+impl LockFixture<'static> {
+    /// Starts one instance on the servers that all tests share.
     pub(crate) async fn start() -> Self {
         Self::start_on(testing::shared().await, 1, |_, _| {}).await
     }
 
-    /// Two instances on the servers that all tests share.
+    /// Starts two instances on the servers that all tests share.
     pub(crate) async fn start_two() -> Self {
         Self::start_on(testing::shared().await, 2, |_, _| {}).await
     }
 }
 
-impl<'a> Locks<'a> {
-    /// Instances whose settings are tuned, each by its place.
+impl<'a> LockFixture<'a> {
+    /// Starts instances whose settings are tuned by their index.
     pub(crate) async fn start_on(stack: &'a Devstack, instances: usize, tune: impl Fn(usize, &mut Config)) -> Self {
         let database = testing::database(stack, &MIGRATOR, "lock").await;
         let prefix = testing::key_prefix();
         let mut locks = Self { stack, database, prefix, instances: Vec::new() };
-        for place in 0..instances {
-            locks.add(|config| tune(place, config)).await;
+        for index in 0..instances {
+            locks.add(|config| tune(index, config)).await;
         }
         if stack.redis().running() {
-            for place in 0..instances {
-                let client = locks.client(place);
+            for index in 0..instances {
+                let client = locks.client(index);
                 eventually("the instance is in an epoch", async || client.get("none").await.is_ok()).await;
             }
         }
         locks
     }
 
-    /// One more instance.
+    /// Starts one more instance.
     pub(crate) async fn add(&mut self, tune: impl FnOnce(&mut Config)) {
         let mut config = self.config();
         tune(&mut config);
-        self.instances.push(Instance::start(config).await);
+        self.instances.push(LockServiceInstance::start(config).await);
     }
 
-    /// The defaults, but patient: a debug build on a busy machine is slow and yet no outage.
+    /// Default settings with longer timeouts: a debug build on a busy machine is slow without an
+    /// outage.
     fn config(&self) -> Config {
         let mut postgres = tidings_postgres::Args::new(self.database.parse().unwrap());
         postgres.postgres_connections = 4;
@@ -113,92 +107,87 @@ impl<'a> Locks<'a> {
         redis
     }
 
-    /// A client of one instance; it reconnects when the instance is started again.
-    pub(crate) fn client(&self, place: usize) -> Client {
-        self.instances[place].client.clone()
+    /// Returns the client of an instance; it reconnects after a restart.
+    pub(crate) fn client(&self, index: usize) -> LockClient {
+        self.instances[index].client.clone()
     }
 
-    /// Kills an instance: nothing of it runs any more.
-    pub(crate) fn kill(&mut self, place: usize) {
-        self.instances[place].kill();
+    /// Kills an instance: none of its tasks runs any more.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.instances[index].kill();
     }
 
-    /// Ends an instance in order.
-    pub(crate) async fn stop(&mut self, place: usize) {
-        self.ask_to_stop(place);
-        self.stopped(place).await;
+    /// Shuts an instance down gracefully.
+    pub(crate) async fn stop(&mut self, index: usize) {
+        self.begin_shutdown(index);
+        self.wait_until_stopped(index).await;
     }
 
-    /// Asks an instance to end in order.
-    pub(crate) fn ask_to_stop(&self, place: usize) {
-        self.instances[place].running.as_ref().unwrap().stop.cancel();
+    /// Starts the graceful shutdown of an instance.
+    pub(crate) fn begin_shutdown(&self, index: usize) {
+        self.instances[index].running.as_ref().unwrap().stop.cancel();
     }
 
-    /// Waits until it has.
-    pub(crate) async fn stopped(&mut self, place: usize) {
-        let running = self.instances[place].running.as_mut().unwrap();
-        (&mut running.served).await.unwrap();
-        self.instances[place].kill();
+    /// Waits for the end of a graceful shutdown.
+    pub(crate) async fn wait_until_stopped(&mut self, index: usize) {
+        let running = self.instances[index].running.as_mut().unwrap();
+        (&mut running.serving).await.unwrap();
+        self.instances[index].kill();
     }
 
     /// Starts an instance again, at the same address.
-    pub(crate) async fn restart(&mut self, place: usize) {
-        self.instances[place].serve().await;
+    pub(crate) async fn restart(&mut self, index: usize) {
+        self.instances[index].serve().await;
     }
 
-    /// The scripts themselves, beside the service.
-    pub(crate) fn leases(&self, limits: Limits) -> Leases {
+    /// Returns the scripts, to run them without the service.
+    pub(crate) fn leases(&self, limits: LockLimits) -> Leases {
         Leases::new(Redis::open(&self.redis_args(), "lock", Role::State).unwrap(), limits)
     }
 
-    /// A hand in Redis, beside the service.
-    pub(crate) async fn redis(&self) -> Tampering {
-        Tampering::connect(self.stack.redis(), &self.prefix).await
+    /// Connects to the service's Redis.
+    pub(crate) async fn redis(&self) -> LockRedis {
+        LockRedis::connect(self.stack.redis(), &self.prefix).await
     }
 
-    /// The answer of Postgres to a question about one number.
-    pub(crate) async fn ask_postgres(&self, query: &'static str) -> i64 {
-        let mut connection = PgConnection::connect(&self.database).await.unwrap();
-        let answer = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-        answer
+    /// Runs a query that returns one number.
+    pub(crate) async fn query_postgres(&self, query: &'static str) -> i64 {
+        testing::query_number(&self.database, query).await
     }
 
-    /// Changes something in Postgres.
-    pub(crate) async fn tell_postgres(&self, statement: &'static str) {
-        let mut connection = PgConnection::connect(&self.database).await.unwrap();
-        sqlx::query(statement).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
+    /// Runs a statement in Postgres.
+    pub(crate) async fn execute_in_postgres(&self, statement: &'static str) {
+        testing::execute(&self.database, statement).await;
     }
 
-    /// The last epoch in Postgres.
+    /// Reads the last epoch from Postgres.
     pub(crate) async fn epoch(&self) -> i64 {
-        self.ask_postgres("SELECT epoch FROM lock_epoch").await
+        self.query_postgres("SELECT epoch FROM lock_epoch").await
     }
 
-    /// Waits until so many wait for a lock.
-    pub(crate) async fn until_waiting(&self, name: &str, count: i32) {
-        eventually(&format!("{count} wait for {name}"), async || {
+    /// Waits until a lock has `count` waiters.
+    pub(crate) async fn wait_for_waiters(&self, name: &str, count: i32) {
+        eventually(&format!("{name} has {count} waiters"), async || {
             self.get(name).await.is_ok_and(|lock| lock.waiter_count == count)
         })
         .await;
     }
 }
 
-impl Deref for Locks<'_> {
-    type Target = Client;
+impl Deref for LockFixture<'_> {
+    type Target = LockClient;
 
-    fn deref(&self) -> &Client {
+    fn deref(&self) -> &LockClient {
         &self.instances[0].client
     }
 }
 
-impl Instance {
+impl LockServiceInstance {
     async fn start(mut config: Config) -> Self {
         let listener = TcpListener::bind(config.listen).await.unwrap();
         config.listen = listener.local_addr().unwrap();
         drop(listener);
-        let client = Client::new(config.listen);
+        let client = LockClient::new(config.listen);
         let mut instance = Self { config, client, running: None };
         instance.serve().await;
         instance
@@ -208,42 +197,25 @@ impl Instance {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (stop, config) = (CancellationToken::new(), self.config.clone());
         let shutdown = stop.clone();
-        let served = runtime.spawn(async move {
+        let serving = runtime.spawn(async move {
             let listener = TcpListener::bind(config.listen).await.unwrap();
             tidings_lock::serve(config, listener, shutdown).await.unwrap();
         });
-        self.running = Some(Running { runtime, stop, served });
-        self.client.reachable().await;
+        self.running = Some(RunningInstance { runtime, stop, serving });
+        self.client.wait_until_reachable().await;
     }
 
     fn kill(&mut self) {
         if let Some(running) = self.running.take() {
-            // A runtime must not be ended by a task of another one; and when this returns, nothing of it goes on.
+            // A runtime must not be dropped by a task of another one; the join also waits for its
+            // last task.
             std::thread::spawn(|| running.runtime.shutdown_timeout(PATIENCE)).join().unwrap();
         }
     }
 }
 
-impl Drop for Instance {
+impl Drop for LockServiceInstance {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A Postgres and a Redis that a test may kill.
-pub(crate) async fn own_stack() -> Devstack {
-    Devstack::start(Options::temporary()).await.unwrap()
-}
-
-/// Asks again and again until it holds.
-///
-/// # Panics
-///
-/// If it does not within [`PATIENCE`].
-pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,35 +1,33 @@
-//! A hand in Redis: looks at what the service keeps there, takes it away, and moves the clock.
+//! Direct access to the service's keys in Redis: reads, deletes, and moves the logical clock.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
-use tidings_devstack::Redis;
+use redis::cmd;
+use tidings_devstack::RedisServer;
+use tidings_devstack::testing::RedisInspector;
 use tidings_lock::leases::KEYS;
 
-/// One connection to the Redis of a service, which knows the names of its keys.
+/// A connection to the Redis of a service, with the names of its keys.
 #[derive(Clone)]
-pub(crate) struct Tampering {
-    connection: MultiplexedConnection,
+pub(crate) struct LockRedis {
+    inspector: RedisInspector,
     prefix: String,
 }
 
-impl Tampering {
-    pub(crate) async fn connect(redis: &Redis, prefix: &str) -> Self {
-        let client = Client::open(redis.url()).unwrap();
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-        Self { connection, prefix: format!("{prefix}:lock:{{lk00}}") }
+impl LockRedis {
+    pub(crate) async fn connect(redis: &RedisServer, prefix: &str) -> Self {
+        Self { inspector: RedisInspector::connect(redis).await, prefix: format!("{prefix}:lock:{{lk00}}") }
     }
 
-    /// One of the keys of the service.
+    /// Returns the full name of a key.
     pub(crate) fn key(&self, name: &str) -> String {
         assert!(KEYS.contains(&name), "{name}");
         format!("{}:{name}", self.prefix)
     }
 
-    /// A number out of `meta`.
+    /// Reads a number from `meta`.
     pub(crate) async fn meta(&self, field: &str) -> i64 {
         self.run(cmd("HGET").arg(self.key("meta")).arg(field)).await
     }
@@ -39,19 +37,19 @@ impl Tampering {
         self.run::<()>(cmd("HSET").arg(self.key("meta")).arg(field).arg(value)).await;
     }
 
-    /// Moves the logical clock forward, as if so much time had passed.
+    /// Advances the logical clock by `time`.
     pub(crate) async fn advance(&self, time: Duration) {
         let millis = i64::try_from(time.as_millis()).unwrap();
         self.run::<()>(cmd("HINCRBY").arg(self.key("meta")).arg("clock").arg(millis)).await;
     }
 
-    /// Takes away all that the service has, as Redis does when it loses its data.
-    pub(crate) async fn lose_everything(&self) {
+    /// Deletes all keys of the service, like a Redis that lost its data.
+    pub(crate) async fn lose_state(&self) {
         self.run::<()>(cmd("DEL").arg(KEYS.map(|name| self.key(name)).as_slice())).await;
     }
 
-    /// Everything that the service keeps, but for what goes on by itself: clocks, and which instances live.
-    pub(crate) async fn everything(&self) -> BTreeMap<String, String> {
+    /// Returns all entries except clocks and heartbeats, which change by themselves.
+    pub(crate) async fn snapshot(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for name in KEYS.iter().filter(|name| **name != "instances") {
             let key = self.key(name);
@@ -72,7 +70,7 @@ impl Tampering {
         all
     }
 
-    /// How much is in a key.
+    /// Returns the number of entries of a key.
     pub(crate) async fn size(&self, name: &str) -> usize {
         let key = self.key(name);
         let kind: String = self.run(cmd("TYPE").arg(&key)).await;
@@ -85,9 +83,12 @@ impl Tampering {
             }
         }
     }
+}
 
-    /// Any command.
-    pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        command.query_async(&mut self.connection.clone()).await.unwrap()
+impl Deref for LockRedis {
+    type Target = RedisInspector;
+
+    fn deref(&self) -> &RedisInspector {
+        &self.inspector
     }
 }

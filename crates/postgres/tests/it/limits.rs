@@ -1,15 +1,15 @@
-//! A Postgres that answers, and limits that are reached.
+//! Limits that work reaches on a healthy Postgres.
 
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use tidings_devstack::testing;
+use tidings_devstack::testing::{self, eventually};
 use tidings_postgres::{Args, Bulkhead, Fault, Postgres};
 
-use super::support::{MIGRATIONS, SOON, ask, backend, eventually, execute, start};
+use super::support::{MIGRATIONS, SOON, ask, backend, execute, start};
 
 #[tokio::test]
-async fn a_unique_constraint_that_stands_against_it_is_named() {
+async fn a_violated_unique_constraint_is_named() {
     let postgres = start(testing::shared().await).await;
     let insert = async |id: i64| {
         postgres
@@ -27,7 +27,7 @@ async fn a_unique_constraint_that_stands_against_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_statement_over_the_limit_is_cancelled_and_may_be_tried_again() {
+async fn a_statement_over_the_limit_is_cancelled_and_retryable() {
     let postgres = start(testing::shared().await).await;
     let before = backend(&postgres).await.unwrap();
 
@@ -75,7 +75,7 @@ async fn a_busy_pool_is_exhausted_and_background_work_goes_on() {
         ask(&postgres, slow),
         ask(&postgres, slow),
         async {
-            tokio::time::sleep(Duration::from_millis(20)).await; // both connections are taken or about to be
+            tokio::time::sleep(Duration::from_millis(20)).await; // by now both connections are taken
             ask(&postgres, "SELECT 1").await
         },
         postgres.run_background(async |connection| execute(connection, "SELECT 1").await),
@@ -89,7 +89,7 @@ async fn a_busy_pool_is_exhausted_and_background_work_goes_on() {
 }
 
 #[tokio::test]
-async fn a_work_whose_caller_has_gone_gives_its_connection_back_clean() {
+async fn abandoned_work_returns_its_connection_clean() {
     let postgres = start(testing::shared().await).await;
     for _ in 0..4 {
         let work = postgres.run(async |connection| {
@@ -98,23 +98,23 @@ async fn a_work_whose_caller_has_gone_gives_its_connection_back_clean() {
             execute(&mut transaction, "SELECT pg_sleep(0.2)").await?;
             transaction.commit().await
         });
-        let given_up = tokio::time::timeout(Duration::from_millis(100), work).await;
-        assert!(given_up.is_err());
+        let abandoned = tokio::time::timeout(Duration::from_millis(100), work).await;
+        assert!(abandoned.is_err());
     }
 
-    let begun = Instant::now();
+    let start = Instant::now();
     eventually("no transaction is open", async || {
         let open = "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' \
                     AND pid <> pg_backend_pid()";
         ask(&postgres, open).await.is_ok_and(|open| open == 0)
     })
     .await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap(), 0, "nothing half done");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap(), 0, "nothing is half applied");
 }
 
 #[tokio::test]
-async fn pools_do_no_work_before_the_database_was_looked_at() {
+async fn pools_refuse_work_before_the_database_is_checked() {
     let url = testing::database(testing::shared().await, &MIGRATIONS, "postgres").await;
     let args = Args { postgres_acquire_timeout: SOON.into(), ..Args::new(url.parse().unwrap()) };
     let postgres = Postgres::closed(&args, "tidings-test");
@@ -129,7 +129,7 @@ async fn pools_do_no_work_before_the_database_was_looked_at() {
 }
 
 #[tokio::test]
-async fn a_server_without_room_is_no_outage_and_its_connections_are_used_again() {
+async fn a_full_server_is_no_outage_and_its_connections_are_reused() {
     let postgres = start(testing::shared().await).await;
     let before = backend(&postgres).await.unwrap();
 
@@ -139,11 +139,11 @@ async fn a_server_without_room_is_no_outage_and_its_connections_are_used_again()
     assert!(matches!(fault, Fault::Full(_)), "{fault:?}");
     assert!(postgres.answers() && !fault.is_away());
     eventually("the connection is used again", async || backend(&postgres).await.unwrap() == before).await;
-    assert!(postgres.ping(SOON).await, "there is room again");
+    assert!(postgres.ping(SOON).await, "the disk probe succeeds");
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_under_a_work_leaves_it_in_doubt() {
+async fn a_connection_lost_during_work_leaves_it_ambiguous() {
     let postgres = start(testing::shared().await).await;
 
     let fault = ask(&postgres, "SELECT 1 FROM pg_terminate_backend(pg_backend_pid())").await.unwrap_err();
@@ -152,7 +152,7 @@ async fn a_connection_that_ends_under_a_work_leaves_it_in_doubt() {
     eventually("there is another connection", async || ask(&postgres, "SELECT 1").await.is_ok()).await;
 }
 
-/// Three connections, and a part that may take two of them.
+/// Opens a pool of three connections, and a bulkhead of two of them.
 async fn two_of_three() -> (Postgres, Bulkhead) {
     let url = testing::database(testing::shared().await, &MIGRATIONS, "bulkhead").await;
     let mut args = Args::new(url.parse().unwrap());
@@ -160,22 +160,22 @@ async fn two_of_three() -> (Postgres, Bulkhead) {
     args.postgres_acquire_timeout = Duration::from_millis(500).into();
     args.postgres_statement_timeout = Duration::from_secs(10).into();
     let postgres = Postgres::connect(&args, "test").await.unwrap();
-    let part = postgres.bulkhead(70);
-    (postgres, part)
+    let bulkhead = postgres.bulkhead(70);
+    (postgres, bulkhead)
 }
 
 #[tokio::test]
 async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
-    let (postgres, part) = two_of_three().await;
+    let (postgres, bulkhead) = two_of_three().await;
     let enough = tokio::sync::Semaphore::new(0);
     let hold = || {
-        part.run(async |_| {
+        bulkhead.run(async |_| {
             let _ = enough.acquire().await;
             Ok(())
         })
     };
     let others = async {
-        let fault = part.run(async |_| Ok(())).await.unwrap_err();
+        let fault = bulkhead.run(async |_| Ok(())).await.unwrap_err();
         let answer = ask(&postgres, "SELECT 7").await;
         enough.add_permits(2);
         (fault, answer)
@@ -184,34 +184,34 @@ async fn work_in_a_bulkhead_leaves_connections_to_other_work() {
     let (first, second, (fault, answer)) = tokio::join!(hold(), hold(), others);
 
     assert!(matches!(fault, Fault::Exhausted), "{fault:?}");
-    assert_eq!(answer.unwrap(), 7, "other work goes on");
+    assert_eq!(answer.unwrap(), 7, "other work continues");
     first.unwrap();
     second.unwrap();
-    part.run(async |_| Ok(())).await.unwrap();
+    bulkhead.run(async |_| Ok(())).await.unwrap();
 }
 
 #[tokio::test]
-async fn work_that_was_given_up_keeps_its_place_in_a_bulkhead_for_as_long_as_postgres_works_on_it() {
-    let (postgres, part) = two_of_three().await;
+async fn abandoned_work_keeps_its_permit_while_postgres_executes_it() {
+    let (postgres, bulkhead) = two_of_three().await;
     for _ in 0..2 {
         let sent = tokio::sync::Notify::new();
-        let work = part.run(async |connection| {
+        let work = bulkhead.run(async |connection| {
             sent.notify_one();
             execute(connection, "SELECT pg_sleep(3)").await
         });
-        let given_up = async {
+        let abandon = async {
             sent.notified().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         tokio::select! {
             done = work => panic!("{done:?}"),
-            () = given_up => {}
+            () = abandon => {}
         }
     }
 
-    let fault = part.run(async |_| Ok(())).await.unwrap_err();
+    let fault = bulkhead.run(async |_| Ok(())).await.unwrap_err();
 
     assert!(matches!(fault, Fault::Exhausted), "{fault:?}");
-    assert_eq!(ask(&postgres, "SELECT 7").await.unwrap(), 7, "other work goes on");
-    eventually("there is a place again", async || part.run(async |_| Ok(())).await.is_ok()).await;
+    assert_eq!(ask(&postgres, "SELECT 7").await.unwrap(), 7, "other work continues");
+    eventually("a permit is released", async || bulkhead.run(async |_| Ok(())).await.is_ok()).await;
 }

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod away;
+mod example;
 mod limits;
+mod metrics;
 mod migrations;
-mod numbers;
 mod support;

@@ -1,26 +1,26 @@
-//! Migrations by many at once, and by none.
+//! Migrations: concurrent, pending, and without a server.
 
 use std::borrow::Cow;
 
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection};
-use tidings_devstack::testing;
+use tidings_devstack::testing::{self, own_stack};
 use tidings_postgres::{Args, Fault, MigrateError, Migrations, Postgres, StartError};
 
-use super::support::{MIGRATIONS, own};
+use super::support::MIGRATIONS;
 
-/// A database with nothing in it.
+/// Creates an empty database.
 async fn empty() -> Args {
     static NOTHING: Migrator = Migrator::DEFAULT;
     let url = testing::database(testing::shared().await, &NOTHING, "empty").await;
-    // What an empty list of migrations leaves behind goes, too.
+    // An empty list of migrations leaves this table behind.
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql("DROP TABLE _sqlx_migrations").execute(&mut connection).await.unwrap();
     Args::new(url.parse().unwrap())
 }
 
 #[tokio::test]
-async fn five_that_migrate_at_once_all_succeed_and_one_does_it() {
+async fn of_five_concurrent_migrations_one_applies_and_all_succeed() {
     let args = empty().await;
     let migrations = Migrations::new(&MIGRATIONS);
 
@@ -42,7 +42,7 @@ async fn five_that_migrate_at_once_all_succeed_and_one_does_it() {
 }
 
 #[tokio::test]
-async fn what_is_pending_is_counted_and_named() {
+async fn pending_migrations_are_counted_and_the_first_is_named() {
     static FIRST: std::sync::LazyLock<Migrator> = std::sync::LazyLock::new(|| {
         let first: Vec<_> = MIGRATIONS.iter().take(1).cloned().collect();
         Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT }
@@ -58,14 +58,14 @@ async fn what_is_pending_is_counted_and_named() {
     assert!(matches!(&older, MigrateError::Pending { count: 1, first } if first == "note author"), "{older}");
     all.apply(&args).await.unwrap();
     all.check(&args).await.unwrap();
-    // A release that knows less runs beside one that knows more.
+    // An older release runs beside a newer one.
     Migrations::new(&FIRST).check(&args).await.unwrap();
     Migrations::new(&FIRST).apply(&args).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_not_there_is_named() {
-    let stack = own().await;
+async fn an_unreachable_postgres_is_named() {
+    let stack = own_stack().await;
     let args = Args::new(stack.postgres().maintenance_url().parse().unwrap());
     stack.postgres().kill().await;
 
@@ -82,12 +82,12 @@ async fn a_postgres_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_said_at_once() {
+async fn a_missing_database_is_reported_at_once() {
     let url = testing::shared().await.postgres().url("nowhere");
     let args = Args::new(url.parse().unwrap());
 
     let checked = Migrations::new(&MIGRATIONS).check(&args).await.unwrap_err();
 
     assert!(matches!(checked, MigrateError::Start(StartError::Connect(_, Fault::Other(_)))), "{checked:?}");
-    assert!(!checked.is_away(), "people have to mend it");
+    assert!(!checked.is_away(), "an operator must act");
 }

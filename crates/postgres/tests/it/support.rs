@@ -1,27 +1,23 @@
-//! Databases and pools as the tests want them.
+//! Databases and pools for the tests.
 
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, PgConnection};
-use tidings_devstack::{Devstack, Options, testing};
+use tidings_devstack::{Devstack, testing};
 use tidings_postgres::{Args, Fault, Postgres};
 
 pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("tests/migrations");
 
-/// Longest wait for anything that shall happen soon.
+/// Longest wait for an expected event.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-pub(crate) async fn own() -> Devstack {
-    Devstack::start(Options::temporary()).await.unwrap()
-}
-
-/// Pools with short limits on a database of the test's own.
+/// Opens pools with short limits on a database of the test's own.
 pub(crate) async fn start(stack: &Devstack) -> Postgres {
     start_with(stack, Duration::from_millis(200)).await
 }
 
-/// Like [`start`], with another wait for a connection: on a busy machine it takes long to get a new one.
+/// Like [`start`], with another acquire timeout: a new connection takes long on a busy machine.
 pub(crate) async fn start_with(stack: &Devstack, acquire: Duration) -> Postgres {
     let url = testing::database(stack, &MIGRATIONS, "postgres").await;
     let args = Args {
@@ -30,36 +26,27 @@ pub(crate) async fn start_with(stack: &Devstack, acquire: Duration) -> Postgres 
         postgres_statement_timeout: Duration::from_millis(400).into(),
         ..Args::new(url.parse().unwrap())
     };
-    // The first connection of a database takes longer than others.
-    let begun = Instant::now();
+    // The first connection to a database takes longer than others.
+    let start = Instant::now();
     loop {
         match Postgres::connect(&args, "tidings-test").await {
             Ok(postgres) => return postgres,
-            Err(error) => assert!(begun.elapsed() < SOON, "{error}"),
+            Err(error) => assert!(start.elapsed() < SOON, "{error}"),
         }
     }
 }
 
-/// One number out of Postgres.
+/// Queries one number.
 pub(crate) async fn ask(postgres: &Postgres, query: &str) -> Result<i32, Fault> {
     let query = AssertSqlSafe(query.to_owned());
     postgres.run(async |connection| sqlx::query_scalar(query).fetch_one(connection).await).await
 }
 
-/// The process behind the connection of the next work.
+/// Returns the process id of the backend that serves the next work.
 pub(crate) async fn backend(postgres: &Postgres) -> Result<i32, Fault> {
     ask(postgres, "SELECT pg_backend_pid()").await
 }
 
 pub(crate) async fn execute(connection: &mut PgConnection, statement: &'static str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(statement).execute(connection).await.map(drop)
-}
-
-/// Waits until something holds.
-pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

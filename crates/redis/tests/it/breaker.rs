@@ -1,108 +1,110 @@
-//! What the breaker spares callers while a real Redis stands still or is gone, and how soon it lets them through again.
+//! The circuit breaker in front of a real Redis that is paused or killed: it spares callers the
+//! wait, and admits them soon after the outage.
 
 use std::time::{Duration, Instant};
 
+use tidings_devstack::testing::{self, eventually, own_redis};
 use tidings_redis::{BreakerState, Error, Redis};
 use tokio::time::sleep;
 
-use super::support::{LONG, SHORT, connected, connection, eventually, open, own};
+use super::support::{LONG_TIMEOUT, SHORT_TIMEOUT, connected_lane, connection_id, open_redis};
 
-/// So many calls wait in vain before it opens.
-const IN_VAIN: usize = 5;
+/// Consecutive timeouts that open the breaker.
+const TIMEOUTS_TO_OPEN: usize = 5;
 
-/// Calls until the breaker is open, and one more.
-async fn opened(redis: &Redis) {
-    for _ in 0..IN_VAIN {
+/// Opens the breaker by calls that time out.
+async fn open_breaker(redis: &Redis) {
+    for _ in 0..TIMEOUTS_TO_OPEN {
         assert_eq!(redis.breaker(), BreakerState::Closed);
-        connection(redis.reader().await).await.unwrap_err();
+        connection_id(redis.reader().await).await.unwrap_err();
     }
     assert_ne!(redis.breaker(), BreakerState::Closed);
 }
 
-/// A thousand calls in a row, of which hardly any waits.
-async fn assert_spared(redis: &Redis) {
+/// Makes a thousand calls in a row and asserts that hardly any of them waits.
+async fn assert_calls_fail_fast(redis: &Redis) {
     let begun = Instant::now();
     for _ in 0..1000 {
-        // Now and then one is let through, and waits.
-        assert!(matches!(connection(redis.reader().await).await, Err(Error::Away | Error::Unanswered(_))));
+        // The breaker admits a call now and then; it times out.
+        assert!(matches!(connection_id(redis.reader().await).await, Err(Error::Away | Error::Unanswered(_))));
     }
-    // In microseconds; but those that are let through take 50 ms each, and this machine may be busy. All would be 50 s.
+    // Refused calls take microseconds, admitted ones 50 ms. All 1,000 admitted would take 50 s.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn a_redis_that_stands_still_costs_five_calls_their_time_out_and_no_other() {
-    let stack = own().await;
-    let redis = open(&stack, 2, SHORT);
-    connected(&redis).await;
+async fn a_paused_redis_costs_only_five_calls_their_timeout() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 2, SHORT_TIMEOUT);
+    connected_lane(&redis).await;
 
-    stack.redis().pause();
-    opened(&redis).await;
-    assert_spared(&redis).await;
-    stack.redis().resume();
+    server.pause();
+    open_breaker(&redis).await;
+    assert_calls_fail_fast(&redis).await;
+    server.resume();
 
-    eventually("calls are answered", async || connection(redis.reader().await).await.is_ok()).await;
+    eventually("calls receive replies", async || connection_id(redis.reader().await).await.is_ok()).await;
     assert_eq!(redis.breaker(), BreakerState::Closed);
 }
 
 #[tokio::test]
-async fn a_redis_that_is_gone_costs_five_calls_the_wait_for_a_lane_and_no_other() {
-    let stack = own().await;
-    let redis = open(&stack, 2, SHORT);
-    connected(&redis).await;
+async fn calls_to_a_killed_redis_fail_fast_once_the_breaker_is_open() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 2, SHORT_TIMEOUT);
+    connected_lane(&redis).await;
 
-    stack.redis().kill().await;
+    server.kill().await;
     eventually("the breaker is open", async || {
-        let _ = connection(redis.reader().await).await;
+        let _ = connection_id(redis.reader().await).await;
         redis.breaker() != BreakerState::Closed
     })
     .await;
-    assert_spared(&redis).await;
-    stack.redis().start().await.unwrap();
+    assert_calls_fail_fast(&redis).await;
+    server.start().await.unwrap();
 
-    eventually("calls are answered", async || connection(redis.reader().await).await.is_ok()).await;
+    eventually("calls receive replies", async || connection_id(redis.reader().await).await.is_ok()).await;
     assert_eq!(redis.breaker(), BreakerState::Closed);
 }
 
+/// It does not wait for the end of a pause, which is up to 5 s by then.
 #[tokio::test]
-async fn after_a_long_outage_the_first_probe_lets_a_call_through_not_the_pause_of_5_s() {
-    let stack = own().await;
-    let redis = open(&stack, 1, SHORT);
-    connected(&redis).await;
+async fn after_a_long_outage_the_first_probe_admits_a_call() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 1, SHORT_TIMEOUT);
+    connected_lane(&redis).await;
 
-    stack.redis().pause();
-    let until = Instant::now() + Duration::from_secs(9); // the pauses are 4 s and more by then
+    server.pause();
+    let until = Instant::now() + Duration::from_secs(9); // the pause has grown to 4 s and more by then
     while Instant::now() < until {
-        let _ = connection(redis.reader().await).await;
+        let _ = connection_id(redis.reader().await).await;
         sleep(Duration::from_millis(5)).await;
     }
-    stack.redis().resume();
-    let back = Instant::now();
+    server.resume();
+    let resumed = Instant::now();
 
-    eventually("calls are answered", async || connection(redis.reader().await).await.is_ok()).await;
-    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+    eventually("calls receive replies", async || connection_id(redis.reader().await).await.is_ok()).await;
+    assert!(resumed.elapsed() < Duration::from_secs(3), "{:?}", resumed.elapsed());
 }
 
 #[tokio::test]
-async fn the_ping_of_the_health_goes_past_an_open_breaker() {
-    let stack = own().await;
-    let redis = open(&stack, 1, SHORT);
-    connected(&redis).await;
-    stack.redis().pause();
-    opened(&redis).await;
+async fn the_ping_of_the_health_check_bypasses_an_open_breaker() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 1, SHORT_TIMEOUT);
+    connected_lane(&redis).await;
+    server.pause();
+    open_breaker(&redis).await;
 
     assert!(!redis.ping().await);
-    stack.redis().resume();
+    server.resume();
 
-    eventually("it answers", async || redis.ping().await).await;
-    assert_ne!(redis.breaker(), BreakerState::Open, "and a call is let through");
+    eventually("the ping succeeds", async || redis.ping().await).await;
+    assert_ne!(redis.breaker(), BreakerState::Open, "the successful ping has admitted no call");
 }
 
 #[tokio::test]
-async fn refusals_and_unexpected_answers_do_not_open_it() {
-    let stack = own().await;
-    let redis = open(&stack, 1, LONG);
-    connected(&redis).await;
+async fn error_replies_do_not_open_the_breaker() {
+    let redis = open_redis(testing::shared_redis().await, 1, LONG_TIMEOUT);
+    connected_lane(&redis).await;
 
     for _ in 0..100 {
         let mut lane = redis.reader().await.unwrap();

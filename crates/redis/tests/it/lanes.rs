@@ -1,17 +1,17 @@
-//! Lanes of a Redis that answers.
+//! Lanes to a healthy Redis.
 
 use std::collections::HashSet;
 
-use tidings_devstack::testing;
+use tidings_devstack::testing::{self, eventually, own_redis};
 use tidings_redis::{Error, cmd};
 
-use super::support::{LONG, connected, connection, eventually, open, own};
+use super::support::{LONG_TIMEOUT, connected_lane, connection_id, open_redis};
 
 #[tokio::test]
-async fn every_key_begins_with_prefix_service_and_reign() {
-    let stack = testing::shared().await;
-    let mine = connected(&open(stack, 1, LONG)).await;
-    let other = connected(&open(stack, 1, LONG)).await;
+async fn every_key_begins_with_prefix_service_and_incarnation() {
+    let server = testing::shared_redis().await;
+    let mine = connected_lane(&open_redis(server, 1, LONG_TIMEOUT)).await;
+    let other = connected_lane(&open_redis(server, 1, LONG_TIMEOUT)).await;
 
     let key = mine.key(format_args!("u:{{{}}}", "ada"));
 
@@ -23,9 +23,12 @@ async fn every_key_begins_with_prefix_service_and_reign() {
 }
 
 #[tokio::test]
-async fn what_one_prefix_stores_another_does_not_see() {
-    let stack = testing::shared().await;
-    let (mut mine, mut other) = (connected(&open(stack, 2, LONG)).await, connected(&open(stack, 2, LONG)).await);
+async fn keys_of_one_prefix_are_invisible_to_another() {
+    let server = testing::shared_redis().await;
+    let (mut mine, mut other) = (
+        connected_lane(&open_redis(server, 2, LONG_TIMEOUT)).await,
+        connected_lane(&open_redis(server, 2, LONG_TIMEOUT)).await,
+    );
 
     let () = mine.send(cmd("SET").arg(mine.key(format_args!("name"))).arg("mine")).await.unwrap();
 
@@ -35,13 +38,13 @@ async fn what_one_prefix_stores_another_does_not_see() {
 }
 
 #[tokio::test]
-async fn readers_take_turns_and_writes_under_one_name_keep_to_one_lane() {
-    let redis = open(testing::shared().await, 3, LONG);
+async fn readers_rotate_and_writers_of_one_name_share_a_lane() {
+    let redis = open_redis(testing::shared_redis().await, 3, LONG_TIMEOUT);
     let (mut readers, mut writers) = (HashSet::new(), HashSet::new());
 
     for _ in 0..12 {
-        readers.insert(connection(redis.reader().await).await.unwrap());
-        writers.insert(connection(redis.writer("ada").await).await.unwrap());
+        readers.insert(connection_id(redis.reader().await).await.unwrap());
+        writers.insert(connection_id(redis.writer("ada").await).await.unwrap());
     }
 
     assert_eq!(readers.len(), 3);
@@ -50,9 +53,9 @@ async fn readers_take_turns_and_writes_under_one_name_keep_to_one_lane() {
 }
 
 #[tokio::test]
-async fn callers_share_a_lane_and_get_their_own_answers() {
-    let redis = open(testing::shared().await, 1, LONG);
-    connected(&redis).await;
+async fn concurrent_callers_of_a_lane_receive_their_own_replies() {
+    let redis = open_redis(testing::shared_redis().await, 1, LONG_TIMEOUT);
+    connected_lane(&redis).await;
 
     let calls: Vec<_> = (0..500)
         .map(|number: i64| {
@@ -71,27 +74,27 @@ async fn callers_share_a_lane_and_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn a_refusal_or_an_unexpected_answer_leaves_the_lane_as_it_is() {
-    let redis = open(testing::shared().await, 1, LONG);
-    let before = connection(Ok(connected(&redis).await)).await.unwrap();
+async fn error_and_unexpected_replies_keep_the_connection() {
+    let redis = open_redis(testing::shared_redis().await, 1, LONG_TIMEOUT);
+    let before = connection_id(Ok(connected_lane(&redis).await)).await.unwrap();
     let mut lane = redis.reader().await.unwrap();
 
-    let refused = lane.send::<i64>(cmd("GET").arg("one").arg("two")).await.unwrap_err();
-    let unexpected = lane.send::<i64>(cmd("ECHO").arg("not a number")).await.unwrap_err();
+    let error_reply = lane.send::<i64>(cmd("GET").arg("one").arg("two")).await.unwrap_err();
+    let unexpected_reply = lane.send::<i64>(cmd("ECHO").arg("not a number")).await.unwrap_err();
 
-    assert!(matches!(refused, Error::Refused(_)), "{refused:?}");
-    assert!(matches!(unexpected, Error::Refused(_)), "{unexpected:?}");
-    assert_eq!(connection(redis.reader().await).await.unwrap(), before);
+    assert!(matches!(error_reply, Error::Refused(_)), "{error_reply:?}");
+    assert!(matches!(unexpected_reply, Error::Refused(_)), "{unexpected_reply:?}");
+    assert_eq!(connection_id(redis.reader().await).await.unwrap(), before);
 }
 
 #[tokio::test]
-async fn the_connections_end_with_the_last_clone() {
-    let stack = own().await;
-    let redis = open(&stack, 4, LONG);
+async fn dropping_the_last_clone_closes_the_connections() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 4, LONG_TIMEOUT);
     for _ in 0..4 {
-        connection(redis.reader().await).await.unwrap();
+        connection_id(redis.reader().await).await.unwrap();
     }
-    let mut watcher = redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap();
+    let mut watcher = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let mut clients = || -> usize {
         let list: String = cmd("CLIENT").arg("LIST").query(&mut watcher).unwrap();
         list.lines().count()
@@ -100,7 +103,7 @@ async fn the_connections_end_with_the_last_clone() {
 
     let clone = redis.clone();
     drop(redis);
-    connection(clone.reader().await).await.unwrap();
+    connection_id(clone.reader().await).await.unwrap();
     drop(clone);
 
     let clients = std::sync::Mutex::new(clients);

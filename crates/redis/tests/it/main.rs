@@ -1,15 +1,16 @@
-//! Lanes to a real Redis: killed, stopped, restarted, emptied of its scripts.
+//! Lanes, pub/sub and tracking against a real Redis that is killed, paused, restarted or flushed.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-#![expect(clippy::print_stderr, reason = "figures are told")]
+#![expect(clippy::print_stderr, reason = "the cancellation test prints its figures")]
 
-mod away;
 mod breaker;
 mod cancels;
 mod cost;
+mod example;
 mod lanes;
-mod numbers;
+mod metrics;
 mod scripts;
 mod subscriber;
 mod support;
 mod tracker;
+mod unavailable;

@@ -1,24 +1,25 @@
-//! Scripts of a server that may have forgotten them.
+//! Scripts on a server that may have lost them.
 
-use tidings_devstack::{Devstack, testing};
-use tidings_redis::{Error, Lane, Script, Written, cmd};
+use tidings_devstack::RedisServer;
+use tidings_devstack::testing::{self, eventually, own_redis};
+use tidings_redis::{Error, Lane, Script, WriteOutcome, cmd};
 
-use super::support::{LONG, SHORT, connected, eventually, open, own};
+use super::support::{LONG_TIMEOUT, SHORT_TIMEOUT, connected_lane, open_redis};
 
-/// A lane to a server of its own, which a test may make forget its scripts.
-async fn start() -> (Devstack, Lane) {
-    let stack = own().await;
-    let lane = connected(&open(&stack, 1, LONG)).await;
-    (stack, lane)
+/// Starts a server whose scripts the test may flush; returns it with a lane.
+async fn start() -> (RedisServer, Lane) {
+    let server = own_redis().await;
+    let lane = connected_lane(&open_redis(&server, 1, LONG_TIMEOUT)).await;
+    (server, lane)
 }
 
-async fn forget(lane: &mut Lane) {
+async fn flush_scripts(lane: &mut Lane) {
     let () = lane.send(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_script_that_the_server_does_not_know_is_loaded() {
-    let (_stack, mut lane) = start().await;
+async fn an_unknown_script_is_loaded() {
+    let (_server, mut lane) = start().await;
     let twice = Script::new("return ARGV[1] * 2");
     let mut call = twice.prepare_invoke();
     call.arg(21);
@@ -26,13 +27,14 @@ async fn a_script_that_the_server_does_not_know_is_loaded() {
     for _ in 0..2 {
         let answer: i64 = lane.read(&call).await.unwrap();
         assert_eq!(answer, 42);
-        forget(&mut lane).await;
+        flush_scripts(&mut lane).await;
     }
 }
 
+/// With all, some or none of the scripts loaded.
 #[tokio::test]
-async fn many_calls_are_answered_in_their_order_whatever_the_server_knows() {
-    let (_stack, mut lane) = start().await;
+async fn the_replies_of_many_calls_arrive_in_order() {
+    let (_server, mut lane) = start().await;
     let (twice, thrice) = (Script::new("return ARGV[1] * 2"), Script::new("return ARGV[1] * 3"));
     let calls: Vec<_> = (0..500_i64)
         .map(|number| {
@@ -46,45 +48,46 @@ async fn many_calls_are_answered_in_their_order_whatever_the_server_knows() {
     for _ in 0..2 {
         let answers: Vec<i64> = lane.read_all(&calls).await.unwrap();
         assert_eq!(answers, expected);
-        forget(&mut lane).await;
+        flush_scripts(&mut lane).await;
     }
-    let _known: i64 = lane.read(&calls[0]).await.unwrap();
+    let _loaded: i64 = lane.read(&calls[0]).await.unwrap();
     let answers: Vec<i64> = lane.read_all(&calls).await.unwrap();
-    assert_eq!(answers, expected, "one script known, the other not");
+    assert_eq!(answers, expected, "with one of two scripts loaded");
 }
 
+/// The outcome is unknown if the scripts are flushed meanwhile.
 #[tokio::test]
-async fn calls_that_must_not_be_run_twice_are_run_once_or_said_to_be_doubtful() {
-    let (stack, mut lane) = start().await;
-    let mut knowing = connected(&open(&stack, 1, LONG)).await;
+async fn write_all_once_runs_no_call_twice() {
+    let (server, mut lane) = start().await;
+    let mut other_lane = connected_lane(&open_redis(&server, 1, LONG_TIMEOUT)).await;
     let count = Script::new("return redis.call('INCR', KEYS[1])");
     let key = lane.key(format_args!("count"));
     let calls: Vec<_> = (0..500).map(|_| count.key(&key)).collect();
 
-    let answers: Vec<i64> = lane.write_all_once(&calls).await.or_again().unwrap();
+    let answers: Vec<i64> = lane.write_all_once(&calls).await.assume_idempotent().unwrap();
     assert_eq!(answers, (1..=500).collect::<Vec<_>>(), "loaded, then run");
-    let mut known: i64 = 500;
+    let mut before: i64 = 500;
     for _ in 0..20 {
-        forget(&mut lane).await;
-        let load = async { knowing.read::<i64>(&count.key(&key)).await.unwrap() };
-        let (answer, by_another) = tokio::join!(lane.write_all_once::<i64>(&calls), load);
+        flush_scripts(&mut lane).await;
+        let concurrent = async { other_lane.read::<i64>(&count.key(&key)).await.unwrap() };
+        let (outcome, concurrent_count) = tokio::join!(lane.write_all_once::<i64>(&calls), concurrent);
         let now: i64 = lane.send(cmd("GET").arg(&key)).await.unwrap();
-        match answer {
-            Written::Done(answers) => {
-                let all = answers.iter().chain([&by_another]).copied();
-                assert_eq!(all.max(), Some(now), "each was run once");
-                assert_eq!(now - known, 501);
+        match outcome {
+            WriteOutcome::Done(answers) => {
+                let all = answers.iter().chain([&concurrent_count]).copied();
+                assert_eq!(all.max(), Some(now), "a call did not run exactly once");
+                assert_eq!(now - before, 501);
             }
-            Written::Doubtful(_) => assert!(now - known <= 501, "none was run twice"),
-            Written::NotDone(error) => panic!("{error}"),
+            WriteOutcome::Unknown(_) => assert!(now - before <= 501, "a call ran twice"),
+            WriteOutcome::NotDone(error) => panic!("{error}"),
         }
-        known = now;
+        before = now;
     }
 }
 
 #[tokio::test]
-async fn no_calls_have_no_answers_and_cost_nothing() {
-    let mut lane = connected(&open(testing::shared().await, 1, LONG)).await;
+async fn no_calls_return_no_replies() {
+    let mut lane = connected_lane(&open_redis(testing::shared_redis().await, 1, LONG_TIMEOUT)).await;
 
     let answers: Vec<i64> = lane.read_all(&[]).await.unwrap();
 
@@ -92,8 +95,8 @@ async fn no_calls_have_no_answers_and_cost_nothing() {
 }
 
 #[tokio::test]
-async fn a_script_that_fails_is_refused_and_the_lane_goes_on() {
-    let mut lane = connected(&open(testing::shared().await, 1, LONG)).await;
+async fn a_failing_script_is_refused_and_the_lane_stays_usable() {
+    let mut lane = connected_lane(&open_redis(testing::shared_redis().await, 1, LONG_TIMEOUT)).await;
     let (good, bad) = (Script::new("return 1"), Script::new("return redis.call('NO SUCH COMMAND')"));
     let calls = [good.prepare_invoke(), bad.prepare_invoke(), good.prepare_invoke()];
 
@@ -104,26 +107,27 @@ async fn a_script_that_fails_is_refused_and_the_lane_goes_on() {
     assert_eq!(answers, [1]);
 }
 
+/// A single refused write is not applied; a batch may have been applied partly.
 #[tokio::test]
-async fn a_write_that_gets_no_answer_is_doubtful_and_may_be_done_later() {
-    let stack = own().await;
-    let redis = open(&stack, 1, SHORT);
-    let mut lane = connected(&redis).await;
+async fn an_unanswered_write_is_unknown_and_may_be_applied_later() {
+    let server = own_redis().await;
+    let redis = open_redis(&server, 1, SHORT_TIMEOUT);
+    let mut lane = connected_lane(&redis).await;
     let count = Script::new("return redis.call('INCR', KEYS[1])");
     let key = lane.key(format_args!("count"));
     let call = count.key(&key);
-    assert!(matches!(lane.write::<i64>(&call).await, Written::Done(1)));
+    assert!(matches!(lane.write::<i64>(&call).await, WriteOutcome::Done(1)));
 
-    stack.redis().pause();
-    assert!(matches!(lane.write::<i64>(&call).await, Written::Doubtful(Error::Unanswered(_))));
-    stack.redis().resume();
+    server.pause();
+    assert!(matches!(lane.write::<i64>(&call).await, WriteOutcome::Unknown(Error::Unanswered(_))));
+    server.resume();
 
-    let mut lane = connected(&redis).await;
-    eventually("it was done all the same", async || {
-        connected(&redis).await.send::<i64>(cmd("GET").arg(&key)).await.is_ok_and(|count| count == 2)
+    let mut lane = connected_lane(&redis).await;
+    eventually("the unanswered write is applied", async || {
+        connected_lane(&redis).await.send::<i64>(cmd("GET").arg(&key)).await.is_ok_and(|count| count == 2)
     })
     .await;
     let () = lane.send(cmd("CONFIG").arg("SET").arg("min-replicas-to-write").arg(1)).await.unwrap();
-    assert!(matches!(lane.write::<i64>(&call).await, Written::NotDone(Error::Unwritable(_))));
-    assert!(matches!(lane.write_all::<i64>(&[count.key(&key)]).await, Written::Doubtful(Error::Unwritable(_))));
+    assert!(matches!(lane.write::<i64>(&call).await, WriteOutcome::NotDone(Error::Unwritable(_))));
+    assert!(matches!(lane.write_all::<i64>(&[count.key(&key)]).await, WriteOutcome::Unknown(Error::Unwritable(_))));
 }

@@ -1,53 +1,39 @@
-//! Lanes as the tests open them.
+//! Helpers that open lanes and wait for conditions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tidings_devstack::{Devstack, Options, testing};
+use tidings_devstack::RedisServer;
+use tidings_devstack::testing::{self, eventually};
 use tidings_redis::{Args, Error, Lane, Redis, Role, cmd};
 
-/// Longest wait for anything that shall happen soon.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
-/// A time-out for tests that see it pass.
-pub(crate) const SHORT: Duration = Duration::from_millis(50);
-/// A time-out for tests that are about something else, on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(5);
+/// Response timeout of tests that wait for it.
+pub(crate) const SHORT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Response timeout of tests that must not reach it, even on a busy machine.
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn own() -> Devstack {
-    Devstack::start(Options::temporary()).await.unwrap()
+/// Opens lanes whose keys have a prefix of their own.
+pub(crate) fn open_redis(server: &RedisServer, lanes: u16, timeout: Duration) -> Redis {
+    Redis::open(&args(server, lanes, timeout), "test", Role::Cache).unwrap()
 }
 
-/// Lanes under a prefix of their own.
-pub(crate) fn open(stack: &Devstack, lanes: u16, timeout: Duration) -> Redis {
-    Redis::open(&args(stack, lanes, timeout), "test", Role::Cache).unwrap()
-}
-
-/// Settings with a prefix of their own.
-pub(crate) fn args(stack: &Devstack, lanes: u16, timeout: Duration) -> Args {
+/// Returns settings with a key prefix of their own.
+pub(crate) fn args(server: &RedisServer, lanes: u16, timeout: Duration) -> Args {
     Args {
         redis_prefix: testing::key_prefix(),
         redis_lanes: lanes,
         redis_timeout: Some(timeout.into()),
-        redis_connect_timeout: LONG.into(),
-        ..Args::new(stack.redis().url().parse().unwrap())
+        redis_connect_timeout: LONG_TIMEOUT.into(),
+        ..Args::new(server.url().parse().unwrap())
     }
 }
 
-/// Asks the server for the number of the connection behind a lane.
-pub(crate) async fn connection(lane: Result<Lane, Error>) -> Result<i64, Error> {
+/// Returns the server's id of the connection behind a lane.
+pub(crate) async fn connection_id(lane: Result<Lane, Error>) -> Result<i64, Error> {
     lane?.send(cmd("CLIENT").arg("ID")).await
 }
 
-/// Waits until a lane is connected, and returns it.
-pub(crate) async fn connected(redis: &Redis) -> Lane {
-    eventually("a lane is connected", async || connection(redis.reader().await).await.is_ok()).await;
+/// Waits until a lane is connected; returns it.
+pub(crate) async fn connected_lane(redis: &Redis) -> Lane {
+    eventually("a lane is connected", async || connection_id(redis.reader().await).await.is_ok()).await;
     redis.reader().await.unwrap()
-}
-
-/// Waits until something holds.
-pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

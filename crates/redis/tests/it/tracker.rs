@@ -1,47 +1,50 @@
-//! A change of a key is heard for as long as a term lasts, and the end of a term is heard, too.
+//! Tracking sessions: changes of keys are reported for as long as a session lasts, and so is its
+//! end.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidings_devstack::{Devstack, Proxy};
-use tidings_redis::{Args, Heard, Redis, Role, Tracker, cmd};
+use tidings_devstack::testing::{self, eventually, own_redis};
+use tidings_devstack::{Proxy, RedisServer};
+use tidings_redis::{Args, Redis, Role, Tracker, TrackingEvent, cmd};
 
-use super::support::{LONG, args, connected, eventually, own};
+use super::support::{LONG_TIMEOUT, args, connected_lane};
 
-/// A tracker of the keys `u:...`, what it heard, and a lane to change keys with.
-struct Ear {
+/// A tracker of the keys `u:...`, the events it received, and lanes to change keys with.
+struct TestTracker {
     _tracker: Tracker,
-    heard: Arc<Mutex<Vec<String>>>,
+    events: Arc<Mutex<Vec<String>>>,
     redis: Redis,
 }
 
-impl Ear {
-    /// A tracker that is connected as `here` says, beside a lane connected as `there` says.
-    async fn open(here: &Args, there: &Args) -> Self {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let notes = Arc::clone(&heard);
-        let hear = move |heard: Heard<'_>| {
-            notes.lock().unwrap().push(match heard {
-                Heard::Began(reign) => format!("began {reign}"),
-                Heard::Changed(name) => format!("changed {name}"),
-                Heard::Flushed => "flushed".to_owned(),
-                Heard::Ended => "ended".to_owned(),
+impl TestTracker {
+    /// Opens a tracker with `tracker_args` and lanes with `lane_args`; waits until both are up.
+    async fn open(tracker_args: &Args, lane_args: &Args) -> Self {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::clone(&events);
+        let on_event = move |event: TrackingEvent<'_>| {
+            received.lock().unwrap().push(match event {
+                TrackingEvent::Started(incarnation) => format!("started {incarnation}"),
+                TrackingEvent::Changed(name) => format!("changed {name}"),
+                TrackingEvent::Flushed => "flushed".to_owned(),
+                TrackingEvent::Ended => "ended".to_owned(),
             });
         };
-        let tracker = Tracker::open(here, "test", "u:", hear).unwrap();
-        let ear = Self { _tracker: tracker, heard, redis: Redis::open(there, "test", Role::Cache).unwrap() };
-        ear.hears("began", 1).await;
-        connected(&ear.redis).await;
-        ear
+        let tracker = Tracker::open(tracker_args, "test", "u:", on_event).unwrap();
+        let tracker = Self { _tracker: tracker, events, redis: Redis::open(lane_args, "test", Role::Cache).unwrap() };
+        tracker.wait_for("started", 1).await;
+        connected_lane(&tracker.redis).await;
+        tracker
     }
 
-    fn count(&self, what: &str) -> usize {
-        self.heard.lock().unwrap().iter().filter(|heard| heard.starts_with(what)).count()
+    /// Counts the events that begin with this text.
+    fn count(&self, prefix: &str) -> usize {
+        self.events.lock().unwrap().iter().filter(|event| event.starts_with(prefix)).count()
     }
 
-    /// Waits until something was heard so often.
-    async fn hears(&self, what: &str, times: usize) {
-        eventually(&format!("{what} is heard"), async || self.count(what) == times).await;
+    /// Waits until this many events begin with this text.
+    async fn wait_for(&self, prefix: &str, count: usize) {
+        eventually(&format!("{count} x {prefix}"), async || self.count(prefix) == count).await;
     }
 
     async fn set(&self, name: &str) {
@@ -51,94 +54,94 @@ impl Ear {
     }
 }
 
-fn operator(stack: &Devstack) -> redis::Connection {
-    redis::Client::open(stack.redis().url()).unwrap().get_connection().unwrap()
+fn operator(server: &RedisServer) -> redis::Connection {
+    redis::Client::open(server.url()).unwrap().get_connection().unwrap()
 }
 
+/// Changes of other keys are not reported.
 #[tokio::test]
-async fn every_change_of_a_tracked_key_is_heard_by_its_name_and_no_other() {
-    let stack = own().await;
-    let args = args(&stack, 1, LONG);
-    let ear = Ear::open(&args, &args).await;
+async fn every_change_of_a_tracked_key_is_reported_by_name() {
+    let args = args(testing::shared_redis().await, 1, LONG_TIMEOUT);
+    let tracker = TestTracker::open(&args, &args).await;
 
-    ear.set("l:ada").await;
+    tracker.set("l:ada").await;
     for number in 0..100 {
-        ear.set(&format!("u:{number}")).await;
+        tracker.set(&format!("u:{number}")).await;
     }
 
-    ear.hears("changed", 100).await;
-    let heard: Vec<_> = ear.heard.lock().unwrap()[1..].to_vec();
-    assert_eq!(heard, (0..100).map(|number| format!("changed u:{number}")).collect::<Vec<_>>());
+    tracker.wait_for("changed", 100).await;
+    let events: Vec<_> = tracker.events.lock().unwrap()[1..].to_vec();
+    assert_eq!(events, (0..100).map(|number| format!("changed u:{number}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_key_that_expires_or_is_flushed_is_heard() {
-    let stack = own().await;
-    let args = args(&stack, 1, LONG);
-    let ear = Ear::open(&args, &args).await;
+async fn expired_and_flushed_keys_are_reported() {
+    let server = own_redis().await;
+    let args = args(&server, 1, LONG_TIMEOUT);
+    let tracker = TestTracker::open(&args, &args).await;
 
-    let mut lane = ear.redis.reader().await.unwrap();
+    let mut lane = tracker.redis.reader().await.unwrap();
     let key = lane.key(format_args!("u:ada"));
     let () = lane.send(cmd("SET").arg(key).arg("x").arg("PX").arg(20)).await.unwrap();
-    ear.hears("changed u:ada", 2).await; // set, and gone
-    cmd("FLUSHALL").exec(&mut operator(&stack)).unwrap();
+    tracker.wait_for("changed u:ada", 2).await; // set, then expired
+    cmd("FLUSHALL").exec(&mut operator(&server)).unwrap();
 
-    ear.hears("flushed", 1).await;
-    ear.set("u:bob").await;
-    ear.hears("changed u:bob", 1).await;
+    tracker.wait_for("flushed", 1).await;
+    tracker.set("u:bob").await;
+    tracker.wait_for("changed u:bob", 1).await;
 }
 
 #[tokio::test]
-async fn a_term_ends_with_its_connection_and_another_begins() {
-    let stack = own().await;
-    let args = args(&stack, 1, LONG);
-    let ear = Ear::open(&args, &args).await;
+async fn a_session_ends_with_its_connection_and_another_starts() {
+    let server = own_redis().await;
+    let args = args(&server, 1, LONG_TIMEOUT);
+    let tracker = TestTracker::open(&args, &args).await;
 
     for round in 1..=5 {
-        cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut operator(&stack)).unwrap();
-        ear.hears("began", round + 1).await;
-        assert_eq!(ear.count("ended"), round, "each beginning follows an end");
+        cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut operator(&server)).unwrap();
+        tracker.wait_for("started", round + 1).await;
+        assert_eq!(tracker.count("ended"), round, "a session started before the end of the last");
     }
-    connected(&ear.redis).await;
-    ear.set("u:ada").await;
-    ear.hears("changed u:ada", 1).await;
+    connected_lane(&tracker.redis).await;
+    tracker.set("u:ada").await;
+    tracker.wait_for("changed u:ada", 1).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_ends_its_term() {
-    let stack = own().await;
-    let proxy = Proxy::to(([127, 0, 0, 1], stack.redis().port()).into()).await.unwrap();
-    let there = args(&stack, 1, LONG);
-    let here = Args {
-        redis_prefix: there.redis_prefix.clone(),
+async fn a_silent_connection_ends_its_session() {
+    let server = own_redis().await;
+    let proxy = Proxy::to(([127, 0, 0, 1], server.port()).into()).await.unwrap();
+    let direct = args(&server, 1, LONG_TIMEOUT);
+    let proxied = Args {
+        redis_prefix: direct.redis_prefix.clone(),
         redis_connect_timeout: Duration::from_millis(500).into(),
         ..Args::new(format!("redis://127.0.0.1:{}", proxy.port()).parse().unwrap())
     };
-    let ear = Ear::open(&here, &there).await;
+    let tracker = TestTracker::open(&proxied, &direct).await;
 
     proxy.blackhole();
-    ear.hears("ended", 1).await;
-    ear.set("u:ada").await;
-    assert_eq!(ear.count("changed"), 0);
+    tracker.wait_for("ended", 1).await;
+    tracker.set("u:ada").await;
+    assert_eq!(tracker.count("changed"), 0);
     proxy.heal();
 
-    ear.hears("began", 2).await;
-    ear.set("u:ada").await;
-    ear.hears("changed u:ada", 1).await;
+    tracker.wait_for("started", 2).await;
+    tracker.set("u:ada").await;
+    tracker.wait_for("changed u:ada", 1).await;
 }
 
 #[tokio::test]
-async fn a_term_is_of_one_reign() {
-    let stack = own().await;
-    let args = args(&stack, 1, LONG);
-    let ear = Ear::open(&args, &args).await;
+async fn a_session_belongs_to_one_incarnation() {
+    let server = own_redis().await;
+    let args = args(&server, 1, LONG_TIMEOUT);
+    let tracker = TestTracker::open(&args, &args).await;
 
-    stack.redis().kill().await;
-    stack.redis().start().await.unwrap();
+    server.kill().await;
+    server.start().await.unwrap();
 
-    ear.hears("began", 2).await;
-    let heard = ear.heard.lock().unwrap().clone();
-    let [first, ended, second] = &heard[..] else { panic!("{heard:?}") };
+    tracker.wait_for("started", 2).await;
+    let events = tracker.events.lock().unwrap().clone();
+    let [first, ended, second] = &events[..] else { panic!("{events:?}") };
     assert_eq!(ended, "ended");
     assert_ne!(first, second);
 }

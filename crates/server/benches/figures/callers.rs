@@ -1,4 +1,4 @@
-//! Callers in a closed loop: each sends its next call when the last was answered.
+//! Callers in a closed loop: each sends its next call when the last one has been answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use tidings_proto::lock::GetLockRequest;
 use tidings_proto::lock::lock_service_client::LockServiceClient;
 
-use crate::process::Process;
+use crate::process::ServerProcess;
 
 /// Connections that the callers share.
 const CONNECTIONS: usize = 4;
 
-/// What one round measured.
-pub(crate) struct Round {
+/// Result of one round.
+pub(crate) struct LoadRound {
     pub(crate) calls: f64,
     pub(crate) rate: f64,
-    /// The server's CPU time for a call.
+    /// CPU time of the server per call.
     pub(crate) cost: Duration,
 }
 
-impl Round {
-    pub(crate) async fn run(server: &Process, callers: usize, time: Duration) -> Self {
+impl LoadRound {
+    pub(crate) async fn run(server: &ServerProcess, callers: usize, time: Duration) -> Self {
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
             channels.push(server.channel().await);

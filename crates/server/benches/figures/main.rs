@@ -1,9 +1,11 @@
-//! What the server costs: an empty call beside that of tonic's own server, a call that is shed, what is idle.
+//! Measures the cost of an empty call beside tonic's own server, of a refused call, and of idle
+//! connections and streams.
 //!
-//! `cargo bench --package tidings-server`. The servers are processes of their own, so that their time and their memory can
-//! be told from that of the callers, who share the machine with them. Rounds alternate; medians are printed.
+//! `cargo bench --package tidings-server`. The servers run in their own processes, so that their
+//! CPU time and memory are separate from those of the callers on the same machine. Rounds
+//! alternate; the medians are printed.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and ends if it can not go on")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and panics on errors")]
 
 mod callers;
 mod process;
@@ -17,8 +19,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tonic::transport::Channel;
 
-use self::callers::Round;
-use self::process::Process;
+use self::callers::LoadRound;
+use self::process::ServerProcess;
 
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(2);
@@ -34,23 +36,23 @@ fn main() {
 
 async fn measure() {
     empty_calls().await;
-    shed_calls().await;
+    refused_calls().await;
     idle().await;
 }
 
 async fn empty_calls() {
-    let (ours, stock) = (Process::start("ours"), Process::start("stock"));
+    let (ours, stock) = (ServerProcess::start("ours"), ServerProcess::start("stock"));
     let (mut rates, mut costs) = (Vec::new(), Vec::new());
     for number in 0..=ROUNDS {
         let (our, its) = if number % 2 == 0 {
-            let our = Round::run(&ours, CALLERS, ROUND).await;
-            (our, Round::run(&stock, CALLERS, ROUND).await)
+            let our = LoadRound::run(&ours, CALLERS, ROUND).await;
+            (our, LoadRound::run(&stock, CALLERS, ROUND).await)
         } else {
-            let its = Round::run(&stock, CALLERS, ROUND).await;
-            (Round::run(&ours, CALLERS, ROUND).await, its)
+            let its = LoadRound::run(&stock, CALLERS, ROUND).await;
+            (LoadRound::run(&ours, CALLERS, ROUND).await, its)
         };
         if number > 0 {
-            // The first warms up.
+            // The first round warms up.
             println!(
                 "  calls/s {:.0} of {:.0}, server CPU a call {:?} of {:?}",
                 our.rate, its.rate, our.cost, its.cost
@@ -63,22 +65,27 @@ async fn empty_calls() {
     println!("                        {:.3} of its CPU time a call", median(costs));
 }
 
-/// Two calls of 100 ms may run; everybody else is refused. What took less than a millisecond was refused.
-async fn shed_calls() {
-    let server = Process::start("small");
-    let round = Round::run(&server, CALLERS, Duration::from_secs(5)).await;
-    let numbers = server.numbers().await;
+/// Two calls of 100 ms may run; all others are refused. A call shorter than 1 ms is a refused
+/// one.
+async fn refused_calls() {
+    let server = ServerProcess::start("small");
+    let round = LoadRound::run(&server, CALLERS, Duration::from_secs(5)).await;
+    let metrics = server.metrics().await;
     let method = r#"grpc_type="unary",grpc_service="tidings.lock.v1.LockService",grpc_method="GetLock""#;
-    let within = value(&numbers, &format!(r#"grpc_server_handling_seconds_bucket{{{method},le="0.001"}}"#));
-    let shed = value(&numbers, &format!(r#"grpc_server_handled_total{{{method},grpc_code="ResourceExhausted"}}"#));
-    println!("shed: {shed:.0} calls of {:.0}, {:.3} % of them in less than 1 ms", round.calls, 100.0 * within / shed);
+    let within = value(&metrics, &format!(r#"grpc_server_handling_seconds_bucket{{{method},le="0.001"}}"#));
+    let shed = value(&metrics, &format!(r#"grpc_server_handled_total{{{method},grpc_code="ResourceExhausted"}}"#));
+    println!(
+        "refused: {shed:.0} calls of {:.0}, {:.3} % of them in less than 1 ms",
+        round.calls,
+        100.0 * within / shed
+    );
 }
 
 async fn idle() {
     const CONNECTIONS: u32 = 4_000;
     const STREAMS: u32 = 10_000;
-    let server = Process::start("ours");
-    Round::run(&server, CALLERS, ROUND).await;
+    let server = ServerProcess::start("ours");
+    LoadRound::run(&server, CALLERS, ROUND).await;
     let before = server.memory();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -111,8 +118,8 @@ fn each(before: u64, after: u64, count: u32) -> f64 {
     after.saturating_sub(before) as f64 / 1024.0 / f64::from(count)
 }
 
-fn value(numbers: &str, line: &str) -> f64 {
-    numbers.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok()).unwrap_or_default()
+fn value(metrics: &str, line: &str) -> f64 {
+    metrics.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok()).unwrap_or_default()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,4 +1,4 @@
-//! A server under measurement, in a process of its own.
+//! A measured server, in its own process.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,17 +9,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
-/// What the kernel counts CPU time in, per second.
+/// Clock ticks per second, in which the kernel counts CPU time.
 const TICKS: u64 = 100;
 
-pub(crate) struct Process {
+pub(crate) struct ServerProcess {
     child: Child,
     address: String,
     admin: String,
 }
 
-impl Process {
-    /// Starts this program once more, as the server of that kind.
+impl ServerProcess {
+    /// Starts this program again, as a server of this kind.
     pub(crate) fn start(kind: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["serve", kind])
@@ -40,7 +40,7 @@ impl Process {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
-    /// The CPU time that it has used.
+    /// Returns the CPU time that the server has used.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -48,24 +48,24 @@ impl Process {
         Duration::from_millis(ticks * 1000 / TICKS)
     }
 
-    /// The memory that it has, in bytes.
+    /// Returns the resident memory of the server, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// What it tells Prometheus.
-    pub(crate) async fn numbers(&self) -> String {
+    /// Returns the metrics of the server.
+    pub(crate) async fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(&self.admin).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

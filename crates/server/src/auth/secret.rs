@@ -1,4 +1,4 @@
-//! A token before it is given away, and what is kept of it.
+//! Tokens, and the hashes that the server stores of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,36 +6,36 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// What every token begins with, so that scanners for secrets find one that was committed by mistake.
+/// Prefix of every token, so that secret scanners find one that was committed by mistake.
 const PREFIX: &str = "tidings_";
 
-/// A new token: `tidings_` and 64 hexadecimal digits. Shown once, to whoever made it.
+/// A new token: `tidings_` and 64 hexadecimal digits. It is shown once, to its creator.
 pub struct Secret(String);
 
 /// The SHA-256 of a token.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Hash([u8; 32]);
+pub struct TokenHash([u8; 32]);
 
 impl Secret {
-    /// Draws one of 2^256.
+    /// Generates a token from 256 random bits.
     pub fn generate() -> Self {
         let bits: [u8; 32] = rand::random();
-        Self(format!("{PREFIX}{}", Hash(bits).hex()))
+        Self(format!("{PREFIX}{}", TokenHash(bits).hex()))
     }
 
-    /// The token itself. To be shown to nobody else.
+    /// Returns the token itself, which only its owner may see.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What the list of tokens has of it.
-    pub fn hash(&self) -> Hash {
-        Hash::of(self.0.as_bytes())
+    /// Returns the hash that the token list stores.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(self.0.as_bytes())
     }
 }
 
-impl Hash {
-    /// Of a token as it is sent.
+impl TokenHash {
+    /// Hashes a token as clients send it.
     pub(super) fn of(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
@@ -49,38 +49,38 @@ impl Hash {
     }
 }
 
-impl ConstantTimeEq for Hash {
+impl ConstantTimeEq for TokenHash {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
     }
 }
 
-impl FromStr for Hash {
+impl FromStr for TokenHash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let problem = || "the second is not 64 hexadecimal digits".to_owned();
+        let problem = || "SHA256 is not 64 hexadecimal digits".to_owned();
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(problem());
         }
         let mut hash = [0; 32];
-        for (place, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).map_err(|_| problem())?;
+        for (index, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| problem())?;
         }
         Ok(Self(hash))
     }
 }
 
 impl fmt::Debug for Secret {
-    /// Not what it is.
+    /// Hides the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
 }
 
-impl fmt::Debug for Hash {
-    /// Not what it is either: logs are read by more people than lists of tokens.
+impl fmt::Debug for TokenHash {
+    /// Hides the hash: more people read logs than token lists.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hash(..)")
+        f.write_str("TokenHash(..)")
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens against headers; that they are read again is tested with a whole server.
+//! Tokens checked against headers. The reload of a changed list is tested with a whole server.
 
 use std::fs;
 
@@ -13,11 +13,11 @@ fn method(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.short_name() == name)
 }
 
-/// Tokens with these scopes, each with the name `t` and its place.
+/// Creates tokens with these scopes; each is named `t` and its index.
 fn tokens(scopes: &[&str]) -> (Tokens, Vec<Secret>) {
     let secrets: Vec<_> = scopes.iter().map(|_| Secret::generate()).collect();
-    let lines = scopes.iter().zip(&secrets).enumerate().map(|(place, (scopes, secret))| {
-        Line::new(&format!("t{place}"), secret.hash(), scopes.parse().unwrap()).unwrap().to_string()
+    let lines = scopes.iter().zip(&secrets).enumerate().map(|(index, (scopes, secret))| {
+        TokenEntry::new(&format!("t{index}"), secret.hash(), scopes.parse().unwrap()).unwrap().to_string()
     });
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("tokens");
@@ -29,32 +29,32 @@ fn headers(values: &[&str]) -> HeaderMap {
     values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect()
 }
 
-fn bearing(secret: &Secret) -> HeaderMap {
+fn bearer_headers(secret: &Secret) -> HeaderMap {
     headers(&[&format!("Bearer {}", secret.reveal())])
 }
 
 #[test]
-fn each_of_several_tokens_is_known_by_its_name() {
+fn a_check_returns_the_name_of_the_token() {
     let (tokens, secrets) = tokens(&["lock:read"; 3]);
 
-    for (place, secret) in secrets.iter().enumerate() {
-        let name = tokens.check(&bearing(secret), method("GetLock")).unwrap();
-        assert_eq!(&*name, format!("t{place}"));
+    for (index, secret) in secrets.iter().enumerate() {
+        let name = tokens.check(&bearer_headers(secret), method("GetLock")).unwrap();
+        assert_eq!(&*name, format!("t{index}"));
     }
 }
 
 #[test]
-fn a_call_without_a_token_that_is_known_is_unauthenticated() {
+fn a_call_without_a_known_token_is_unauthenticated() {
     let (tokens, secrets) = tokens(&["lock:read"]);
     let secret = secrets[0].reveal();
 
     for (values, refusal) in [
-        (vec![], Refusal::NoToken),
-        (vec!["Basic YWRhOmFkYQ==".to_owned()], Refusal::NoToken),
-        (vec![secret.to_owned()], Refusal::NoToken),
-        (vec!["Bearer ".to_owned()], Refusal::UnknownToken),
-        (vec![format!("Bearer {secret}x")], Refusal::UnknownToken),
-        (vec![format!("Bearer {secret}"); 2], Refusal::UnknownToken),
+        (vec![], AuthError::NoToken),
+        (vec!["Basic YWRhOmFkYQ==".to_owned()], AuthError::NoToken),
+        (vec![secret.to_owned()], AuthError::NoToken),
+        (vec!["Bearer ".to_owned()], AuthError::UnknownToken),
+        (vec![format!("Bearer {secret}x")], AuthError::UnknownToken),
+        (vec![format!("Bearer {secret}"); 2], AuthError::UnknownToken),
     ] {
         let values: Vec<_> = values.iter().map(String::as_str).collect();
         let refused = tokens.check(&headers(&values), method("GetLock")).unwrap_err();
@@ -65,11 +65,12 @@ fn a_call_without_a_token_that_is_known_is_unauthenticated() {
     assert!(tokens.check(&headers(&[&format!("bearer {secret}")]), method("GetLock")).is_ok());
 }
 
+/// The error names the missing scope.
 #[test]
-fn a_call_beyond_the_scopes_of_its_token_is_denied_and_the_scope_is_named() {
+fn a_call_beyond_the_scopes_of_its_token_is_denied() {
     let (tokens, secrets) = tokens(&["lock:read,user:write"]);
 
-    let refused = tokens.check(&bearing(&secrets[0]), method("AcquireLock")).unwrap_err();
+    let refused = tokens.check(&bearer_headers(&secrets[0]), method("AcquireLock")).unwrap_err();
 
     let failure = Failure::from(&refused.reply("/tidings.lock.v1.LockService/GetLock").into_status());
     assert_eq!((failure.code, failure.reason.as_str()), (Code::PermissionDenied, "PERMISSION_DENIED"));
@@ -77,43 +78,43 @@ fn a_call_beyond_the_scopes_of_its_token_is_denied_and_the_scope_is_named() {
 }
 
 #[test]
-fn of_a_method_that_does_not_exist_only_callers_with_a_token_are_told() {
+fn an_unknown_method_needs_a_token_but_no_scope() {
     let (tokens, secrets) = tokens(&["lock:read"]);
 
-    assert!(tokens.check(&bearing(&secrets[0]), None).is_ok());
-    assert_eq!(tokens.check(&headers(&[]), None), Err(Refusal::NoToken));
+    assert!(tokens.check(&bearer_headers(&secrets[0]), None).is_ok());
+    assert_eq!(tokens.check(&headers(&[]), None), Err(AuthError::NoToken));
 }
 
 #[test]
-fn a_list_without_tokens_lets_nobody_in() {
+fn an_empty_list_refuses_every_token() {
     let (tokens, _) = tokens(&[]);
 
-    assert_eq!(tokens.check(&bearing(&Secret::generate()), None), Err(Refusal::UnknownToken));
+    assert_eq!(tokens.check(&bearer_headers(&Secret::generate()), None), Err(AuthError::UnknownToken));
 }
 
 #[test]
-fn a_token_that_stands_twice_spoils_the_list() {
+fn a_duplicate_token_makes_the_list_invalid() {
     let line = format!("one {} lock:read", "0".repeat(64));
-    let (_, problem) = List::read(format!("{line}\n# the same\n{line}").as_bytes()).err().unwrap();
+    let (_, problem) = TokenList::parse(format!("{line}\n# the same\n{line}").as_bytes()).err().unwrap();
 
-    assert_eq!(problem, "each token once, but line 3 has that of line 1");
+    assert_eq!(problem, "each token once, but line 3 repeats the token of line 1");
 }
 
 #[test]
-fn neither_tokens_nor_their_hashes_are_seen_in_what_a_program_prints_of_them() {
+fn debug_output_shows_neither_tokens_nor_hashes() {
     let (tokens, secrets) = tokens(&["lock:read"]);
     let secret = &secrets[0];
-    let printed = format!("{tokens:?} {secret:?} {:?} {:?}", secret.hash(), tokens.0.now().0);
+    let printed = format!("{tokens:?} {secret:?} {:?} {:?}", secret.hash(), tokens.0.current().0);
 
     assert!(!printed.contains(&secret.reveal()[8..]) && !printed.contains(&secret.hash().hex()), "{printed}");
 }
 
 #[test]
-fn a_list_has_a_limit() {
+fn a_list_of_more_than_256_tokens_is_malformed() {
     let line = |n| format!("one {n:064x} lock:read");
     let lines = |count| (0..count).map(line).collect::<Vec<_>>().join("\n");
 
-    assert!(List::read(lines(TOKENS_MAX).as_bytes()).is_ok());
-    let (_, problem) = List::read(lines(TOKENS_MAX + 1).as_bytes()).err().unwrap();
+    assert!(TokenList::parse(lines(TOKENS_MAX).as_bytes()).is_ok());
+    let (_, problem) = TokenList::parse(lines(TOKENS_MAX + 1).as_bytes()).err().unwrap();
     assert_eq!(problem, "at most 256 tokens, got 257");
 }

@@ -4,21 +4,12 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use self::pb::health_check_response::ServingStatus;
-use self::pb::health_server::HealthServer;
-use super::{Health, Phase, State, Table};
+use super::pb::health_check_response::ServingStatus;
+use super::pb::health_server::HealthServer;
+use super::{Health, HealthState, HealthTable, ServerPhase, pb};
 
-/// Generated from the upstream contract, client included.
-#[expect(missing_docs, unused_qualifications, clippy::pedantic, clippy::allow_attributes, reason = "generated")]
-#[cfg_attr(doc, expect(rustdoc::bare_urls, reason = "generated"))]
-pub mod pb {
-    tonic::include_proto!("grpc.health.v1");
-}
-
-/// The contract as an encoded `FileDescriptorSet`, for reflection.
-pub(crate) const DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("health");
-
-/// Most entries List answers with; the contract allows RESOURCE_EXHAUSTED beyond, grpc-go draws the line here as well.
+/// Maximum number of entries in a List response. The contract allows RESOURCE_EXHAUSTED beyond it;
+/// grpc-go has the same limit.
 const MAX_LISTED: usize = 100;
 
 impl Health {
@@ -34,7 +25,7 @@ impl pb::health_server::Health for Health {
         request: Request<pb::HealthCheckRequest>,
     ) -> Result<Response<pb::HealthCheckResponse>, Status> {
         match self.0.borrow().state(&request.get_ref().service) {
-            Some(state) => Ok(Response::new(answer(Some(state)))),
+            Some(state) => Ok(Response::new(response(Some(state)))),
             None => Err(Status::not_found("unknown service")),
         }
     }
@@ -44,37 +35,37 @@ impl pb::health_server::Health for Health {
         if table.entries.len() > MAX_LISTED {
             return Err(Status::resource_exhausted(format!("more than {MAX_LISTED} health entries")));
         }
-        let statuses = table.entries.keys().map(|entry| (entry.clone(), answer(table.state(entry)))).collect();
+        let statuses = table.entries.keys().map(|entry| (entry.clone(), response(table.state(entry)))).collect();
         Ok(Response::new(pb::HealthListResponse { statuses }))
     }
 
     type WatchStream = BoxStream<'static, Result<pb::HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<pb::HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let watcher = Watcher { table: self.0.subscribe(), entry: request.into_inner().service, told: None };
-        Ok(Response::new(stream::unfold(watcher, Watcher::next).map(Ok).boxed()))
+        let watcher = HealthWatcher { table: self.0.subscribe(), entry: request.into_inner().service, last_sent: None };
+        Ok(Response::new(stream::unfold(watcher, HealthWatcher::next).map(Ok).boxed()))
     }
 }
 
-/// One Watch call.
-struct Watcher {
-    table: watch::Receiver<Table>,
+/// A Watch call.
+struct HealthWatcher {
+    table: watch::Receiver<HealthTable>,
     entry: String,
-    told: Option<pb::HealthCheckResponse>,
+    last_sent: Option<pb::HealthCheckResponse>,
 }
 
-impl Watcher {
-    /// Waits for something the caller was not told yet; `None` ends the call.
+impl HealthWatcher {
+    /// Waits for a state that differs from the last one sent; `None` ends the call.
     async fn next(mut self) -> Option<(pb::HealthCheckResponse, Self)> {
         loop {
             let (now, phase) = {
                 let table = self.table.borrow_and_update();
-                (answer(table.state(&self.entry)), table.phase)
+                (response(table.state(&self.entry)), table.phase)
             };
-            if self.told.replace(now) != Some(now) {
+            if self.last_sent.replace(now) != Some(now) {
                 return Some((now, self));
             }
-            if phase == Phase::Closed {
+            if phase == ServerPhase::Closed {
                 return None;
             }
             self.table.changed().await.ok()?;
@@ -82,10 +73,10 @@ impl Watcher {
     }
 }
 
-fn answer(state: Option<State>) -> pb::HealthCheckResponse {
+fn response(state: Option<HealthState>) -> pb::HealthCheckResponse {
     let status = match state {
-        Some(State::Serving) => ServingStatus::Serving,
-        Some(State::NotServing) => ServingStatus::NotServing,
+        Some(HealthState::Serving) => ServingStatus::Serving,
+        Some(HealthState::NotServing) => ServingStatus::NotServing,
         None => ServingStatus::ServiceUnknown,
     };
     pb::HealthCheckResponse { status: status.into() }

@@ -1,61 +1,67 @@
-//! Until when a call has to be answered.
+//! The deadline of a call.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use tidings_status::Reply;
 use tokio::time::Instant;
+use tonic::Status;
 
-use crate::Reason;
+use crate::reason::Reason;
 
-/// The header in which a caller says how long it waits.
+/// The header that carries the caller's timeout.
 const HEADER: &str = "grpc-timeout";
-/// More digits than this are no time-out, says the specification of gRPC.
+/// Maximum number of digits of a timeout, by the gRPC specification.
 const DIGITS_MAX: usize = 8;
 
-/// When a call has to be answered: the cap of its method, or earlier if its caller does not wait so long. In the extensions
-/// of every request that has one.
+/// The deadline of a call: the cap of its method or the timeout of the caller, whichever is
+/// shorter. In the extensions of every request that has one.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
-    callers: Option<Duration>,
+    caller_timeout: Option<Duration>,
 }
 
-/// A `grpc-timeout` that is none.
+/// The `grpc-timeout` header is malformed.
 #[derive(Debug)]
-pub(super) struct Malformed;
+pub(super) struct MalformedTimeout;
 
 impl Deadline {
-    /// Past this moment the answer is DEADLINE_EXCEEDED.
+    /// Returns the instant after which the response is DEADLINE_EXCEEDED.
     pub fn at(&self) -> Instant {
         self.at
     }
 
-    /// How long the caller said that it waits, if it did.
+    /// Returns the timeout of the caller, if it sent one.
     pub fn callers(&self) -> Option<Duration> {
-        self.callers
+        self.caller_timeout
     }
 }
 
-impl Malformed {
+impl MalformedTimeout {
     pub(super) fn reply(path: &str) -> Reply {
         Reason::InvalidTimeout
             .reply(path, "malformed grpc-timeout: expected 1 to 8 digits and a unit of H, M, S, m, u, n, like 500m")
     }
 }
 
-/// The deadline of a call with these headers that may take `cap`.
-pub(super) fn of(headers: &HeaderMap, cap: Option<Duration>) -> Result<Option<Deadline>, Malformed> {
-    let callers = match headers.get(HEADER) {
+/// Computes the deadline of a call from its headers and the cap of its method.
+pub(super) fn of(headers: &HeaderMap, cap: Option<Duration>) -> Result<Option<Deadline>, MalformedTimeout> {
+    let caller_timeout = match headers.get(HEADER) {
         None => None,
-        Some(value) => Some(value.to_str().ok().and_then(read).ok_or(Malformed)?),
+        Some(value) => Some(value.to_str().ok().and_then(parse).ok_or(MalformedTimeout)?),
     };
-    let shorter = callers.into_iter().chain(cap).min();
-    Ok(shorter.map(|limit| Deadline { at: Instant::now() + limit, callers }))
+    let shorter = caller_timeout.into_iter().chain(cap).min();
+    Ok(shorter.map(|limit| Deadline { at: Instant::now() + limit, caller_timeout }))
 }
 
-/// Reads digits and a unit: H, M, S, m, u, n.
-fn read(text: &str) -> Option<Duration> {
+/// Returns the status of a call to this path whose deadline has passed.
+pub(super) fn exceeded(path: &str) -> Status {
+    Reason::DeadlineExceeded.reply(path, "deadline exceeded before the call completed").into_status()
+}
+
+/// Parses digits and a unit: H, M, S, m, u, n.
+fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=DIGITS_MAX).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -80,7 +86,7 @@ mod tests {
 
     const CAP: Duration = Duration::from_secs(5);
 
-    fn left(timeout: Option<&str>, cap: Option<Duration>) -> Result<Option<u64>, Malformed> {
+    fn remaining(timeout: Option<&str>, cap: Option<Duration>) -> Result<Option<u64>, MalformedTimeout> {
         let mut headers = HeaderMap::new();
         if let Some(timeout) = timeout {
             headers.insert(HEADER, HeaderValue::from_str(timeout).unwrap());
@@ -89,27 +95,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_earlier_of_cap_and_callers_timeout_counts() {
-        assert_eq!(left(None, Some(CAP)).unwrap(), Some(5));
-        assert_eq!(left(Some("2S"), Some(CAP)).unwrap(), Some(2));
-        assert_eq!(left(Some("2H"), Some(CAP)).unwrap(), Some(5));
-        assert_eq!(left(Some("2M"), None).unwrap(), Some(120));
-        assert_eq!(left(None, None).unwrap(), None);
+    async fn the_shorter_of_cap_and_caller_timeout_counts() {
+        assert_eq!(remaining(None, Some(CAP)).unwrap(), Some(5));
+        assert_eq!(remaining(Some("2S"), Some(CAP)).unwrap(), Some(2));
+        assert_eq!(remaining(Some("2H"), Some(CAP)).unwrap(), Some(5));
+        assert_eq!(remaining(Some("2M"), None).unwrap(), Some(120));
+        assert_eq!(remaining(None, None).unwrap(), None);
     }
 
     #[test]
-    fn every_unit_is_read() {
-        let read = ["2H", "2M", "2S", "2m", "2u", "2n"].map(|text| read(text).unwrap().as_nanos());
+    fn every_unit_is_parsed() {
+        let parsed = ["2H", "2M", "2S", "2m", "2u", "2n"].map(|text| parse(text).unwrap().as_nanos());
 
-        assert_eq!(read, [7_200_000_000_000, 120_000_000_000, 2_000_000_000, 2_000_000, 2_000, 2]);
-        assert!(super::read("99999999H").is_some());
+        assert_eq!(parsed, [7_200_000_000_000, 120_000_000_000, 2_000_000_000, 2_000_000, 2_000, 2]);
+        assert!(parse("99999999H").is_some());
     }
 
     #[test]
-    fn what_is_no_timeout_is_malformed() {
+    fn an_invalid_timeout_is_malformed() {
         for text in ["", "S", "5", "5s", "-5S", "5 S", "999999999S"] {
-            left(Some(text), Some(CAP)).unwrap_err();
+            remaining(Some(text), Some(CAP)).unwrap_err();
         }
-        assert_eq!(read("5é"), None);
+        assert_eq!(parse("5é"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! How much is worked on at once: what is more is refused at once, because a queue would only make everybody late.
+//! Concurrency limits. Calls beyond a limit are refused at once: a queue would only delay all of
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,47 +8,49 @@ use metrics::{Counter, counter};
 use tidings_status::Reply;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::methods::Kind;
-use crate::{Args, Reason};
+use super::methods::CallKind;
+use crate::args::Args;
+use crate::reason::Reason;
 
-/// When to try again what was one too many: many times as long as a call takes, and nothing that a person would notice.
-const LATER: Duration = Duration::from_millis(100);
+/// Retry delay of a refused call: many times the duration of a call, too short for people to
+/// notice.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The right to be worked on, for as long as it is held.
+/// The permit of a call, held while the call runs; `None` if its kind has no limit here.
 pub(super) type Permit = Option<OwnedSemaphorePermit>;
 
-/// The limits of a process.
+/// The concurrency limits of a process.
 #[derive(Debug)]
-pub(super) struct Limits {
-    calls: Limit,
-    streams: Limit,
+pub(super) struct CallLimits {
+    calls: ConcurrencyLimit,
+    streams: ConcurrencyLimit,
 }
 
 #[derive(Debug)]
-struct Limit {
-    what: &'static str,
+struct ConcurrencyLimit {
+    name: &'static str,
     max: usize,
-    free: Arc<Semaphore>,
+    available: Arc<Semaphore>,
     shed: Counter,
 }
 
-/// How much is worked on right now.
+/// The current numbers of calls in flight and open streams.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
+pub(crate) struct CurrentLoad {
     pub(crate) calls: usize,
     pub(crate) streams: usize,
 }
 
-/// There is no room.
+/// A concurrency limit is reached; holds its name.
 #[derive(Debug)]
-pub(super) struct Full(&'static str);
+pub(super) struct LimitReached(&'static str);
 
-impl Limits {
+impl CallLimits {
     pub(super) fn new(args: &Args) -> Self {
-        let limit = |what, label, max: u32| Limit {
-            what,
+        let limit = |name, label, max: u32| ConcurrencyLimit {
+            name,
             max: max as usize,
-            free: Arc::new(Semaphore::new(max as usize)),
+            available: Arc::new(Semaphore::new(max as usize)),
             shed: counter!("tidings_server_shed_total", "limit" => label),
         };
         Self {
@@ -56,34 +59,34 @@ impl Limits {
         }
     }
 
-    /// Makes room for a call, or refuses it.
-    pub(super) fn take(&self, kind: Kind) -> Result<Permit, Full> {
+    /// Takes a permit for a call, or refuses the call.
+    pub(super) fn take(&self, kind: CallKind) -> Result<Permit, LimitReached> {
         let limit = match kind {
-            Kind::Brief => &self.calls,
-            Kind::Stream => &self.streams,
-            Kind::Waiting | Kind::Open | Kind::OpenStream => return Ok(None),
+            CallKind::Brief => &self.calls,
+            CallKind::Stream => &self.streams,
+            CallKind::Waiting | CallKind::Public | CallKind::PublicStream => return Ok(None),
         };
-        if let Ok(permit) = Arc::clone(&limit.free).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&limit.available).try_acquire_owned() {
             return Ok(Some(permit));
         }
         limit.shed.increment(1);
-        Err(Full(limit.what))
+        Err(LimitReached(limit.name))
     }
 
-    pub(super) fn load(&self) -> Load {
-        Load { calls: self.calls.used(), streams: self.streams.used() }
+    pub(super) fn load(&self) -> CurrentLoad {
+        CurrentLoad { calls: self.calls.used(), streams: self.streams.used() }
     }
 }
 
-impl Limit {
+impl ConcurrencyLimit {
     fn used(&self) -> usize {
-        self.max - self.free.available_permits()
+        self.max - self.available.available_permits()
     }
 }
 
-impl Full {
+impl LimitReached {
     pub(super) fn reply(self, path: &str) -> Reply {
-        let Self(what) = self;
-        Reason::Overloaded.reply(path, format!("too many {what}")).quota(what).retry_after(LATER)
+        let Self(name) = self;
+        Reason::Overloaded.reply(path, format!("too many {name}")).quota(name).retry_after(RETRY_DELAY)
     }
 }

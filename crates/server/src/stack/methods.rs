@@ -1,4 +1,4 @@
-//! The method table as the stack reads it.
+//! The methods that a server serves, with their limits and metrics.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,106 +8,108 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tidings_proto::{Method, Work};
 use tonic::Code;
 
-/// What is served besides what is in the table: open to everybody, and streams end with the process.
-const OPEN: [(&str, &str, bool); 5] = [
+/// Methods that are not in the method table: they need no token and have no limit. The flag marks
+/// streams, which end with their connection.
+const PUBLIC: [(&str, &str, bool); 5] = [
     ("grpc.health.v1.Health", "Check", false),
     ("grpc.health.v1.Health", "List", false),
     ("grpc.health.v1.Health", "Watch", true),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", true),
     ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", true),
 ];
-/// What methods that nobody knows are counted as: their names are the callers', and without end.
-const OTHER: &str = "_other";
+/// Metric label of unknown methods: their names come from callers and are unbounded.
+const UNKNOWN: &str = "_other";
 
-/// All methods that are served, by their paths.
+/// All served methods, by path.
 #[derive(Debug)]
 pub(crate) struct Methods {
-    known: HashMap<String, Arc<Entry>>,
-    other: Arc<Entry>,
+    known: HashMap<String, Arc<MethodEntry>>,
+    unknown: Arc<MethodEntry>,
 }
 
-/// One method.
+/// A method with its kind, its cap and its metrics.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    /// Its line in the table, if it has one.
+pub(crate) struct MethodEntry {
+    /// Its row in the method table, if it has one.
     pub(crate) method: Option<&'static Method>,
-    pub(crate) kind: Kind,
-    /// How long it may take at most.
+    pub(crate) kind: CallKind,
+    /// Longest duration of a call.
     pub(crate) cap: Option<Duration>,
-    pub(crate) numbers: Numbers,
+    pub(crate) metrics: MethodMetrics,
 }
 
-/// How a method is limited.
+/// The concurrency limit that applies to a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A call in flight.
+pub(crate) enum CallKind {
+    /// Counted as a call in flight.
     Brief,
-    /// Bounded by its service.
+    /// Limited by its service.
     Waiting,
-    /// One of the streams of the process.
+    /// Counted as an open stream.
     Stream,
-    /// Not at all, with one answer.
-    Open,
-    /// Not at all, with a stream of answers.
-    OpenStream,
+    /// Unlimited and without token; unary.
+    Public,
+    /// Unlimited and without token; a stream of responses.
+    PublicStream,
 }
 
-/// What is counted of a method.
+/// The metrics of a method.
 #[derive(Debug)]
-pub(crate) struct Numbers {
+pub(crate) struct MethodMetrics {
     pub(crate) started: Counter,
     pub(crate) handled: [Counter; 17],
     pub(crate) seconds: Histogram,
 }
 
 impl Methods {
-    /// The methods of the table whose contracts are among `served`, and what every server serves.
+    /// Collects the methods of the served contracts, and those that every server serves.
     pub(crate) fn new(table: &'static [Method], served: &[&str]) -> Self {
         let of_services = table.iter().filter(|method| served.contains(&method.contract()));
         let mut known: HashMap<_, _> =
-            of_services.map(|method| (format!("/{}", method.name), Arc::new(Entry::of(method)))).collect();
-        for (contract, name, stream) in OPEN {
-            let (kind, kind_of_call) = if stream { (Kind::OpenStream, "server_stream") } else { (Kind::Open, "unary") };
-            let numbers = Numbers::new(kind_of_call, contract, name);
-            let entry = Entry { method: None, kind, cap: None, numbers };
+            of_services.map(|method| (format!("/{}", method.name), Arc::new(MethodEntry::of(method)))).collect();
+        for (contract, name, stream) in PUBLIC {
+            let (kind, grpc_type) =
+                if stream { (CallKind::PublicStream, "server_stream") } else { (CallKind::Public, "unary") };
+            let metrics = MethodMetrics::new(grpc_type, contract, name);
+            let entry = MethodEntry { method: None, kind, cap: None, metrics };
             known.insert(format!("/{contract}/{name}"), Arc::new(entry));
         }
-        let numbers = Numbers::new("unary", OTHER, OTHER);
-        let other = Entry { method: None, kind: Kind::Brief, cap: Some(Duration::from_secs(5)), numbers };
-        Self { known, other: Arc::new(other) }
+        let metrics = MethodMetrics::new("unary", UNKNOWN, UNKNOWN);
+        let unknown = MethodEntry { method: None, kind: CallKind::Brief, cap: Some(Duration::from_secs(5)), metrics };
+        Self { known, unknown: Arc::new(unknown) }
     }
 
-    /// The method of a path; a path that nobody serves has the entry that all such paths share.
-    pub(crate) fn of(&self, path: &str) -> Arc<Entry> {
-        Arc::clone(self.known.get(path).unwrap_or(&self.other))
+    /// Returns the entry of a path; all unknown paths share one entry.
+    pub(crate) fn of(&self, path: &str) -> Arc<MethodEntry> {
+        Arc::clone(self.known.get(path).unwrap_or(&self.unknown))
     }
 }
 
-impl Entry {
+impl MethodEntry {
     fn of(method: &'static Method) -> Self {
-        let (kind, kind_of_call) = match method.work {
-            Work::Brief(_) => (Kind::Brief, "unary"),
-            Work::Waiting(_) => (Kind::Waiting, "unary"),
-            Work::Stream => (Kind::Stream, "server_stream"),
+        let (kind, grpc_type) = match method.work {
+            Work::Brief(_) => (CallKind::Brief, "unary"),
+            Work::Waiting(_) => (CallKind::Waiting, "unary"),
+            Work::Stream => (CallKind::Stream, "server_stream"),
         };
-        let numbers = Numbers::new(kind_of_call, method.contract(), method.short_name());
-        Self { method: Some(method), kind, cap: method.cap(), numbers }
+        let metrics = MethodMetrics::new(grpc_type, method.contract(), method.short_name());
+        Self { method: Some(method), kind, cap: method.cap(), metrics }
     }
 }
 
-impl Kind {
+impl CallKind {
     pub(crate) fn is_stream(self) -> bool {
-        matches!(self, Self::Stream | Self::OpenStream)
+        matches!(self, Self::Stream | Self::PublicStream)
     }
 
-    /// Whether whoever can connect may call it.
-    pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::OpenStream)
+    /// Returns whether the method needs no token.
+    pub(crate) fn is_public(self) -> bool {
+        matches!(self, Self::Public | Self::PublicStream)
     }
 }
 
-impl Numbers {
-    /// All of them from the start, so that a rate can be told from the first call on.
+impl MethodMetrics {
+    /// Registers all metrics at the start, so that rates are correct from the first call on.
     fn new(kind: &'static str, service: &'static str, method: &'static str) -> Self {
         let labels = [("grpc_type", kind), ("grpc_service", service), ("grpc_method", method)];
         let handled = std::array::from_fn(|code| {

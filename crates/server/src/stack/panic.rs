@@ -1,4 +1,4 @@
-//! A bug in one call is the end of that call only.
+//! Confines a panic to the call in which it happens.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,46 +9,49 @@ use metrics::counter;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::Reason;
+use crate::reason::Reason;
 
-/// The service panicked; what it said is in the log.
+/// The service panicked. The panic message is in the log.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Panicked;
+pub(super) struct HandlerPanicked;
 
-impl Panicked {
+impl HandlerPanicked {
     fn count() -> Self {
         counter!("tidings_server_panics_total").increment(1);
         Self
     }
 
-    /// What the caller hears.
+    /// Returns the status for the caller.
     pub(super) fn status(path: &str) -> Status {
         Reason::Internal.reply(path, "internal error").into_status()
     }
 }
 
-/// The answer of a service that may panic. Whatever it shares with other calls is behind locks that poison, or in Postgres
-/// and Redis: nothing is left half changed here.
+/// Awaits the response of a service that may panic.
 ///
-/// Tests make it panic by a fail-point of the method's name.
-pub(super) async fn caught(
+/// Unwinding is safe here. State that calls share is in Postgres, in Redis, or behind locks, and
+/// locked state is never left half-changed between two statements that may panic. These locks are
+/// therefore locks of `parking_lot`: the next caller gets them after a panic, too.
+///
+/// Tests trigger a panic through a fail-point with the name of the method.
+pub(super) async fn catch(
     path: &str,
-    answering: impl Future<Output = Result<Response<Body>, Infallible>>,
-) -> Result<Response<Body>, Panicked> {
-    let answering = async {
+    response: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Result<Response<Body>, HandlerPanicked> {
+    let response = async {
         fail::fail_point!(path);
-        answering.await
+        response.await
     };
-    match AssertUnwindSafe(answering).catch_unwind().await {
-        Ok(Ok(answer)) => Ok(answer),
+    match AssertUnwindSafe(response).catch_unwind().await {
+        Ok(Ok(response)) => Ok(response),
         Err(_) => {
-            tracing::error!(path, "the handler panicked");
-            Err(Panicked::count())
+            tracing::error!(path, "handler panicked");
+            Err(HandlerPanicked::count())
         }
     }
 }
 
-/// The same for one step of a body.
-pub(super) fn caught_in<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(step)).map_err(|_| Panicked::count())
+/// Runs one step of a response body that may panic.
+pub(super) fn catch_step<T>(step: impl FnOnce() -> T) -> Result<T, HandlerPanicked> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|_| HandlerPanicked::count())
 }

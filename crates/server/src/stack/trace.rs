@@ -1,13 +1,13 @@
-//! The trace that a call is part of.
+//! The trace context of a call.
 
 use http::HeaderMap;
 use tidings_trace::{TraceParent, exporting};
-use tonic::Code;
+use tonic::{Code, Request};
 use tracing::Span;
 
 use super::request_id::RequestId;
 
-/// A span for a call. What only a collector wants is not in the log of a process that has none.
+/// Creates the span of a call. Fields for the collector are empty if the process exports no spans.
 pub(super) fn span(method: &str, id: &RequestId) -> Span {
     let exported = exporting();
     tracing::info_span!(
@@ -22,8 +22,8 @@ pub(super) fn span(method: &str, id: &RequestId) -> Span {
     )
 }
 
-/// Makes the span of a call part of the trace of its caller, if the headers name one. Returns what names the call to whom it
-/// causes to do something: its own span if that is exported, else that of its caller.
+/// Joins the span of a call to the trace of its caller, if the headers name one. Returns the trace
+/// context for downstream work: the call's own span if spans are exported, else that of the caller.
 pub(super) fn join(span: &Span, headers: &HeaderMap) -> Option<TraceParent> {
     let caller = headers.get(TraceParent::HEADER).and_then(|text| TraceParent::parse(text.to_str().ok()?));
     if let Some(caller) = caller.filter(|_| exporting()) {
@@ -34,11 +34,17 @@ pub(super) fn join(span: &Span, headers: &HeaderMap) -> Option<TraceParent> {
     Some(own)
 }
 
-/// Says in the span of a call how it ended.
-pub(super) fn end(span: &Span, code: Code, our_fault: bool) {
+/// Returns the trace context of a call, for work that it causes elsewhere; `None` if neither the
+/// caller nor this process traces it.
+pub fn trace_parent<T>(request: &Request<T>) -> Option<TraceParent> {
+    request.extensions().get().copied()
+}
+
+/// Records the outcome of a call in its span.
+pub(super) fn end(span: &Span, code: Code, is_server_fault: bool) {
     if exporting() {
         span.record("rpc.grpc.status_code", i32::from(code));
-        if our_fault {
+        if is_server_fault {
             span.record("otel.status_code", "ERROR");
         }
     }

@@ -1,5 +1,5 @@
-//! What is added to the status at the end of an answer: the request id to each, and to one that is not OK what programs need
-//! to act on it, if its service did not say so.
+//! Completes the status at the end of a response: adds the request id, and an `ErrorInfo` to an
+//! error that has none.
 
 use http::HeaderMap;
 use prost::Message as _;
@@ -9,12 +9,12 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 
 use super::request_id::{HEADER, RequestId};
-use crate::{Reason, domain};
+use crate::reason::{Reason, domain};
 
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
 
-/// Completes the trailers of a call of this path; returns the code that they have now.
+/// Completes the trailers of a call to this path, and returns their final code.
 pub(super) fn complete(trailers: &mut HeaderMap, path: &str, id: &RequestId) -> Option<Code> {
     trailers.insert(HEADER, id.header());
     let code = Code::from_bytes(trailers.get(Status::GRPC_STATUS)?.as_bytes());
@@ -27,11 +27,12 @@ pub(super) fn complete(trailers: &mut HeaderMap, path: &str, id: &RequestId) -> 
         return Some(complete_unexplained(&status, details, trailers, path, id));
     }
     details.push(request_info(id));
-    write(code, status.message(), details, trailers);
+    write_status(code, status.message(), details, trailers);
     Some(code)
 }
 
-/// The status comes from below our services: from the codec, the router, health or reflection.
+/// Completes a status that did not come from our services, but from the codec, the router, health
+/// or reflection.
 fn complete_unexplained(
     status: &Status,
     mut details: Vec<Any>,
@@ -40,7 +41,7 @@ fn complete_unexplained(
     id: &RequestId,
 ) -> Code {
     let message = status.message();
-    let (code, reason, message) = match explain(status.code(), message) {
+    let (code, reason, message) = match reason_of(status.code(), message) {
         Some(Reason::Internal) => (Code::Internal, Reason::Internal.as_str(), "internal error".to_owned()),
         Some(Reason::UnknownMethod) => {
             let method = path.strip_prefix('/').unwrap_or(path);
@@ -56,18 +57,19 @@ fn complete_unexplained(
     let info = pb::ErrorInfo { reason: reason.to_owned(), domain: domain(path).to_owned(), ..pb::ErrorInfo::default() };
     details.push(Any { type_url: ERROR_INFO.to_owned(), value: info.encode_to_vec() });
     details.push(request_info(id));
-    write(code, &message, details, trailers);
+    write_status(code, &message, details, trailers);
     code
 }
 
-/// What a status without a reason means. tonic answers OUT_OF_RANGE for size only, and INTERNAL where it can not make a
-/// message out of what was sent; our services always give a reason.
-fn explain(code: Code, message: &str) -> Option<Reason> {
-    let unreadable = ["compression flag", "EOF", "Missing request message"];
+/// Maps a status without a reason to a [`Reason`]. tonic returns OUT_OF_RANGE for oversized
+/// messages only, and INTERNAL for messages that it cannot decode; our services always set a
+/// reason.
+fn reason_of(code: Code, message: &str) -> Option<Reason> {
+    let undecodable = ["compression flag", "EOF", "Missing request message"];
     match code {
         Code::OutOfRange => Some(Reason::MessageTooLarge),
         Code::InvalidArgument => Some(Reason::Undecodable),
-        Code::Internal if unreadable.iter().any(|sign| message.contains(sign)) => Some(Reason::Undecodable),
+        Code::Internal if undecodable.iter().any(|part| message.contains(part)) => Some(Reason::Undecodable),
         Code::Unimplemented if message.contains("ompressed") => Some(Reason::UnsupportedEncoding),
         Code::Unimplemented => Some(Reason::UnknownMethod),
         Code::Internal | Code::Unknown | Code::DataLoss => Some(Reason::Internal),
@@ -75,11 +77,11 @@ fn explain(code: Code, message: &str) -> Option<Reason> {
     }
 }
 
-/// The details of a status; `None` if they are no `google.rpc.Status` to add to.
+/// Decodes the details of a status; `None` if they are not a `google.rpc.Status`.
 fn details_of(status: &Status) -> Option<Vec<Any>> {
     match status.details() {
         [] => Some(Vec::new()),
-        given => Some(pb::Status::decode(given).ok()?.details),
+        existing => Some(pb::Status::decode(existing).ok()?.details),
     }
 }
 
@@ -88,10 +90,10 @@ fn request_info(id: &RequestId) -> Any {
     Any { type_url: REQUEST_INFO.to_owned(), value: info.encode_to_vec() }
 }
 
-fn write(code: Code, message: &str, details: Vec<Any>, trailers: &mut HeaderMap) {
-    let whole = pb::Status { code: code.into(), message: message.to_owned(), details }.encode_to_vec();
-    // Cannot fail: the message came out of a header or is ours, and base64 always fits into one.
-    let _ = Status::with_details(code, message, whole.into()).add_header(trailers);
+fn write_status(code: Code, message: &str, details: Vec<Any>, trailers: &mut HeaderMap) {
+    let encoded = pb::Status { code: code.into(), message: message.to_owned(), details }.encode_to_vec();
+    // Cannot fail: the message came from a header or is ours, and base64 always fits into one.
+    let _ = Status::with_details(code, message, encoded.into()).add_header(trailers);
 }
 
 #[cfg(test)]
@@ -103,8 +105,8 @@ mod tests {
 
     const PATH: &str = "/tidings.user.v1.UserService/GetUser";
 
-    /// What a caller hears of `status`, and the code that is counted.
-    fn heard(status: &Status) -> (Failure, Code) {
+    /// Returns the failure that a caller sees, and the code that the metrics count.
+    fn completed(status: &Status) -> (Failure, Code) {
         let mut trailers = HeaderMap::new();
         status.add_header(&mut trailers).unwrap();
         let id = RequestId::of(&HeaderMap::from_iter([(HEADER, "order-42".parse().unwrap())]));
@@ -113,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn every_status_that_is_not_ok_says_why_and_under_which_id_the_log_has_it() {
-        for (given, code, reason) in [
+    fn every_error_has_a_reason_and_the_request_id() {
+        for (status, code, reason) in [
             (Status::out_of_range("too large"), Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
             (Status::invalid_argument("undecodable"), Code::InvalidArgument, "UNDECODABLE"),
             (Status::internal("protocol error: invalid compression flag: 5"), Code::InvalidArgument, "UNDECODABLE"),
@@ -124,15 +126,16 @@ mod tests {
             (Status::unknown("a driver's words"), Code::Internal, "INTERNAL"),
             (Status::not_found("unknown service"), Code::NotFound, "NOT_FOUND"),
         ] {
-            let (failure, counted) = heard(&given);
+            let (failure, counted) = completed(&status);
 
             assert_eq!((failure.code, counted, failure.reason.as_str()), (code, code, reason));
             assert_eq!((failure.domain.as_str(), failure.request_id.as_deref()), ("user.tidings", Some("order-42")));
         }
     }
 
+    /// A long method name is truncated, so that the status fits the headers that clients accept.
     #[test]
-    fn however_long_the_name_of_an_unknown_method_the_status_fits_the_headers_that_clients_accept() {
+    fn the_status_of_an_unknown_method_is_bounded_in_size() {
         let mut trailers = HeaderMap::new();
         Status::unimplemented("").add_header(&mut trailers).unwrap();
 
@@ -143,15 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_bug_is_not_told_in_the_words_of_a_driver() {
-        assert_eq!(heard(&Status::unknown("a driver's words")).0.message, "internal error");
+    fn an_internal_error_does_not_show_the_text_of_a_driver() {
+        assert_eq!(completed(&Status::unknown("a driver's words")).0.message, "internal error");
     }
 
     #[test]
     fn a_status_with_a_reason_keeps_it() {
-        let given = Reason::Overloaded.reply(PATH, "too many calls").quota("calls").into_status();
+        let status = Reason::Overloaded.reply(PATH, "too many calls").quota("calls").into_status();
 
-        let (failure, _) = heard(&given);
+        let (failure, _) = completed(&status);
 
         assert_eq!((failure.reason.as_str(), failure.message.as_str()), ("OVERLOADED", "too many calls"));
         assert_eq!(failure.request_id.as_deref(), Some("order-42"));

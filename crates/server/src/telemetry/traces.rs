@@ -1,4 +1,5 @@
-//! Where the spans of a service go: to a collector over OTLP, if one is named.
+//! Export of spans to a collector over OTLP, if one is configured: calls, the relay's `publish` of
+//! an outbox row, and each `deliver` to a subscriber.
 
 use std::time::Duration;
 
@@ -10,27 +11,29 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider};
 use tracing::{Level, Metadata};
 
-/// Spans that wait to be sent; what is more is dropped: no call waits for a collector.
-const QUEUE: usize = 8192;
-/// Spans that are sent together.
-const BATCH: usize = 512;
-/// How long spans are collected before they are sent.
-const DELAY: Duration = Duration::from_secs(1);
-/// How long a collector may take to accept them.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the end of the process waits for what has not been sent.
-const LINGER: Duration = Duration::from_secs(2);
+/// Maximum number of queued spans. Further ones are dropped: no call waits for a collector.
+const QUEUE_SPANS: usize = 8192;
+/// Maximum number of spans in a batch.
+const BATCH_SPANS: usize = 512;
+/// Time for which spans are collected before they are sent.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+/// Longest wait for the collector to accept a batch.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that unsent spans delay the end of the process.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is traced, and where to.
+/// Settings of the export of spans.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// Collector to send the spans of calls to, by OTLP over gRPC without TLS, e.g. `http://127.0.0.1:4317`; without it none
-    /// are made, and the traces of callers are passed on as they came.
+    /// Collector that receives the spans of calls by OTLP over gRPC without TLS, e.g.
+    /// `http://127.0.0.1:4317`. Without it no spans are made, and the trace context of callers is
+    /// passed on unchanged.
     #[arg(long, env = "TIDINGS_OTLP_ENDPOINT", value_name = "URL", value_parser = endpoint)]
     pub otlp_endpoint: Option<Uri>,
 
-    /// Share of the traces that begin here which is recorded, 0 to 1; those that callers began are recorded if they say so.
+    /// Share of the traces started here that is recorded, 0 to 1; for other traces the caller
+    /// decides.
     #[arg(long, env = "TIDINGS_OTLP_SAMPLE", default_value_t = Self::default().otlp_sample, value_name = "SHARE",
           value_parser = share)]
     pub otlp_sample: f64,
@@ -51,32 +54,35 @@ fn share(text: &str) -> Result<f64, &'static str> {
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or("expected a number from 0 to 1")
 }
 
-/// What takes the spans of this process to the collector. They are sent by a thread of its own.
+/// The exporter of spans to the collector. It sends them in its own thread.
 #[derive(Debug)]
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// An exporter to the collector that the settings name, if they name one. Connects when there is something to send, and
-    /// goes on for ever: a collector that is away costs spans.
+    /// Creates an exporter to the configured collector, if any. It connects when there are spans to
+    /// send, and retries indefinitely; spans are lost while the collector is unavailable.
     ///
-    /// Needs a runtime, and that it lives as long as the exporter.
+    /// Needs a runtime that lives as long as the exporter.
     pub(super) fn open(args: &Args, service: &str) -> Result<Option<Self>, ExporterBuildError> {
         let Some(endpoint) = &args.otlp_endpoint else { return Ok(None) };
-        let exporter =
-            SpanExporter::builder().with_tonic().with_endpoint(endpoint.to_string()).with_timeout(PATIENCE).build()?;
+        let exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint.to_string())
+            .with_timeout(EXPORT_TIMEOUT)
+            .build()?;
         let batches = BatchConfigBuilder::default()
-            .with_max_queue_size(QUEUE)
-            .with_max_export_batch_size(BATCH)
-            .with_scheduled_delay(DELAY)
+            .with_max_queue_size(QUEUE_SPANS)
+            .with_max_export_batch_size(BATCH_SPANS)
+            .with_scheduled_delay(BATCH_DELAY)
             .build();
-        let named = Resource::builder()
+        let resource = Resource::builder()
             .with_service_name(service.to_owned())
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
         let provider = SdkTracerProvider::builder()
             .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build())
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(args.otlp_sample))))
-            .with_resource(named)
+            .with_resource(resource)
             .build();
         Ok(Some(Self(provider)))
     }
@@ -85,15 +91,15 @@ impl Exporter {
         self.0.tracer("tidings")
     }
 
-    /// Sends what is left, for a while.
-    pub(crate) fn finish(self) {
-        if let Err(error) = self.0.shutdown_with_timeout(LINGER) {
-            tracing::debug!(%error, "spans were not sent");
+    /// Sends the remaining spans, with a timeout.
+    pub fn finish(self) {
+        if let Err(error) = self.0.shutdown_with_timeout(FINISH_TIMEOUT) {
+            tracing::debug!(%error, "could not send the remaining spans");
         }
     }
 }
 
-/// What is exported: spans of ours, and no lines of the log.
+/// Returns whether this is exported: only our spans are, no log events.
 pub(super) fn exported(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("tidings")
 }
@@ -103,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_collector_has_a_plain_url() {
+    fn a_collector_needs_a_plain_http_url() {
         assert!(endpoint("http://127.0.0.1:4317").is_ok());
         for text in ["", "127.0.0.1:4317", "https://collector:4317", "http://", "grpc://collector"] {
             assert_eq!(endpoint(text), Err("expected http://HOST:PORT"), "{text}");

@@ -1,4 +1,4 @@
-//! Whose calls are let through: tokens against a whole server.
+//! Authentication with tokens, against a whole server.
 
 use std::convert::Infallible;
 use std::fs;
@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body_util::Empty;
 use tempfile::TempDir;
-use tidings_server::auth::{Line, Secret};
+use tidings_server::auth::{Secret, TokenEntry};
 use tidings_server::health::pb::HealthCheckRequest;
 use tidings_server::{Args, security};
 use tidings_status::Failure;
@@ -27,18 +27,18 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tower::Service;
 
-use crate::support::{Running, SOON, quick};
+use crate::support::{SOON, TestServer, no_lame_duck};
 
-/// How often the server of a test looks at its list.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which the server polls its token list.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const GET: &str = "/tidings.lock.v1.LockService/GetLock";
 const ACQUIRE: &str = "/tidings.lock.v1.LockService/AcquireLock";
 
-/// A lock service that answers everything with an empty message.
+/// A lock service that returns an empty message for every call.
 #[derive(Clone, Debug)]
-struct Locks;
+struct EmptyLocks;
 
-impl Service<Request<Body>> for Locks {
+impl Service<Request<Body>> for EmptyLocks {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
@@ -48,35 +48,41 @@ impl Service<Request<Body>> for Locks {
     }
 
     fn call(&mut self, _: Request<Body>) -> Self::Future {
-        let mut answer = Response::new(Body::new(Empty::new()));
+        let mut response = Response::new(Body::new(Empty::new()));
         for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "0")] {
-            answer.headers_mut().insert(name, value.parse().unwrap());
+            response.headers_mut().insert(name, value.parse().unwrap());
         }
-        Box::pin(async { Ok(answer) })
+        Box::pin(async { Ok(response) })
     }
 }
 
-impl NamedService for Locks {
+impl NamedService for EmptyLocks {
     const NAME: &'static str = "tidings.lock.v1.LockService";
 }
 
-/// A server that asks for tokens.
-struct Guarded {
-    server: Running,
+/// A server that requires tokens.
+struct TokenServer {
+    server: TestServer,
     dir: TempDir,
 }
 
-impl Guarded {
+impl TokenServer {
     async fn start(tokens: &[(&Secret, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
         write(&dir, tokens);
-        let security =
-            security::Args { token_file: Some(dir.path().join("tokens")), look: LOOK, ..security::Args::default() };
-        let args = Args { security, ..quick() };
-        Self { server: Running::serving(args, |server| server.methods(tidings_proto::METHODS).add(Locks)).await, dir }
+        let security = security::Args {
+            token_file: Some(dir.path().join("tokens")),
+            file_poll_interval: POLL_INTERVAL,
+            ..security::Args::default()
+        };
+        let args = Args { security, ..no_lame_duck() };
+        Self {
+            server: TestServer::serving(args, |server| server.methods(tidings_proto::METHODS).add(EmptyLocks)).await,
+            dir,
+        }
     }
 
-    /// What is accepted from now on.
+    /// Replaces the accepted tokens.
     fn accept(&self, tokens: &[(&Secret, &str)]) {
         write(&self.dir, tokens);
     }
@@ -87,7 +93,8 @@ impl Guarded {
 }
 
 fn write(dir: &TempDir, tokens: &[(&Secret, &str)]) {
-    let line = |(secret, scopes): &(&Secret, &str)| Line::new("test", secret.hash(), scopes.parse().unwrap()).unwrap();
+    let line =
+        |(secret, scopes): &(&Secret, &str)| TokenEntry::new("test", secret.hash(), scopes.parse().unwrap()).unwrap();
     let lines: Vec<_> = tokens.iter().map(|token| line(token).to_string()).collect();
     fs::write(dir.path().join("new"), lines.join("\n")).unwrap();
     fs::rename(dir.path().join("new"), dir.path().join("tokens")).unwrap();
@@ -102,14 +109,14 @@ async fn call(channel: &Channel, path: &'static str, token: Option<&Secret>) -> 
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let path = PathAndQuery::from_static(path);
-    // An answer without a message is none of a unary method, but what matters is its status.
+    // A unary response without a message is invalid; only its status matters here.
     let answered: Result<_, Status> = client.server_streaming::<(), (), _>(request, path, ProstCodec::default()).await;
     answered.map(drop).map_err(|status| Failure::from(&status))
 }
 
 #[tokio::test]
-async fn a_call_without_a_token_or_with_an_unknown_one_is_unauthenticated() {
-    let server = Guarded::start(&[(&Secret::generate(), "*:read")]).await;
+async fn a_call_without_a_known_token_is_unauthenticated_over_grpc() {
+    let server = TokenServer::start(&[(&Secret::generate(), "*:read")]).await;
 
     for token in [None, Some(&Secret::generate())] {
         let failure = server.call(GET, token).await.unwrap_err();
@@ -119,10 +126,11 @@ async fn a_call_without_a_token_or_with_an_unknown_one_is_unauthenticated() {
     }
 }
 
+/// The error names the missing scope.
 #[tokio::test]
-async fn a_token_is_good_for_its_scopes_and_the_one_that_is_lacking_is_named() {
+async fn a_token_grants_only_its_scopes() {
     let token = Secret::generate();
-    let server = Guarded::start(&[(&token, "lock:read,user:write")]).await;
+    let server = TokenServer::start(&[(&token, "lock:read,user:write")]).await;
 
     server.call(GET, Some(&token)).await.unwrap();
 
@@ -132,9 +140,9 @@ async fn a_token_is_good_for_its_scopes_and_the_one_that_is_lacking_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_told_to_callers_with_a_token_only() {
+async fn an_unknown_method_is_unimplemented_only_with_a_token() {
     let token = Secret::generate();
-    let server = Guarded::start(&[(&token, "lock:read")]).await;
+    let server = TokenServer::start(&[(&token, "lock:read")]).await;
 
     let failure = server.call("/tidings.lock.v1.LockService/Nonsense", None).await.unwrap_err();
     assert_eq!(failure.code, Code::Unauthenticated);
@@ -144,44 +152,45 @@ async fn what_is_not_served_is_told_to_callers_with_a_token_only() {
 
 #[tokio::test]
 async fn health_and_reflection_need_no_token() {
-    let server = Guarded::start(&[]).await;
+    let server = TokenServer::start(&[]).await;
 
     let health = server.server.health_client().await.check(HealthCheckRequest::default()).await;
     assert!(health.is_ok(), "{health:?}");
 
     let mut reflection = ServerReflectionClient::new(server.server.channel().await);
-    let answers = reflection.server_reflection_info(stream::iter([ServerReflectionRequest::default()])).await;
-    assert!(answers.is_ok(), "{answers:?}");
+    let responses = reflection.server_reflection_info(stream::iter([ServerReflectionRequest::default()])).await;
+    assert!(responses.is_ok(), "{responses:?}");
 }
 
+/// The old token is refused once it is removed from the list.
 #[tokio::test]
-async fn a_token_is_exchanged_without_a_failed_call_and_the_old_one_is_refused_once_it_is_taken_away() {
+async fn a_token_is_rotated_without_a_failed_call() {
     let (old, new) = (Secret::generate(), Secret::generate());
-    let server = Guarded::start(&[(&old, "lock:read")]).await;
-    let exchanged = AtomicBool::new(false);
+    let server = TokenServer::start(&[(&old, "lock:read")]).await;
+    let new_is_accepted = AtomicBool::new(false);
 
-    let exchanging = async {
+    let rotating = async {
         server.accept(&[(&old, "lock:read"), (&new, "lock:read")]);
         while server.call(GET, Some(&new)).await.is_err() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
-        exchanged.store(true, Ordering::Relaxed);
+        new_is_accepted.store(true, Ordering::Relaxed);
     };
     let load = async |_| {
         let channel = server.server.channel().await;
-        while !exchanged.load(Ordering::Relaxed) {
+        while !new_is_accepted.load(Ordering::Relaxed) {
             call(&channel, GET, Some(&old)).await.unwrap();
         }
         for _ in 0..100 {
             call(&channel, GET, Some(&new)).await.unwrap();
         }
     };
-    timeout(SOON, async { tokio::join!(exchanging, join_all((0..4).map(load))) }).await.unwrap();
+    timeout(SOON, async { tokio::join!(rotating, join_all((0..4).map(load))) }).await.unwrap();
 
     server.accept(&[(&new, "lock:read")]);
     let refused = async {
         while server.call(GET, Some(&old)).await.is_ok() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
     timeout(SOON, refused).await.unwrap();

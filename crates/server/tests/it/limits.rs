@@ -1,4 +1,4 @@
-//! What one client, or all of them together, cannot take.
+//! Limits for one client, and for all clients together.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
-use crate::support::raw::{GOAWAY, PREFACE, Raw, SETTINGS};
-use crate::support::{Running, SOON, call, call_as, follow, quick};
+use crate::support::raw_http2::{GOAWAY, PREFACE, RawHttp2, SETTINGS};
+use crate::support::{SOON, TestServer, call, call_as, follow, no_lame_duck};
 
-/// Long enough for a server to do what it must not do.
-const WHILE: Duration = Duration::from_millis(200);
+/// Long enough for a server to do anything it must not do.
+const SHORT_WAIT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn a_socket_that_never_finishes_the_preface_is_closed_after_the_timeout() {
-    let server = Running::with(Args { preface_timeout: WHILE.into(), ..quick() }).await;
+async fn a_socket_without_a_full_preface_is_closed_after_a_timeout() {
+    let server = TestServer::with(Args { preface_timeout: SHORT_WAIT.into(), ..no_lame_duck() }).await;
 
     for sent in [&PREFACE[..0], &PREFACE[..10]] {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
@@ -26,29 +26,29 @@ async fn a_socket_that_never_finishes_the_preface_is_closed_after_the_timeout() 
         socket.write_all(sent).await.unwrap();
         let read = timeout(SOON, socket.read(&mut [0; 1])).await.unwrap();
         assert_eq!(read.unwrap(), 0);
-        assert!(start.elapsed() >= WHILE);
+        assert!(start.elapsed() >= SHORT_WAIT);
     }
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_another_protocol_is_closed_at_once() {
-    let server = Running::start().await;
+async fn a_client_with_another_protocol_is_disconnected_at_once() {
+    let server = TestServer::start().await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
 
     let request = b"GET / HTTP/1.1\r\nhost: tidings\r\n\r\n";
     socket.write_all(request).await.unwrap();
 
-    // What it sent beyond the length of a preface was not read, so the close may come as a reset.
+    // The server did not read the bytes after the preface, so the close may arrive as a reset.
     let read = timeout(Duration::from_secs(1), socket.read(&mut [0; 1])).await;
     assert!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_ping_is_closed() {
-    let server = Running::with(Args {
+async fn a_client_that_answers_no_ping_is_disconnected() {
+    let server = TestServer::with(Args {
         keepalive_interval: Duration::from_millis(100).into(),
         keepalive_timeout: Duration::from_millis(100).into(),
-        ..quick()
+        ..no_lame_duck()
     })
     .await;
     let mut silent = server.raw().await;
@@ -58,10 +58,10 @@ async fn a_client_that_answers_no_ping_is_closed() {
 }
 
 #[tokio::test]
-async fn no_more_calls_run_at_once_on_a_connection_than_allowed() {
-    let server = Running::with(Args { max_streams: 2, ..quick() }).await;
+async fn a_connection_runs_at_most_max_streams_calls_at_once() {
+    let server = TestServer::with(Args { max_streams: 2, ..no_lame_duck() }).await;
     let channel = server.channel().await;
-    // Until the client has seen the settings of the server it knows no limit.
+    // The client knows no limit until it has received the settings of the server.
     call(&channel, "/test.v1.Probe/Answer").await.unwrap();
 
     let calls = tokio::spawn(async move {
@@ -69,30 +69,30 @@ async fn no_more_calls_run_at_once_on_a_connection_than_allowed() {
         join_all(calls).await
     });
     timeout(SOON, server.probe.runs(2)).await.unwrap();
-    sleep(WHILE).await;
+    sleep(SHORT_WAIT).await;
     assert_eq!(server.probe.running(), 2);
 
     server.probe.release();
-    let answers = timeout(SOON, calls).await.unwrap().unwrap();
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let responses = timeout(SOON, calls).await.unwrap().unwrap();
+    assert!(responses.iter().all(Result::is_ok), "{responses:?}");
 }
 
 #[tokio::test]
 async fn a_connection_beyond_the_limit_waits_for_a_free_slot() {
-    let server = Running::with(Args { max_connections: 1, ..quick() }).await;
+    let server = TestServer::with(Args { max_connections: 1, ..no_lame_duck() }).await;
     let mut first = server.raw().await;
     assert!(first.receives(SETTINGS).await);
 
     let mut second = server.raw().await;
-    timeout(WHILE, second.receives(SETTINGS)).await.unwrap_err();
+    timeout(SHORT_WAIT, second.receives(SETTINGS)).await.unwrap_err();
 
     drop(first);
     assert!(second.receives(SETTINGS).await);
 }
 
 #[tokio::test]
-async fn headers_of_more_than_16_kib_are_refused_and_the_server_lives_on() {
-    let server = Running::start().await;
+async fn headers_above_16_kib_fail_only_their_own_call() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
     let huge = "x".repeat(20 << 10);
 
@@ -103,18 +103,19 @@ async fn headers_of_more_than_16_kib_are_refused_and_the_server_lives_on() {
 }
 
 #[tokio::test]
-async fn many_clients_are_served_side_by_side() {
-    let server = Running::start().await;
-    let mut clients: Vec<Raw> = join_all((0..50).map(|_| server.raw())).await;
+async fn many_clients_are_served_concurrently() {
+    let server = TestServer::start().await;
+    let mut clients: Vec<RawHttp2> = join_all((0..50).map(|_| server.raw())).await;
 
     for client in &mut clients {
         assert!(client.receives(SETTINGS).await);
     }
 }
 
+/// Calls that wait for a lock do not count.
 #[tokio::test]
-async fn calls_beyond_the_limit_are_refused_at_once_and_those_that_wait_are_no_calls_in_flight() {
-    let server = Running::with(Args { max_in_flight: 2, ..quick() }).await;
+async fn calls_beyond_max_in_flight_are_refused_at_once() {
+    let server = TestServer::with(Args { max_in_flight: 2, ..no_lame_duck() }).await;
     let channels = join_all((0..4).map(|_| server.channel())).await;
     let working: Vec<_> = (0..2)
         .map(|number| {
@@ -139,7 +140,7 @@ async fn calls_beyond_the_limit_are_refused_at_once_and_those_that_wait_are_no_c
 
 #[tokio::test]
 async fn streams_beyond_the_limit_are_refused_at_once() {
-    let server = Running::with(Args { max_open_streams: 1, ..quick() }).await;
+    let server = TestServer::with(Args { max_open_streams: 1, ..no_lame_duck() }).await;
     let channel = server.channel().await;
     let stream = channel.clone();
     let open = tokio::spawn(async move { follow(&stream, "/test.v1.Probe/Stream").await });

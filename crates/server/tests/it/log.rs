@@ -1,4 +1,4 @@
-//! What a call leaves in the log.
+//! The log line of a call.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -8,15 +8,15 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::{fmt, registry};
 
-use crate::support::{Running, call_as};
+use crate::support::{TestServer, call_as};
 
-/// Log lines, kept.
+/// Log lines captured in memory.
 #[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Lines {
-    /// Keeps what this thread logs, until the guard goes.
-    pub(crate) fn keep(&self, filter: &str) -> DefaultGuard {
+impl CapturedLog {
+    /// Captures the log of this thread until the guard is dropped.
+    pub(crate) fn capture(&self, filter: &str) -> DefaultGuard {
         let writer = self.clone();
         let filter: Targets = filter.parse().unwrap();
         let lines = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
@@ -28,7 +28,7 @@ impl Lines {
     }
 }
 
-impl Write for Lines {
+impl Write for CapturedLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().write(line)
     }
@@ -38,12 +38,13 @@ impl Write for Lines {
     }
 }
 
-// One thread runs the whole test, so the subscriber of this thread sees every line of the server.
+// One thread runs the whole test, so its subscriber sees every line of the server.
+/// The line has method, code, duration and request id.
 #[tokio::test(flavor = "current_thread")]
-async fn every_call_writes_one_line_with_method_code_duration_and_request_id() {
-    let lines = Lines::default();
-    let _guard = lines.keep("tidings_server=debug");
-    let server = Running::start().await;
+async fn every_call_writes_one_log_line() {
+    let lines = CapturedLog::default();
+    let _guard = lines.capture("tidings_server=debug");
+    let server = TestServer::start().await;
 
     let channel = server.channel().await;
     call_as(&channel, "/test.v1.Probe/Fail", Some("order-42")).await.unwrap_err();

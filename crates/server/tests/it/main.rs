@@ -1,18 +1,19 @@
-//! The server over real sockets: health, reflection, request ids, limits, shutdown, TLS, tokens.
+//! Tests of the server over real sockets: health, reflection, request ids, limits, shutdown, TLS,
+//! tokens.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::unwrap_used, reason = "an error in a helper fails the test")]
 
 mod admin;
-mod age;
 mod auth;
+mod connection_age;
 mod deadline;
 mod health;
 mod limits;
 mod log;
+mod message_sizes;
 mod panics;
 mod reflection;
 mod request_id;
 mod shutdown;
-mod sizes;
 mod support;
 mod tls;

@@ -1,13 +1,13 @@
-//! A bug in one call is the end of that call only.
+//! A panic in one call affects only that call.
 
 use tidings_status::Failure;
 use tonic::Code;
 
-use crate::support::{Running, call, follow};
+use crate::support::{TestServer, call, follow};
 
 #[tokio::test]
-async fn a_handler_that_panics_is_internal_and_the_process_lives() {
-    let server = Running::start().await;
+async fn a_panic_in_a_handler_fails_only_its_call() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
     let failed = Failure::from(&call(&channel, "/test.v1.Probe/Panic").await.unwrap_err());
@@ -19,8 +19,8 @@ async fn a_handler_that_panics_is_internal_and_the_process_lives() {
 }
 
 #[tokio::test]
-async fn a_stream_that_panics_is_internal_and_the_process_lives() {
-    let server = Running::start().await;
+async fn a_panic_in_a_stream_fails_only_its_call() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
     let failed = Failure::from(&follow(&channel, "/test.v1.Probe/PanicLate").await.unwrap_err());

@@ -1,9 +1,9 @@
-//! Server reflection, in the two versions that clients speak.
+//! Server reflection, in the two versions that clients use.
 
 use futures_util::{StreamExt as _, stream};
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::Running;
+use crate::support::TestServer;
 
 #[tokio::test]
 async fn reflection_v1_lists_the_services_and_shows_a_contract() {
@@ -11,18 +11,18 @@ async fn reflection_v1_lists_the_services_and_shows_a_contract() {
     use v1::server_reflection_request::MessageRequest;
     use v1::server_reflection_response::MessageResponse;
 
-    let server = Running::start().await;
+    let server = TestServer::start().await;
     let mut client = ServerReflectionClient::new(server.channel().await);
-    let questions = [
+    let requests = [
         MessageRequest::ListServices(String::new()),
         MessageRequest::FileContainingSymbol("grpc.health.v1.Health.List".to_owned()),
     ]
-    .map(|question| v1::ServerReflectionRequest { host: String::new(), message_request: Some(question) });
+    .map(|request| v1::ServerReflectionRequest { host: String::new(), message_request: Some(request) });
 
-    let answers = client.server_reflection_info(stream::iter(questions)).await;
+    let responses = client.server_reflection_info(stream::iter(requests)).await;
 
-    let mut answers = answers.unwrap().into_inner();
-    let services = answers.next().await.unwrap().unwrap().message_response;
+    let mut responses = responses.unwrap().into_inner();
+    let services = responses.next().await.unwrap().unwrap().message_response;
     let Some(MessageResponse::ListServicesResponse(list)) = services else {
         panic!("no list: {services:?}");
     };
@@ -30,7 +30,7 @@ async fn reflection_v1_lists_the_services_and_shows_a_contract() {
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
     assert!(names.contains(&"grpc.reflection.v1.ServerReflection"), "{names:?}");
 
-    let file = answers.next().await.unwrap().unwrap().message_response;
+    let file = responses.next().await.unwrap().unwrap().message_response;
     assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))), "{file:?}");
 }
 
@@ -40,16 +40,16 @@ async fn reflection_v1alpha_lists_the_services() {
     use v1alpha::server_reflection_request::MessageRequest;
     use v1alpha::server_reflection_response::MessageResponse;
 
-    let server = Running::start().await;
+    let server = TestServer::start().await;
     let mut client = ServerReflectionClient::new(server.channel().await);
-    let question = v1alpha::ServerReflectionRequest {
+    let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
 
-    let answers = client.server_reflection_info(stream::iter([question])).await;
+    let responses = client.server_reflection_info(stream::iter([request])).await;
 
-    let services = answers.unwrap().into_inner().next().await.unwrap().unwrap();
+    let services = responses.unwrap().into_inner().next().await.unwrap().unwrap();
     let Some(MessageResponse::ListServicesResponse(list)) = services.message_response else {
         panic!("no list: {services:?}");
     };
@@ -57,7 +57,7 @@ async fn reflection_v1alpha_lists_the_services() {
 }
 
 #[tokio::test]
-async fn a_malformed_descriptor_set_is_an_error_before_anything_is_served() {
+async fn a_malformed_descriptor_set_prevents_the_start() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = tidings_server::Server::new(&tidings_server::Args::default());
 

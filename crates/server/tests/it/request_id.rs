@@ -1,14 +1,14 @@
-//! The request id: taken over or made, given to the handler, and found in every answer.
+//! The request id: kept or generated, passed to the handler, and part of every response.
 
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tonic_types::{StatusExt as _, pb};
 
-use crate::support::{Running, call, call_as};
+use crate::support::{TestServer, call, call_as};
 
-fn id(answer: &MetadataMap) -> &str {
-    answer.get("x-request-id").unwrap().to_str().unwrap()
+fn id(response: &MetadataMap) -> &str {
+    response.get("x-request-id").unwrap().to_str().unwrap()
 }
 
 fn id_in_details(status: &Status) -> String {
@@ -16,41 +16,41 @@ fn id_in_details(status: &Status) -> String {
 }
 
 #[tokio::test]
-async fn the_callers_id_comes_back_in_the_trailers() {
-    let server = Running::start().await;
+async fn the_callers_id_is_returned_in_the_trailers() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
-    let answer = call_as(&channel, "/test.v1.Probe/Answer", Some("order-42")).await;
+    let response = call_as(&channel, "/test.v1.Probe/Answer", Some("order-42")).await;
 
-    assert_eq!(id(answer.unwrap().metadata()), "order-42");
+    assert_eq!(id(response.unwrap().metadata()), "order-42");
 }
 
 #[tokio::test]
 async fn a_malformed_or_missing_id_is_replaced_by_a_uuid() {
-    let server = Running::start().await;
+    let server = TestServer::start().await;
     let channel = server.channel().await;
     let long = "x".repeat(65);
 
-    for wish in [Some("two words"), Some(long.as_str()), None] {
-        let answer = call_as(&channel, "/test.v1.Probe/Answer", wish).await.unwrap();
-        let made = uuid::Uuid::parse_str(id(answer.metadata())).unwrap();
-        assert_eq!(made.get_version_num(), 7, "{wish:?}");
+    for sent_id in [Some("two words"), Some(long.as_str()), None] {
+        let response = call_as(&channel, "/test.v1.Probe/Answer", sent_id).await.unwrap();
+        let generated = uuid::Uuid::parse_str(id(response.metadata())).unwrap();
+        assert_eq!(generated.get_version_num(), 7, "{sent_id:?}");
     }
 }
 
 #[tokio::test]
 async fn the_handler_finds_the_id_among_the_extensions() {
-    let server = Running::start().await;
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
-    let answer = call_as(&channel, "/test.v1.Probe/SeenId", Some("order-42")).await.unwrap();
+    let response = call_as(&channel, "/test.v1.Probe/SeenId", Some("order-42")).await.unwrap();
 
-    assert_eq!(answer.metadata().get("seen-id").unwrap(), "order-42");
+    assert_eq!(response.metadata().get("seen-id").unwrap(), "order-42");
 }
 
 #[tokio::test]
-async fn an_unknown_method_tells_the_id_in_its_error_details() {
-    let server = Running::start().await;
+async fn an_unknown_method_returns_the_id_in_its_error_details() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
     let refused = call_as(&channel, "/no.such.Service/Method", Some("order-42")).await.unwrap_err();
@@ -61,8 +61,8 @@ async fn an_unknown_method_tells_the_id_in_its_error_details() {
 }
 
 #[tokio::test]
-async fn details_and_message_of_the_service_are_kept_beside_the_id() {
-    let server = Running::start().await;
+async fn details_and_message_of_the_service_are_kept() {
+    let server = TestServer::start().await;
     let channel = server.channel().await;
 
     let refused = call_as(&channel, "/test.v1.Probe/Fail", Some("order-42")).await.unwrap_err();
@@ -78,8 +78,8 @@ async fn details_and_message_of_the_service_are_kept_beside_the_id() {
 }
 
 #[tokio::test]
-async fn an_error_after_messages_tells_the_id_as_well() {
-    let server = Running::start().await;
+async fn an_error_after_messages_has_the_id_as_well() {
+    let server = TestServer::start().await;
 
     let refused = call(&server.channel().await, "/test.v1.Probe/FailLate").await.unwrap_err();
 

@@ -1,24 +1,23 @@
-//! The end of a server: in order for those who behave, and in time whatever the others do.
+//! Shutdown of a server: orderly for cooperative clients, bounded in time for all others.
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpid, kill_process};
-use tidings_server::{Args, Drained, signal};
+use tidings_server::{Args, Drained};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::raw::{GOAWAY, SETTINGS};
-use crate::support::{Running, SOON, call, quick};
+use crate::support::raw_http2::{GOAWAY, SETTINGS};
+use crate::support::{SOON, TestServer, call, no_lame_duck};
 
 const DRAIN: Duration = Duration::from_millis(300);
 
-async fn start() -> Running {
-    Running::with(Args { drain: DRAIN.into(), ..quick() }).await
+async fn start() -> TestServer {
+    TestServer::with(Args { drain: DRAIN.into(), ..no_lame_duck() }).await
 }
 
-/// Stops the server and sees to it that it keeps its promise.
-async fn stop_in_time(server: Running) -> Drained {
+/// Stops the server and asserts that it ends in time.
+async fn stop_in_time(server: TestServer) -> Drained {
     let start = Instant::now();
     let drained = timeout(SOON, server.stop()).await.unwrap();
     let took = start.elapsed();
@@ -27,7 +26,7 @@ async fn stop_in_time(server: Running) -> Drained {
 }
 
 #[tokio::test]
-async fn an_idle_tcp_client_does_not_keep_the_server() {
+async fn an_idle_tcp_client_does_not_delay_shutdown() {
     let server = start().await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     call(&server.channel().await, "/test.v1.Probe/Answer").await.unwrap();
@@ -68,7 +67,7 @@ async fn a_handler_that_never_answers_is_dropped() {
 }
 
 #[tokio::test]
-async fn an_idle_http2_client_that_never_answers_is_cut() {
+async fn an_unresponsive_http2_client_is_cut() {
     let server = start().await;
     let mut silent = server.raw().await;
     assert!(silent.receives(SETTINGS).await);
@@ -79,8 +78,8 @@ async fn an_idle_http2_client_that_never_answers_is_cut() {
 }
 
 #[tokio::test]
-async fn a_call_in_flight_finishes_and_clients_are_told_to_go_away() {
-    let server = Running::start().await;
+async fn calls_in_flight_finish_and_clients_get_goaway() {
+    let server = TestServer::start().await;
     let probe = server.probe.clone();
     let channel = server.channel().await;
     let in_flight = tokio::spawn(async move { call(&channel, "/test.v1.Probe/Wait").await });
@@ -99,14 +98,4 @@ async fn a_call_in_flight_finishes_and_clients_are_told_to_go_away() {
     timeout(SOON, in_flight).await.unwrap().unwrap().unwrap();
     let drained = timeout(SOON, stopping).await.unwrap().unwrap();
     assert_eq!(drained, Drained { cut: 0 });
-}
-
-#[tokio::test]
-async fn sigterm_cancels_the_token() {
-    let token = signal::shutdown().unwrap();
-    assert!(!token.is_cancelled());
-
-    kill_process(getpid(), Signal::TERM).unwrap();
-
-    timeout(SOON, token.cancelled()).await.unwrap();
 }

@@ -1,8 +1,8 @@
-//! A running server, and clients to talk to it.
+//! A running server and its clients.
 
 pub(crate) mod pki;
-pub(crate) mod probe;
-pub(crate) mod raw;
+pub(crate) mod probe_service;
+pub(crate) mod raw_http2;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,42 +18,42 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use self::probe::Probe;
-use self::raw::Raw;
+use self::probe_service::ProbeService;
+use self::raw_http2::RawHttp2;
 
-/// Longest wait for anything that shall happen soon.
+/// Longest wait for an event that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
-/// The defaults, but for the time in which a load balancer would hear of the end.
-pub(crate) fn quick() -> Args {
+/// The default settings without the lame duck time.
+pub(crate) fn no_lame_duck() -> Args {
     Args { lame_duck: Duration::ZERO.into(), ..Args::default() }
 }
 
-/// A server with one service, [`Probe`], on a port of its own.
-pub(crate) struct Running {
+/// A running server with one service, [`ProbeService`], on its own port.
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) health: Health,
-    pub(crate) probe: Probe,
+    pub(crate) probe: ProbeService,
     pub(crate) shutdown: CancellationToken,
     server: JoinHandle<Drained>,
 }
 
-impl Running {
+impl TestServer {
     pub(crate) async fn start() -> Self {
-        Self::with(quick()).await
+        Self::with(no_lame_duck()).await
     }
 
     pub(crate) async fn with(args: Args) -> Self {
         Self::serving(args, |server| server).await
     }
 
-    /// A server with more than the probe.
+    /// Starts a server with more services.
     pub(crate) async fn serving(args: Args, more: impl FnOnce(Server) -> Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let probe = Probe::default();
+        let probe = ProbeService::default();
         let shutdown = CancellationToken::new();
-        let server = more(Server::new(&args).methods(probe::METHODS).add(probe.clone()));
+        let server = more(Server::new(&args).methods(probe_service::METHODS).add(probe.clone()));
         let health = server.health();
         let serving = server.serve(listener, shutdown.clone());
         Self { address, health, probe, shutdown, server: tokio::spawn(async { serving.await.unwrap() }) }
@@ -68,23 +68,23 @@ impl Running {
         HealthClient::new(self.channel().await)
     }
 
-    pub(crate) async fn raw(&self) -> Raw {
-        Raw::connect(self.address).await
+    pub(crate) async fn raw(&self) -> RawHttp2 {
+        RawHttp2::connect(self.address).await
     }
 
-    /// Asks the server to stop and waits until it has.
+    /// Shuts the server down and waits until it has ended.
     pub(crate) async fn stop(self) -> Drained {
         self.shutdown.cancel();
         self.server.await.unwrap()
     }
 }
 
-/// Calls a method without a message; `/test.v1.Probe/Answer` and its kin.
+/// Calls a method with an empty request, such as `/test.v1.Probe/Answer`.
 pub(crate) async fn call(channel: &Channel, path: &'static str) -> Result<Response<()>, Status> {
     call_as(channel, path, None).await
 }
 
-/// Like [`call`], with a request id of the caller.
+/// Like [`call`], with a request id from the caller.
 pub(crate) async fn call_as(channel: &Channel, path: &'static str, id: Option<&str>) -> Result<Response<()>, Status> {
     let mut request = Request::new(());
     if let Some(id) = id {
@@ -97,13 +97,13 @@ pub(crate) async fn call_as(channel: &Channel, path: &'static str, id: Option<&s
     client.unary(request, path, ProstCodec::default()).await
 }
 
-/// Calls a method that answers with a stream of empty messages, and reads it to its end.
+/// Calls a method with a stream of empty responses, and reads the stream to its end.
 pub(crate) async fn follow(channel: &Channel, path: &'static str) -> Result<(), Status> {
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
     let codec: ProstCodec<(), ()> = ProstCodec::default();
-    let answer = client.server_streaming(Request::new(()), PathAndQuery::from_static(path), codec).await?;
-    let mut messages = answer.into_inner();
+    let response = client.server_streaming(Request::new(()), PathAndQuery::from_static(path), codec).await?;
+    let mut messages = response.into_inner();
     while messages.message().await?.is_some() {}
     Ok(())
 }

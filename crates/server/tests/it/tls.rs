@@ -1,4 +1,4 @@
-//! Who is let in over TLS, and that certificates may change under load.
+//! TLS handshakes, client certificates, and rotation of certificates under load.
 
 use std::io;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tidings_client::{Credentials, Endpoints, Files};
+use tidings_client::{CredentialFiles, Credentials, Endpoints};
 use tidings_server::{Args, security, tls};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -21,27 +21,28 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::log::Lines;
-use crate::support::pki::{Ca, Mount, Pair};
-use crate::support::{Running, SOON, call, quick};
+use crate::log::CapturedLog;
+use crate::support::pki::{CertAndKey, SecretMount, TestCa};
+use crate::support::{SOON, TestServer, call, no_lame_duck};
 
-/// How often the server of a test looks at its files.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which the server polls its files.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const ANSWER: &str = "/test.v1.Probe/Answer";
 
-/// A server that speaks TLS, and whoever signed its certificate.
-struct Secure {
-    server: Running,
-    ca: Ca,
-    mount: Mount,
+/// A server with TLS, and the CA of its certificate.
+struct TlsServer {
+    server: TestServer,
+    ca: TestCa,
+    mount: SecretMount,
 }
 
-impl Secure {
+impl TlsServer {
     async fn start() -> Self {
         Self::with(|_| tls::Args::default()).await
     }
 
-    /// A server that lets in only clients that its CA has signed, with one of these names if there are any.
+    /// Starts a server that requires client certificates of its CA; with `names`, they must carry
+    /// one of them.
     async fn mutual(names: &[&str]) -> Self {
         let names = names.iter().map(|name| name.parse().unwrap()).collect();
         Self::with(|mount| tls::Args {
@@ -52,32 +53,32 @@ impl Secure {
         .await
     }
 
-    async fn with(args: impl FnOnce(&Mount) -> tls::Args) -> Self {
-        let ca = Ca::new();
-        let mount = Mount::new(&files(&ca.pem(), &ca.server()));
+    async fn with(args: impl FnOnce(&SecretMount) -> tls::Args) -> Self {
+        let ca = TestCa::new();
+        let mount = SecretMount::new(&files(&ca.pem(), &ca.server()));
         let tls = tls::Args {
             tls_cert: Some(mount.path("tls.crt")),
             tls_key: Some(mount.path("tls.key")),
             tls_timeout: Duration::from_millis(200).into(),
             ..args(&mount)
         };
-        let security = security::Args { tls, look: LOOK, ..security::Args::default() };
-        Self { server: Running::with(Args { security, ..quick() }).await, ca, mount }
+        let security = security::Args { tls, file_poll_interval: POLL_INTERVAL, ..security::Args::default() };
+        Self { server: TestServer::with(Args { security, ..no_lame_duck() }).await, ca, mount }
     }
 
-    /// Calls over a connection of its own, showing this certificate.
-    async fn call(&self, identity: Option<&Pair>) -> Result<(), Status> {
+    /// Calls over a new connection with this client certificate.
+    async fn call(&self, identity: Option<&CertAndKey>) -> Result<(), Status> {
         call(&self.channel(identity), ANSWER).await.map(drop)
     }
 
-    fn channel(&self, identity: Option<&Pair>) -> Channel {
-        let mount = identity.map(|pair| Mount::new(&files(&self.ca.pem(), pair)));
+    fn channel(&self, identity: Option<&CertAndKey>) -> Channel {
+        let mount = identity.map(|pair| SecretMount::new(&files(&self.ca.pem(), pair)));
         self.channel_from(mount.as_ref())
     }
 
-    /// Calls with the pair that the files hold when it connects.
-    fn channel_from(&self, identity: Option<&Mount>) -> Channel {
-        let files = Files {
+    /// Returns a channel that loads the certificate from the files at each connect.
+    fn channel_from(&self, identity: Option<&SecretMount>) -> Channel {
+        let files = CredentialFiles {
             ca: Some(self.mount.path("ca.pem")),
             cert: identity.map(|mount| mount.path("tls.crt")),
             key: identity.map(|mount| mount.path("tls.key")),
@@ -88,15 +89,15 @@ impl Secure {
         Endpoints::secured(&address, &credentials).pick().channel()
     }
 
-    /// A connection on which nothing was said yet.
-    async fn connect(&self, identity: Option<&Pair>) -> io::Result<TlsStream<TcpStream>> {
+    /// Opens a TLS connection without any HTTP/2 frame.
+    async fn connect(&self, identity: Option<&CertAndKey>) -> io::Result<TlsStream<TcpStream>> {
         self.connect_in(&TLS13, identity).await
     }
 
     async fn connect_in(
         &self,
         version: &'static SupportedProtocolVersion,
-        identity: Option<&Pair>,
+        identity: Option<&CertAndKey>,
     ) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.server.address).await?;
         let mut roots = RootCertStore::empty();
@@ -116,24 +117,24 @@ impl Secure {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
-    /// The certificate that a new connection is shown.
-    async fn shown(&self) -> Vec<u8> {
+    /// Returns the certificate that the server presents on a new connection.
+    async fn presented_certificate(&self) -> Vec<u8> {
         let stream = self.connect(None).await.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 
-    fn exchange(&self, pair: &Pair) {
-        self.mount.exchange(&files(&self.ca.pem(), pair));
+    fn replace(&self, pair: &CertAndKey) {
+        self.mount.replace(&files(&self.ca.pem(), pair));
     }
 }
 
-fn files<'a>(ca: &'a str, pair: &'a Pair) -> [(&'static str, &'a str); 3] {
+fn files<'a>(ca: &'a str, pair: &'a CertAndKey) -> [(&'static str, &'a str); 3] {
     [("ca.pem", ca), ("tls.crt", &pair.cert), ("tls.key", &pair.key)]
 }
 
 #[tokio::test]
-async fn a_client_with_the_right_ca_is_served_over_tls_1_2_and_1_3_and_http2_is_agreed_on() {
-    let secure = Secure::start().await;
+async fn tls_1_2_and_1_3_are_served_with_alpn_h2() {
+    let secure = TlsServer::start().await;
 
     secure.call(None).await.unwrap();
 
@@ -144,19 +145,19 @@ async fn a_client_with_the_right_ca_is_served_over_tls_1_2_and_1_3_and_http2_is_
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_no_tls_is_closed() {
-    let secure = Secure::start().await;
+async fn a_client_without_tls_is_disconnected() {
+    let secure = TlsServer::start().await;
     let endpoint = Channel::from_shared(format!("http://{}", secure.server.address)).unwrap();
 
     call(&endpoint.connect_lazy(), ANSWER).await.unwrap_err();
 
     let mut raw = secure.server.raw().await;
-    assert!(!raw.receives(crate::support::raw::SETTINGS).await);
+    assert!(!raw.receives(crate::support::raw_http2::SETTINGS).await);
 }
 
 #[tokio::test]
 async fn a_handshake_that_stalls_is_closed_after_the_timeout() {
-    let secure = Secure::start().await;
+    let secure = TlsServer::start().await;
     let mut socket = TcpStream::connect(secure.server.address).await.unwrap();
     let start = Instant::now();
 
@@ -167,17 +168,17 @@ async fn a_handshake_that_stalls_is_closed_after_the_timeout() {
 }
 
 #[tokio::test]
-async fn where_client_certificates_are_asked_for_nobody_is_served_without_one_that_the_ca_has_signed() {
-    let secure = Secure::mutual(&[]).await;
+async fn mutual_tls_serves_only_certificates_of_the_ca() {
+    let secure = TlsServer::mutual(&[]).await;
 
     secure.call(None).await.unwrap_err();
-    secure.call(Some(&Ca::new().sign(&["gateway.chat"]))).await.unwrap_err();
+    secure.call(Some(&TestCa::new().sign(&["gateway.chat"]))).await.unwrap_err();
     secure.call(Some(&secure.ca.sign(&["gateway.chat"]))).await.unwrap();
 }
 
 #[tokio::test]
-async fn where_names_are_given_a_client_certificate_must_carry_one_of_them() {
-    let secure = Secure::mutual(&["gateway.chat", "spiffe://chat/bots"]).await;
+async fn a_client_certificate_must_carry_an_allowed_name() {
+    let secure = TlsServer::mutual(&["gateway.chat", "spiffe://chat/bots"]).await;
 
     for names in [&["gateway.chat"][..], &["other", "spiffe://chat/bots"]] {
         secure.call(Some(&secure.ca.sign(names))).await.unwrap();
@@ -185,56 +186,56 @@ async fn where_names_are_given_a_client_certificate_must_carry_one_of_them() {
     for names in [&["evil.chat"][..], &["spiffe://chat/bots/evil"], &[]] {
         let pair = secure.ca.sign(names);
         secure.call(Some(&pair)).await.unwrap_err();
-        let mut stream = secure.connect(Some(&pair)).await.unwrap(); // by the client's part of the handshake
+        let mut stream = secure.connect(Some(&pair)).await.unwrap(); // succeeds for the client, as TLS 1.3 allows
         let error = timeout(SOON, stream.read(&mut [0; 1])).await.unwrap().unwrap_err();
         assert!(error.to_string().contains("AccessDenied"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn clients_of_another_ca_are_let_in_when_the_file_of_cas_has_it() {
-    let secure = Secure::mutual(&[]).await;
-    let other = Ca::new();
+async fn clients_of_another_ca_are_served_once_the_file_has_it() {
+    let secure = TlsServer::mutual(&[]).await;
+    let other = TestCa::new();
     let client = other.sign(&["gateway.chat"]);
     secure.call(Some(&client)).await.unwrap_err();
 
     let both = secure.ca.pem() + &other.pem();
-    secure.mount.exchange(&files(&both, &secure.ca.server()));
+    secure.mount.replace(&files(&both, &secure.ca.server()));
 
     let served = async {
         while secure.call(Some(&client)).await.is_err() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
     timeout(SOON, served).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_shows_the_certificate_that_its_file_holds_when_it_connects() {
-    let secure = Secure::mutual(&["gateway.chat"]).await;
-    let mount = Mount::new(&files("", &secure.ca.sign(&["old.chat"])));
+async fn a_client_loads_its_certificate_at_each_connect() {
+    let secure = TlsServer::mutual(&["gateway.chat"]).await;
+    let mount = SecretMount::new(&files("", &secure.ca.sign(&["old.chat"])));
     let channel = secure.channel_from(Some(&mount));
     call(&channel, ANSWER).await.unwrap_err();
 
-    mount.exchange(&files("", &secure.ca.sign(&["gateway.chat"])));
+    mount.replace(&files("", &secure.ca.sign(&["gateway.chat"])));
 
     let served = async {
         while call(&channel, ANSWER).await.is_err() {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
     timeout(SOON, served).await.unwrap();
 }
 
-/// Calls from eight clients, four of which connect anew for each, until `stop`. Returns how many were answered, and how the
-/// others failed.
-async fn load(secure: &Secure, stop: &AtomicBool) -> (usize, Vec<Status>) {
+/// Sends calls from eight clients until `stop`; four of them reconnect for each call. Returns the
+/// number of successful calls, and the errors of the others.
+async fn load(secure: &TlsServer, stop: &AtomicBool) -> (usize, Vec<Status>) {
     let answered = AtomicUsize::new(0);
-    let client = async |anew: bool| {
+    let client = async |reconnects: bool| {
         let mut channel = secure.channel(None);
         let mut failures = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            if anew {
+            if reconnects {
                 channel = secure.channel(None);
             }
             match call(&channel, ANSWER).await {
@@ -244,22 +245,23 @@ async fn load(secure: &Secure, stop: &AtomicBool) -> (usize, Vec<Status>) {
         }
         failures
     };
-    let failures = futures_util::future::join_all((0..8).map(|place| client(place % 2 == 0))).await;
+    let failures = futures_util::future::join_all((0..8).map(|index| client(index % 2 == 0))).await;
     (answered.into_inner(), failures.concat())
 }
 
+/// New connections get the newest certificate.
 #[tokio::test]
-async fn fifty_rotations_under_load_fail_no_call_and_new_connections_see_the_newest_certificate() {
-    let secure = Secure::start().await;
+async fn fifty_rotations_under_load_fail_no_call() {
+    let secure = TlsServer::start().await;
     let stop = AtomicBool::new(false);
 
     let rotating = async {
         for _ in 0..50 {
             let pair = secure.ca.server();
-            secure.exchange(&pair);
+            secure.replace(&pair);
             let seen = async {
-                while secure.shown().await != pair.der {
-                    sleep(LOOK).await;
+                while secure.presented_certificate().await != pair.der {
+                    sleep(POLL_INTERVAL).await;
                 }
             };
             timeout(SOON, seen).await.unwrap();
@@ -272,41 +274,42 @@ async fn fifty_rotations_under_load_fail_no_call_and_new_connections_see_the_new
     assert!(answered > 500, "{answered}");
 }
 
-// One thread runs the whole test, so that it hears what the server counts and logs.
+// One thread runs the whole test, so its subscriber and recorder see the whole server.
+/// The previous pair stays in use, and the failure is counted.
 #[tokio::test(flavor = "current_thread")]
-async fn a_pair_that_does_not_match_is_counted_and_logged_once_and_the_one_before_stays_in_use() {
-    let lines = Lines::default();
-    let _kept = lines.keep("tidings_server=info");
+async fn a_mismatched_pair_is_logged_once_and_not_used() {
+    let lines = CapturedLog::default();
+    let _guard = lines.capture("tidings_server=info");
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
-    let _here = metrics::set_default_local_recorder(&recorder);
-    let secure = Secure::start().await;
-    let before = secure.shown().await;
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let secure = TlsServer::start().await;
+    let before = secure.presented_certificate().await;
     let reloads = async |outcome: &str, count: u32| {
         let line = format!("tidings_server_tls_reloads_total{{outcome=\"{outcome}\"}} {count}\n");
         let counted = async {
             while !metrics.render().contains(&line) {
-                sleep(LOOK).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
         timeout(SOON, counted).await.unwrap();
     };
 
-    let broken = Pair { key: secure.ca.server().key, ..secure.ca.server() };
-    secure.exchange(&broken);
+    let broken = CertAndKey { key: secure.ca.server().key, ..secure.ca.server() };
+    secure.replace(&broken);
     reloads("failed", 1).await;
     secure.call(None).await.unwrap();
-    assert!(secure.shown().await == before);
-    sleep(5 * LOOK).await;
+    assert!(secure.presented_certificate().await == before);
+    sleep(5 * POLL_INTERVAL).await;
     let text = lines.text();
     let [line] = text.lines().filter(|line| line.contains("ERROR")).collect::<Vec<_>>()[..] else { panic!("{text}") };
-    assert!(line.contains("can not be used, the ones before stay in use"), "{line}");
+    assert!(line.contains("reload failed, keeping the previous content"), "{line}");
     assert!(line.contains("tls.key: expected the key of the certificate, got another"), "{line}");
 
-    secure.exchange(&secure.ca.server());
+    secure.replace(&secure.ca.server());
     reloads("ok", 1).await;
     reloads("failed", 1).await;
-    assert!(secure.shown().await != before);
+    assert!(secure.presented_certificate().await != before);
     assert!(
         metrics.render().contains("tidings_server_tls_certificate_expiry_timestamp_seconds "),
         "{}",

@@ -1,32 +1,31 @@
-//! Names items of a list together that are malformed in the same way.
+//! Groups list items that have the same violation.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::Violation;
 
-/// Folds violations of one description at `list[3].field`, `list[4].field`, ... into one at `list[3-4].field`.
-///
-/// What is folded stands where its first item stood.
+/// Folds violations with one description at `list[3].field`, `list[4].field`, ... into one at
+/// `list[3-4].field`, which takes the position of the first.
 pub(super) fn fold(violations: Vec<Violation>) -> Vec<Violation> {
     let mut folded: Vec<(Violation, Vec<usize>)> = Vec::new();
-    let mut places: BTreeMap<(String, String, String), usize> = BTreeMap::new();
+    let mut positions: BTreeMap<(String, String, String), usize> = BTreeMap::new();
     for violation in violations {
         let Some((list, item, rest)) = indexed(&violation.field) else {
             folded.push((violation, Vec::new()));
             continue;
         };
         let key = (list.to_owned(), rest.to_owned(), violation.description.clone());
-        let place = *places.entry(key).or_insert_with(|| {
+        let position = *positions.entry(key).or_insert_with(|| {
             folded.push((violation, Vec::new()));
             folded.len() - 1
         });
-        folded[place].1.push(item);
+        folded[position].1.push(item);
     }
     folded.into_iter().map(|(violation, items)| named(violation, &items)).collect()
 }
 
-/// The parts of `list[3].field`: `list`, 3 and `.field`.
+/// Splits `list[3].field` into `list`, 3 and `.field`.
 fn indexed(field: &str) -> Option<(&str, usize, &str)> {
     let (list, rest) = field.split_once('[')?;
     let (item, rest) = rest.split_once(']')?;
@@ -37,16 +36,16 @@ fn named(violation: Violation, items: &[usize]) -> Violation {
     let Some((list, _, rest)) = indexed(&violation.field).filter(|_| items.len() > 1) else {
         return violation;
     };
-    let mut places = String::new();
+    let mut ranges = String::new();
     for run in items.chunk_by(|one, next| one + 1 == *next) {
-        let separator = if places.is_empty() { "" } else { "," };
+        let separator = if ranges.is_empty() { "" } else { "," };
         let _ = match run {
-            [one] => write!(places, "{separator}{one}"),
-            [from, .., to] => write!(places, "{separator}{from}-{to}"),
+            [one] => write!(ranges, "{separator}{one}"),
+            [from, .., to] => write!(ranges, "{separator}{from}-{to}"),
             [] => Ok(()),
         };
     }
-    Violation { field: format!("{list}[{places}]{rest}"), description: violation.description }
+    Violation { field: format!("{list}[{ranges}]{rest}"), description: violation.description }
 }
 
 #[cfg(test)]
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn items_that_are_malformed_alike_are_named_together() {
+    fn items_with_the_same_violation_are_grouped() {
         let fields =
             [("ids[0]", "x"), ("ids[3]", "x"), ("other", "x"), ("ids[4]", "x"), ("ids[5]", "x"), ("ids[6]", "y")];
 
@@ -70,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_items_keep_their_names() {
+    fn groups_keep_the_field_names_of_their_items() {
         let fields = [("requests[1].body", "x"), ("requests[1].id", "x"), ("requests[2].body", "x")];
 
         assert_eq!(folded(&fields), ["requests[1-2].body: x", "requests[1].id: x"]);

@@ -1,12 +1,13 @@
-//! Latency by percentile, as SVG: the right half of the picture is the slowest hundredth, which an average would hide.
+//! Plots latency by percentile, as SVG. The right half shows the slowest 1 %, which an average
+//! hides.
 //!
-//! Written by hand, because a library that draws would be larger than the rest of the verb.
+//! Written by hand, because a plotting library would be larger than the rest of the verb.
 
 use std::fmt::Write as _;
 
-use super::report::Report;
+use super::report::ScenarioReport;
 
-/// The picture, and within it the chart, in pixels.
+/// Size of the image, and position of the chart in it, in pixels.
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 70.0;
@@ -14,32 +15,32 @@ const RIGHT: f64 = 840.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 420.0;
 
-/// Percentiles with a line: each as far from the next as a tenfold of rarity.
+/// Percentiles with a grid line, one per decade of the remaining share of calls (100 % to 0.01 %).
 const GRID: [(&str, f64); 5] = [("0", 0.0), ("90", 90.0), ("99", 99.0), ("99.9", 99.9), ("99.99", 99.99)];
-/// Tenfolds of rarity from left to right.
+/// Decades from left to right.
 const DECADES: f64 = 4.0;
-/// Points of a curve for each tenfold.
+/// Points of a curve per decade.
 const POINTS: u32 = 30;
-/// Colours that people with any eyes can tell apart (Okabe and Ito), in turn.
+/// Colours of the curves, distinguishable with colour blindness (Okabe and Ito).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 /// Draws a curve for each report.
-pub(super) fn svg(reports: &[Report]) -> String {
+pub(super) fn svg(reports: &[ScenarioReport]) -> String {
     let longest = reports.iter().map(|report| millis(report, 100.0)).fold(0.001, f64::max);
     let scale = Scale::for_longest(longest);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">Latency in ms by percentile, from when each call should have begun\
+         <text x=\"{LEFT}\" y=\"22\" font-size=\"14\">Latency in ms by percentile, from each call's intended start time\
          </text>\n"
     );
     grid(&mut svg, &scale);
-    for (place, report) in reports.iter().enumerate() {
-        let colour = COLOURS[place % COLOURS.len()];
-        let points: Vec<_> = rarities().map(|(x, percent)| (x, scale.y(millis(report, percent)))).collect();
+    for (index, report) in reports.iter().enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        let points: Vec<_> = points().map(|(x, percent)| (x, scale.y(millis(report, percent)))).collect();
         let path = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ");
         let _ = writeln!(svg, r#"<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>"#);
-        let y = 20.0 + 16.0 * f64::from(u32::try_from(place).unwrap_or(0)) + TOP;
+        let y = 20.0 + 16.0 * f64::from(u32::try_from(index).unwrap_or(0)) + TOP;
         let (name, pace) = (report.scenario.name, report.pace());
         let _ = writeln!(svg, r#"<text x="{:.1}" y="{y:.1}" fill="{colour}">{name}, {pace}</text>"#, LEFT + 12.0);
     }
@@ -64,9 +65,9 @@ fn grid(svg: &mut String, scale: &Scale) {
     }
 }
 
-/// From left to right: where a percentile is, and which.
-fn rarities() -> impl Iterator<Item = (f64, f64)> {
-    let end = POINTS * 4; // the tenfolds
+/// Returns the points of a curve from left to right: x position and percentile.
+fn points() -> impl Iterator<Item = (f64, f64)> {
+    let end = POINTS * 4; // the decades
     (0..=end).map(|point| {
         let percent = 100.0 - 100.0 / 10f64.powf(f64::from(point) / f64::from(POINTS));
         (x(percent), percent)
@@ -77,11 +78,11 @@ fn x(percent: f64) -> f64 {
     LEFT + (RIGHT - LEFT) * -(1.0 - percent / 100.0).log10() / DECADES
 }
 
-fn millis(report: &Report, percent: f64) -> f64 {
+fn millis(report: &ScenarioReport, percent: f64) -> f64 {
     report.tally.latency.percentile(percent).as_secs_f64() * 1000.0
 }
 
-/// Heights, from zero to a round number above the longest.
+/// The vertical scale, from zero to a round number above the longest latency.
 struct Scale {
     step: f64,
     steps: u32,
@@ -91,7 +92,7 @@ struct Scale {
 impl Scale {
     fn for_longest(longest: f64) -> Self {
         let decade = 10f64.powf(longest.log10().floor());
-        // Four to ten steps, whatever the longest is.
+        // Four to ten steps, for any longest latency.
         let step = [0.2, 0.5, 1.0].into_iter().map(|part| part * decade).find(|step| longest / step <= 8.0);
         let step = step.unwrap_or(2.0 * decade);
         let steps = (1..=10).find(|steps| f64::from(*steps) * step >= longest).unwrap_or(10);
@@ -109,11 +110,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenfold_of_rarity_is_always_as_wide() {
-        let places: Vec<_> = GRID.iter().map(|(_, percent)| x(*percent)).collect();
+    fn decades_are_equally_wide() {
+        let positions: Vec<_> = GRID.iter().map(|(_, percent)| x(*percent)).collect();
 
-        for pair in places.windows(2) {
-            assert!((pair[1] - pair[0] - (RIGHT - LEFT) / DECADES).abs() < 0.01, "{places:?}");
+        for pair in positions.windows(2) {
+            assert!((pair[1] - pair[0] - (RIGHT - LEFT) / DECADES).abs() < 0.01, "{positions:?}");
         }
     }
 

@@ -1,54 +1,54 @@
-//! Tells people how a run goes.
+//! The progress of a scenario on standard error.
 
 use std::time::Duration;
 
 use indicatif::ProgressBar;
+use tidings_load::LiveCounts;
 use tokio::time::Instant;
 
-use crate::load::Seen;
 use crate::out;
-use crate::progress::{self, Place};
+use crate::progress::{self, ProgressSnapshot};
 
 const BAR: &str = "{prefix:>21} [{bar:32}] {msg}";
 
-/// How progress is told, of one scenario.
-pub(super) struct Progress {
+/// Reports the progress of one scenario.
+pub(super) struct ScenarioProgress {
     name: &'static str,
-    how: progress::Progress,
+    style: progress::ProgressMode,
     bar: ProgressBar,
 }
 
-impl Progress {
-    /// As suits standard error.
+impl ScenarioProgress {
+    /// Creates a reporter in the style that suits standard error.
     pub(super) fn new(quiet: bool, name: &'static str) -> Self {
-        let how = progress::Progress::new(quiet);
-        Self { name, how, bar: how.bar(BAR, name, 1) }
+        let style = progress::ProgressMode::new(quiet);
+        Self { name, style, bar: style.bar(BAR, name, 1) }
     }
 
-    /// What the calls need is being made.
+    /// Reports that the scenario is being prepared.
     pub(super) fn preparing(&self) {
-        self.bar.set_message("getting ready ...");
-        if self.how == progress::Progress::Lines {
-            out::note(format_args!("{}: getting ready ...", self.name));
+        self.bar.set_message("preparing ...");
+        if self.style == progress::ProgressMode::Lines {
+            out::note(format_args!("{}: preparing ...", self.name));
         }
     }
 
-    /// Waits for the end of a run of this length, and tells meanwhile how it goes.
-    pub(super) async fn during<T>(self, time: Duration, seen: &Seen, run: impl Future<Output = T>) -> T {
+    /// Waits for the end of a run of duration `time`, and reports rate and failures meanwhile.
+    pub(super) async fn during<T>(self, time: Duration, counts: &LiveCounts, run: impl Future<Output = T>) -> T {
         let begin = Instant::now();
-        let mut before = (begin, 0);
+        let mut last = (begin, 0);
         self.bar.set_length(millis(time));
-        let look = |now: Instant| {
-            let answered = seen.answered();
-            let rate = per_second(answered - before.1, now - before.0);
-            before = (now, answered);
-            let message = match seen.failed() {
+        let snapshot = |now: Instant| {
+            let succeeded = counts.succeeded();
+            let rate = per_second(succeeded - last.1, now - last.0);
+            last = (now, succeeded);
+            let message = match counts.failed() {
                 0 => format!("{rate}/s"),
                 failed => format!("{rate}/s, {failed} failed"),
             };
-            Place { position: millis(now - begin), line: format!("{}: {message}", self.name), message }
+            ProgressSnapshot { position: millis(now - begin), line: format!("{}: {message}", self.name), message }
         };
-        self.how.during(&self.bar, look, run).await
+        self.style.during(&self.bar, snapshot, run).await
     }
 }
 
@@ -72,14 +72,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_run_ends_whoever_watches() {
+    async fn a_run_ends_with_and_without_progress() {
         for quiet in [true, false] {
             let time = 2 * progress::LINE_EVERY;
             let run = async {
                 tokio::time::sleep(time).await;
                 7
             };
-            assert_eq!(Progress::new(quiet, "test").during(time, &Seen::default(), run).await, 7);
+            assert_eq!(ScenarioProgress::new(quiet, "test").during(time, &LiveCounts::default(), run).await, 7);
         }
     }
 }

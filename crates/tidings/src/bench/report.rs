@@ -1,37 +1,35 @@
-//! What was measured, for people and for programs.
+//! The results of scenarios, as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
+use tidings_load::{LoadSpec, Pace, RunTally, Scenario, WorkloadShape};
 
-use super::bar::Verdict;
-use super::ground::Shape;
-use super::scenarios::Scenario;
-use crate::load::{Load, Pace, Tally};
-use crate::shown;
+use super::thresholds::ThresholdVerdict;
+use crate::display;
 
-/// Percentiles that are told.
+/// The percentiles in the results.
 const PERCENTILES: [(&str, f64); 3] = [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// What is known of one scenario.
-pub(super) struct Report {
+/// The results of one scenario.
+pub(super) struct ScenarioReport {
     pub(super) scenario: &'static Scenario,
-    pub(super) load: Load,
+    pub(super) load: LoadSpec,
     pub(super) connections: u16,
-    pub(super) shape: Shape,
-    pub(super) tally: Tally,
-    pub(super) verdicts: Vec<Verdict>,
+    pub(super) shape: WorkloadShape,
+    pub(super) tally: RunTally,
+    pub(super) verdicts: Vec<ThresholdVerdict>,
 }
 
-impl Report {
-    /// Whether the bar was reached; nothing if there was none.
+impl ScenarioReport {
+    /// Returns true if all thresholds are met, `None` if there are none.
     pub(super) fn passed(&self) -> Option<bool> {
         (!self.verdicts.is_empty()).then(|| self.verdicts.iter().all(|verdict| verdict.passed))
     }
 
-    /// What was asked of the generator, e.g. `500/s` or `64 callers`.
+    /// Renders the load, e.g. `500/s` or `64 callers`.
     pub(super) fn pace(&self) -> String {
         match self.load.pace {
             Pace::Rate(rate) => format!("{rate}/s"),
@@ -54,27 +52,27 @@ impl Report {
         row
     }
 
-    /// What has to be said besides: each kind of error, whether the rate was held, and the verdict.
+    /// Renders the lines below the table: each kind of failure, a missed rate, and the verdict.
     fn notes(&self) -> String {
         let Self { scenario: Scenario { name, .. }, tally, .. } = self;
         let mut text = String::new();
-        for (fault, count) in &tally.faults {
-            let _ = write!(text, "\n{name}: {count} x {fault}");
+        for (failure, count) in &tally.failures {
+            let _ = write!(text, "\n{name}: {count} x {failure}");
         }
         if tally.unsent > 0 {
             let callers = self.load.in_flight;
             let _ = write!(text, "\n{name}: {} calls were never sent: all {callers} callers were busy", tally.unsent);
         }
-        if self.is_open() && !tally.held_its_rate() {
-            let (late, calls, latest) = (tally.late, tally.calls(), millis(tally.latest));
+        if self.is_open() && !tally.rate_held() {
+            let (late, calls, delay) = (tally.late, tally.calls(), millis(tally.max_start_delay));
             let _ = write!(text, "\n{name}: the rate of {} was NOT held: ", self.pace());
-            let _ = write!(text, "{late} of {calls} calls began late, the latest by {latest:.0} ms");
+            let _ = write!(text, "{late} of {calls} calls started more than 10 ms late, by up to {delay:.0} ms");
         }
         if let Some(passed) = self.passed() {
             let word = if passed { "PASS" } else { "FAIL" };
-            // What was reached is only of interest if all was.
-            let said = self.verdicts.iter().filter(|verdict| verdict.passed == passed).map(ToString::to_string);
-            let _ = write!(text, "\n{word} {name}: {}", said.collect::<Vec<_>>().join("; "));
+            // A FAIL lists only the missed thresholds.
+            let details = self.verdicts.iter().filter(|verdict| verdict.passed == passed).map(ToString::to_string);
+            let _ = write!(text, "\n{word} {name}: {}", details.collect::<Vec<_>>().join("; "));
         }
         text
     }
@@ -83,7 +81,7 @@ impl Report {
         self.load.pace != Pace::Closed
     }
 
-    /// Everything, as an object; times are in milliseconds.
+    /// Returns the results as a JSON object; times are in milliseconds unless the key says seconds.
     pub(super) fn json(&self) -> Value {
         let Self { scenario, load, connections, shape, tally, verdicts } = self;
         let mut latency: serde_json::Map<_, _> = PERCENTILES
@@ -91,10 +89,11 @@ impl Report {
             .map(|(name, percent)| ((*name).to_owned(), json!(millis(tally.latency.percentile(*percent)))))
             .collect();
         latency.insert("max".to_owned(), json!(millis(tally.latency.max())));
-        let errors = tally.faults.iter();
-        let errors = errors.map(|(fault, count)| json!({"code": fault.code, "reason": fault.reason, "count": count}));
+        let errors = tally.failures.iter();
+        let errors =
+            errors.map(|(failure, count)| json!({"code": failure.code, "reason": failure.reason, "count": count}));
         let verdicts =
-            verdicts.iter().map(|Verdict { what, said, passed }| json!({"what": what, "said": said, "passed": passed}));
+            verdicts.iter().map(|ThresholdVerdict { threshold, detail, passed }| json!({"threshold": threshold, "detail": detail, "passed": passed}));
         json!({
             "scenario": scenario.name,
             "methods": scenario.methods,
@@ -114,17 +113,17 @@ impl Report {
             "failed": tally.failed(),
             "unsent": tally.unsent,
             "late": tally.late,
-            "latest_ms": millis(tally.latest),
-            "held_its_rate": if self.is_open() { json!(tally.held_its_rate()) } else { Value::Null },
-            "bar": verdicts.collect::<Vec<_>>(),
+            "max_start_delay_ms": millis(tally.max_start_delay),
+            "rate_held": if self.is_open() { json!(tally.rate_held()) } else { Value::Null },
+            "thresholds": verdicts.collect::<Vec<_>>(),
             "passed": self.passed(),
         })
     }
 }
 
-/// All of them, a line each, and what has to be said besides.
-pub(super) fn table(reports: &[Report]) -> String {
-    let mut table = shown::table();
+/// Renders all results as a table with a row each, followed by their notes.
+pub(super) fn table(reports: &[ScenarioReport]) -> String {
+    let mut table = display::table();
     let ms = PERCENTILES.map(|(name, _)| format!("{name} ms"));
     let begin = ["scenario", "load", "calls/s", "items/s"].map(ToOwned::to_owned);
     let end = ["max ms", "errors", "late"].map(ToOwned::to_owned);
@@ -135,8 +134,8 @@ pub(super) fn table(reports: &[Report]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let notes: String = reports.iter().map(Report::notes).collect();
-    format!("{}{notes}", shown::render(table))
+    let notes: String = reports.iter().map(ScenarioReport::notes).collect();
+    format!("{}{notes}", display::render(table))
 }
 
 fn millis(time: Duration) -> f64 {
@@ -146,41 +145,47 @@ fn millis(time: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use tidings_load::CallFailure;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::bench::bar::Bar;
-    use crate::bench::scenarios;
-    use crate::load::Fault;
+    use crate::bench::shape::ShapeArgs;
+    use crate::bench::thresholds::Thresholds;
 
     #[derive(clap::Parser)]
     struct Flags {
         #[command(flatten)]
-        shape: Shape,
+        shape: ShapeArgs,
         #[command(flatten)]
-        bar: Bar,
+        thresholds: Thresholds,
     }
 
-    /// 99 good calls of 2 ms and one that was refused, of an open loop.
-    fn report(flags: &[&str]) -> Report {
-        let Flags { shape, bar } = Flags::parse_from([&["bench"], flags].concat());
+    /// Returns the results of an open loop with 99 calls of 2 ms, one failed and one unsent call.
+    fn report(flags: &[&str]) -> ScenarioReport {
+        let Flags { shape, thresholds } = Flags::parse_from([&["bench"], flags].concat());
         let second = Duration::from_secs(1);
-        let mut tally = Tally::new(second);
+        let mut tally = RunTally::new(second);
         let begin = Instant::now();
-        let refused = Err(Fault { code: "UNAVAILABLE", reason: "STORE_AWAY".into() });
+        let refused = Err(CallFailure { code: "UNAVAILABLE", reason: "STORE_AWAY".into() });
         for number in 0..100 {
-            let answer = if number == 7 { &refused } else { &Ok(2) };
-            tally.call(begin, begin + Duration::from_millis(number / 8), begin + Duration::from_millis(2), answer);
-            tally.arrival(answer);
+            let outcome = if number == 7 { &refused } else { &Ok(2) };
+            tally.record_call(
+                begin,
+                begin + Duration::from_millis(number / 8),
+                begin + Duration::from_millis(2),
+                outcome,
+            );
+            tally.record_response(outcome);
         }
-        tally.unsent(3 * second);
-        let load = Load { pace: Pace::Rate(101.0), in_flight: 8, warm_up: second, time: second, grace: second };
-        let verdicts = bar.judge(&tally);
-        Report { scenario: scenarios::find("get-user").unwrap(), load, connections: 4, shape, tally, verdicts }
+        tally.record_unsent(3 * second);
+        let load = LoadSpec { pace: Pace::Rate(101.0), in_flight: 8, warm_up: second, time: second, grace: second };
+        let verdicts = thresholds.judge(&tally);
+        let scenario = Scenario::find("get-user").unwrap();
+        ScenarioReport { scenario, load, connections: 4, shape: shape.into(), tally, verdicts }
     }
 
     #[test]
-    fn the_table_says_what_failed_and_why_and_that_the_rate_was_not_held() {
+    fn the_table_lists_failures_and_a_missed_rate() {
         let text = table(&[report(&["--p99", "1s", "--max", "1s", "--min-rate", "90", "--max-errors", "50"])]);
 
         let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -191,26 +196,26 @@ mod tests {
         assert_eq!(lines[3], "get-user: 1 calls were never sent: all 8 callers were busy");
         assert_eq!(
             lines[4],
-            "get-user: the rate of 101/s was NOT held: 12 of 101 calls began late, the latest by 12 ms"
+            "get-user: the rate of 101/s was NOT held: 12 of 101 calls started more than 10 ms late, by up to 12 ms"
         );
         assert!(lines[5].starts_with("FAIL get-user: max 3s"), "{}", lines[5]);
         assert_eq!(lines.len(), 6);
     }
 
     #[test]
-    fn what_was_reached_is_a_pass_with_its_figures() {
+    fn a_pass_lists_the_measured_values() {
         let text = table(&[report(&["--min-rate", "90", "--max-errors", "2"])]);
 
-        assert!(text.contains("\nPASS get-user: rate 99/s, asked for at least 90/s; errors 1.980 %"), "{text}");
+        assert!(text.contains("\nPASS get-user: rate 99/s (at least 90/s); errors 1.980 %"), "{text}");
     }
 
     #[test]
-    fn json_says_the_same() {
+    fn json_has_the_same_results() {
         let json = report(&["--p50", "1s"]).json();
 
         assert_eq!(json["errors"], json!([{"code": "UNAVAILABLE", "reason": "STORE_AWAY", "count": 1}]));
         assert_eq!((&json["calls"], &json["unsent"], &json["late"]), (&json!(101), &json!(1), &json!(12)));
-        assert_eq!((&json["held_its_rate"], &json["passed"]), (&json!(false), &json!(false)));
+        assert_eq!((&json["rate_held"], &json["passed"]), (&json!(false), &json!(false)));
         assert_eq!(json["latency_ms"]["p50"], json!(2.0));
     }
 }

@@ -1,24 +1,24 @@
-//! The codec of a client that learns its messages at run time.
+//! A codec for messages whose types are known only at run time.
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Encodes any message, decodes answers of one kind.
+/// Encodes any message; decodes responses of one type.
 #[derive(Clone, Debug)]
-pub(super) struct Dynamic {
-    answer: MessageDescriptor,
+pub(super) struct DynamicCodec {
+    response: MessageDescriptor,
 }
 
-impl Dynamic {
-    /// The codec of a method that answers with `answer`.
-    pub(super) fn new(answer: MessageDescriptor) -> Self {
-        Self { answer }
+impl DynamicCodec {
+    /// Creates the codec of a method that returns `response`.
+    pub(super) fn new(response: MessageDescriptor) -> Self {
+        Self { response }
     }
 }
 
-impl Codec for Dynamic {
+impl Codec for DynamicCodec {
     type Encode = DynamicMessage;
     type Decode = DynamicMessage;
     type Encoder = Self;
@@ -33,7 +33,7 @@ impl Codec for Dynamic {
     }
 }
 
-impl Encoder for Dynamic {
+impl Encoder for DynamicCodec {
     type Item = DynamicMessage;
     type Error = Status;
 
@@ -42,13 +42,13 @@ impl Encoder for Dynamic {
     }
 }
 
-impl Decoder for Dynamic {
+impl Decoder for DynamicCodec {
     type Item = DynamicMessage;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        DynamicMessage::decode(self.answer.clone(), buffer)
+        DynamicMessage::decode(self.response.clone(), buffer)
             .map(Some)
-            .map_err(|error| Status::internal(format!("undecodable answer: {error}")))
+            .map_err(|error| Status::internal(format!("cannot decode the response: {error}")))
     }
 }

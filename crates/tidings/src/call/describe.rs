@@ -1,20 +1,20 @@
-//! Shows messages as a contract writes them, without its comments: these are not compiled in.
+//! Prints methods and messages in .proto syntax. Comments are missing: they are not compiled in.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
-use crate::contracts::{Contracts, Unknown};
+use crate::contracts::{Contracts, UnresolvedName};
 
-/// Describes a method with its request, or a message; each with all it is made of.
+/// Describes a method and its request, or a message, with every message and enum that it refers to.
 ///
 /// # Errors
-/// No method and no message is called `name`, or several are.
-pub(super) fn describe(contracts: &Contracts, name: &str) -> Result<String, Unknown> {
+/// `name` matches no method and no message, or several.
+pub(super) fn describe(contracts: &Contracts, name: &str) -> Result<String, UnresolvedName> {
     match contracts.message(name) {
         Ok(message) => Ok(messages(message)),
-        Err(error @ Unknown::Ambiguous { .. }) => Err(error),
+        Err(error @ UnresolvedName::Ambiguous { .. }) => Err(error),
         Err(_) => {
             let method = contracts.method(name)?;
             Ok(format!("{}\n\n{}", signature(&method), messages(method.input())))
@@ -34,7 +34,7 @@ fn signature(method: &MethodDescriptor) -> String {
     )
 }
 
-/// Writes `first`, then every message and enum of ours that it leads to, each once.
+/// Writes `first`, then every Tidings message and enum reachable from it, each once.
 fn messages(first: MessageDescriptor) -> String {
     let mut text = String::new();
     let mut seen = BTreeSet::from([first.full_name().to_owned()]);
@@ -44,7 +44,7 @@ fn messages(first: MessageDescriptor) -> String {
             Kind::Message(message) => {
                 write_message(&mut text, &message);
                 for field in message.fields() {
-                    let (kind, name) = leads_to(&field);
+                    let (kind, name) = field_type(&field);
                     if name.starts_with("tidings.") && seen.insert(name) {
                         queue.push_back(kind);
                     }
@@ -57,8 +57,9 @@ fn messages(first: MessageDescriptor) -> String {
     text
 }
 
-/// The type of a field, that of the values for a map, and its full name if it has one.
-fn leads_to(field: &FieldDescriptor) -> (Kind, String) {
+/// Returns the type of a field (for a map: of its values) and the type's full name, empty for
+/// scalars.
+fn field_type(field: &FieldDescriptor) -> (Kind, String) {
     let kind = match field.kind() {
         Kind::Message(entry) if entry.is_map_entry() => entry.map_entry_value_field().kind(),
         kind => kind,
@@ -102,7 +103,7 @@ fn write_enum(text: &mut String, values: &EnumDescriptor) {
     text.push_str("}\n\n");
 }
 
-/// The type of a field as a contract writes it.
+/// Returns the type of a field in .proto syntax.
 fn type_name(field: &FieldDescriptor) -> String {
     let name = |kind: &Kind| match kind {
         Kind::Message(message) => message.full_name().to_owned(),
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_is_shown_with_its_request() {
+    fn a_method_is_described_with_its_request() {
         let text = described("AppendMessage");
 
         assert!(text.starts_with(
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_shown_with_what_it_is_made_of() {
+    fn a_message_is_described_with_the_messages_of_its_fields() {
         let text = described("AppendMessageRequest");
 
         assert!(text.contains(
@@ -151,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn an_optional_and_a_repeated_field_say_so() {
+    fn optional_and_repeated_fields_are_marked() {
         assert!(described("tidings.user.v1.User").contains("\n  optional int32 age = 4;\n"));
         assert!(described("BatchGetUsersRequest").contains("\n  repeated string ids = 1;\n"));
     }
 
     #[test]
-    fn the_values_of_an_enum_are_shown() {
+    fn an_enum_is_described_with_its_values() {
         assert!(described("GetUser").contains("enum tidings.user.v1.Consistency {\n  CONSISTENCY_UNSPECIFIED = 0;"));
     }
 }

@@ -1,4 +1,4 @@
-//! `tidings channel pub`.
+//! `tidings channel pub`: publishes one message.
 
 use std::io::{self, Read as _};
 use std::str::FromStr;
@@ -10,13 +10,14 @@ use tidings_proto::broadcast::PublishRequest;
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use uuid::Uuid;
 
-use super::Error;
+use super::error::Error;
 use crate::address::{BROADCAST_ADDRESS, BROADCAST_VARIABLE};
-use crate::cli::{self, Output};
+use crate::args::{self, Output};
 use crate::contracts::Contracts;
 use crate::{credentials, out};
 
-/// The most data that a message can have; the contract says so. A byte more is read, so that the service refuses it.
+/// Maximum size of a message's data in bytes, set by the contract. One byte more is read from
+/// standard input, so that the service refuses oversized data.
 const DATA_MAX: u64 = 64 * 1024;
 
 const EXAMPLES: &str = "\
@@ -25,41 +26,43 @@ Examples:
   tidings channel pub orders/eu - --content-type application/json < order.json
   tidings channel pub orders/eu hello --attribute from=ada --attribute to=bo";
 
-/// Publish a message, and print its position.
+/// Publish a message, and print its position
 ///
-/// Every subscriber gets it, or is told that something is missing.
+/// Every subscriber receives the message, or a Gap or Reset in its place.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The channel, 1 to 200 of [A-Za-z0-9._~/-], e.g. orders/eu
+    /// Channel name, 1 to 200 of [A-Za-z0-9._~/-], e.g. orders/eu
     #[arg(value_name = "CHANNEL")]
     channel: String,
 
-    /// What it says, at most 64 KiB; - reads standard input
+    /// Data of the message, at most 64 KiB; `-` reads standard input
     #[arg(value_name = "DATA|-", default_value = "", hide_default_value = true)]
     data: String,
 
-    /// What the data are: a media type
+    /// Media type of the data, e.g. application/json
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
 
-    /// What else there is to say about it; may be given more than once
+    /// Attribute of the message; may be given more than once
     #[arg(long, value_name = "NAME=VALUE")]
     attribute: Vec<Attribute>,
 
-    /// Name this message, so that the same command publishes it once within 10 minutes: 1 to 64 of [A-Za-z0-9._~-]
+    /// Idempotency key, under which a repeated command within 10 minutes publishes nothing: 1 to 64
+    /// of [A-Za-z0-9._~-]
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 
-    /// Where the broadcast service is, HOST:PORT or https://HOST:PORT, several instances separated by commas
+    /// Address of the broadcast service, HOST:PORT or https://HOST:PORT; several separated by
+    /// commas
     #[arg(long, value_name = "ADDRESS", env = BROADCAST_VARIABLE, default_value = BROADCAST_ADDRESS)]
     addr: Addresses,
 
-    /// Longest time to wait for one answer, e.g. 800ms or 5s
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = cli::duration)]
+    /// Longest wait for one response, e.g. 800ms or 5s
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = args::duration)]
     timeout: Duration,
 
-    /// How to print the position
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
 
@@ -67,7 +70,7 @@ pub(super) struct Args {
     credentials: credentials::Args,
 }
 
-/// One `NAME=VALUE`.
+/// One attribute, parsed from `NAME=VALUE`.
 #[derive(Clone, Debug)]
 struct Attribute(String, String);
 
@@ -93,16 +96,16 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         data,
         content_type: args.content_type.unwrap_or_default(),
         attributes: args.attribute.into_iter().map(|Attribute(name, value)| (name, value)).collect(),
-        // Only what has a name is safe to repeat.
+        // A publish is safe to retry only with an idempotency key.
         request_id: args.request_id.unwrap_or_else(|| Uuid::now_v7().to_string()),
         ..PublishRequest::default()
     };
-    let caller = Caller::new(args.credentials.endpoints(&args.addr)?, cli::policy(args.timeout));
+    let caller = Caller::new(args.credentials.endpoints(&args.addr)?, args::policy(args.timeout));
     let send = async |channel, request| BroadcastServiceClient::new(channel).publish(request).await;
-    let answer = caller.call("Publish", &request, send).await?;
+    let response = caller.call("Publish", &request, send).await?;
     out::result(match args.output {
-        Output::Table => format!("epoch   {}\noffset  {}", answer.epoch, answer.offset),
-        output => output.json(&Contracts::compiled_in().json("tidings.broadcast.v1.PublishResponse", &answer)),
+        Output::Table => format!("epoch   {}\noffset  {}", response.epoch, response.offset),
+        output => output.json(&Contracts::compiled_in().json("tidings.broadcast.v1.PublishResponse", &response)),
     });
     Ok(())
 }
@@ -118,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_attribute_is_a_name_and_a_value_which_may_have_any_sign() {
+    fn an_attribute_value_may_contain_an_equals_sign() {
         let Attribute(name, value) = "query=a=b".parse().unwrap();
 
         assert_eq!((name.as_str(), value.as_str()), ("query", "a=b"));

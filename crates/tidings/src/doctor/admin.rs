@@ -1,4 +1,4 @@
-//! The port that an instance has for machines: plain HTTP, without TLS and tokens.
+//! A client for an instance's port for metrics and probes: plain HTTP, without TLS and tokens.
 
 use std::io;
 use std::time::Duration;
@@ -7,39 +7,42 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The most that is read: many times what an instance has to say.
-const LONGEST: u64 = 4 * 1024 * 1024;
+/// The longest response in bytes: many times the size of an instance's metrics.
+const RESPONSE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// What was answered: the code, and the text.
+/// A response: status code and body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct AdminResponse {
     pub(super) code: u16,
     pub(super) text: String,
 }
 
-/// Asks `address` for `path`.
-pub(super) async fn get(address: &str, path: &str, patience: Duration) -> io::Result<Answer> {
-    let asked = async {
+/// Sends `GET path` to `address`.
+///
+/// # Errors
+/// No response within `limit`, or one that is not HTTP.
+pub(super) async fn get(address: &str, path: &str, limit: Duration) -> io::Result<AdminResponse> {
+    let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(LONGEST).read_to_end(&mut answer).await?;
-        Ok::<_, io::Error>(answer)
+        let mut response = Vec::new();
+        stream.take(RESPONSE_BYTES_MAX).read_to_end(&mut response).await?;
+        Ok::<_, io::Error>(response)
     };
-    let answer = timeout(patience, asked).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    read(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP is spoken there"))
+    let response = timeout(limit, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    parse(&response).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the response is not HTTP"))
 }
 
-/// Splits an answer whose body ends with the connection.
-fn read(answer: &[u8]) -> Option<Answer> {
-    let text = str::from_utf8(answer).ok()?;
+/// Parses a response whose body ends with the connection.
+fn parse(response: &[u8]) -> Option<AdminResponse> {
+    let text = str::from_utf8(response).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { code, text: body.to_owned() })
+    Some(AdminResponse { code, text: body.to_owned() })
 }
 
-/// The value of a label of a metric.
+/// Returns the value of a label of the first series of `metric`.
 pub(super) fn label(metrics: &str, metric: &str, label: &str) -> Option<String> {
     let line = metrics.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix('{'))?;
     let value = line.split(&[',', '{'][..]).find_map(|part| part.strip_prefix(label)?.strip_prefix("=\""))?;
@@ -51,11 +54,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_a_code_and_a_text() {
-        let answer = read(b"HTTP/1.1 503 Service Unavailable\r\ndate: x\r\n\r\nserver NOT_SERVING\n");
+    fn a_response_has_a_code_and_a_text() {
+        let response = parse(b"HTTP/1.1 503 Service Unavailable\r\ndate: x\r\n\r\nserver NOT_SERVING\n");
 
-        assert_eq!(answer, Some(Answer { code: 503, text: "server NOT_SERVING\n".to_owned() }));
-        assert_eq!(read(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), None);
+        assert_eq!(response, Some(AdminResponse { code: 503, text: "server NOT_SERVING\n".to_owned() }));
+        assert_eq!(parse(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), None);
     }
 
     #[test]

@@ -1,25 +1,25 @@
-//! What was found, for people and for programs.
+//! The findings of all checks, as a table or as JSON.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::Output;
-use crate::shown;
+use crate::args::Output;
+use crate::display;
 
-/// What a finding means.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It is as it should be.
+pub(super) enum CheckVerdict {
+    /// The check passed.
     Ok,
-    /// It works, but somebody should know.
+    /// The target works, but needs attention.
     Warn,
-    /// It does not do what it should.
+    /// The target does not work as it should.
     Fail,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ok => "ok",
@@ -29,60 +29,60 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One check, done.
+/// The result of one check.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
-    pub(super) verdict: Verdict,
-    /// Of what: `user 127.0.0.1:7401`.
-    pub(super) of: String,
-    /// What was looked at.
+    pub(super) verdict: CheckVerdict,
+    /// The checked instance or server, e.g. `user 127.0.0.1:7401`.
+    pub(super) target: String,
+    /// The name of the check, e.g. `reachable`.
     pub(super) check: &'static str,
-    /// What was found.
+    /// The state that the check found.
     pub(super) found: String,
-    /// What to do; empty if there is nothing to do.
+    /// Advice; empty if nothing needs to be done.
     pub(super) advice: String,
 }
 
-/// All of them, in the order in which they were made.
+/// The findings, in the order of the checks.
 #[derive(Debug, Default)]
-pub(super) struct Findings(Vec<Finding>);
+pub(super) struct DoctorFindings(Vec<Finding>);
 
-impl Findings {
-    /// It is as it should be.
-    pub(super) fn ok(&mut self, of: &str, check: &'static str, found: impl Into<String>) {
-        self.add(Verdict::Ok, of, check, found.into(), "");
+impl DoctorFindings {
+    /// Adds a check that passed.
+    pub(super) fn ok(&mut self, target: &str, check: &'static str, found: impl Into<String>) {
+        self.add(CheckVerdict::Ok, target, check, found.into(), "");
     }
 
-    /// It works, but.
-    pub(super) fn warn(&mut self, of: &str, check: &'static str, found: impl Into<String>, advice: &str) {
-        self.add(Verdict::Warn, of, check, found.into(), advice);
+    /// Adds a warning.
+    pub(super) fn warn(&mut self, target: &str, check: &'static str, found: impl Into<String>, advice: &str) {
+        self.add(CheckVerdict::Warn, target, check, found.into(), advice);
     }
 
-    /// It does not do what it should.
-    pub(super) fn fail(&mut self, of: &str, check: &'static str, found: impl Into<String>, advice: &str) {
-        self.add(Verdict::Fail, of, check, found.into(), advice);
+    /// Adds a check that failed.
+    pub(super) fn fail(&mut self, target: &str, check: &'static str, found: impl Into<String>, advice: &str) {
+        self.add(CheckVerdict::Fail, target, check, found.into(), advice);
     }
 
-    fn add(&mut self, verdict: Verdict, of: &str, check: &'static str, found: String, advice: &str) {
-        self.0.push(Finding { verdict, of: of.to_owned(), check, found, advice: advice.to_owned() });
+    fn add(&mut self, verdict: CheckVerdict, target: &str, check: &'static str, found: String, advice: &str) {
+        self.0.push(Finding { verdict, target: target.to_owned(), check, found, advice: advice.to_owned() });
     }
 
-    /// Each of them.
+    /// Iterates over the findings.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of findings.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// How many mean this.
-    pub(super) fn count(&self, verdict: Verdict) -> usize {
+    /// Returns the number of findings with this verdict.
+    pub(super) fn count(&self, verdict: CheckVerdict) -> usize {
         self.iter().filter(|finding| finding.verdict == verdict).count()
     }
 
-    /// Writes them down, a check a line.
+    /// Renders the findings in the output format.
     pub(super) fn render(&self, output: Output) -> String {
         match output {
             Output::Table => self.table(),
@@ -92,46 +92,46 @@ impl Findings {
     }
 
     fn table(&self) -> String {
-        let mut table = shown::table();
-        for Finding { verdict, of, check, found, advice } in self.iter() {
-            let words = if advice.is_empty() { found.clone() } else { format!("{found} -> {advice}") };
-            table.add_row([verdict.to_string(), of.clone(), (*check).to_owned(), shown::one_line(&words)]);
+        let mut table = display::table();
+        for Finding { verdict, target, check, found, advice } in self.iter() {
+            let text = if advice.is_empty() { found.clone() } else { format!("{found} -> {advice}") };
+            table.add_row([verdict.to_string(), target.clone(), (*check).to_owned(), display::one_line(&text)]);
         }
-        let (all, warn, fail) = (self.len(), self.count(Verdict::Warn), self.count(Verdict::Fail));
-        format!("{}\n{all} checks: {} ok, {warn} warn, {fail} FAIL", shown::render(table), all - warn - fail)
+        let (all, warn, fail) = (self.len(), self.count(CheckVerdict::Warn), self.count(CheckVerdict::Fail));
+        format!("{}\n{all} checks: {} ok, {warn} warn, {fail} FAIL", display::render(table), all - warn - fail)
     }
 }
 
-/// How long something took, for people.
-pub(super) fn took(time: Duration) -> String {
-    if time < Duration::from_millis(1) { "less than 1ms".to_owned() } else { shown::millis(time) }
+/// Renders the duration of a call.
+pub(super) fn render_duration(time: Duration) -> String {
+    if time < Duration::from_millis(1) { "less than 1ms".to_owned() } else { display::millis(time) }
 }
 
-fn json(Finding { verdict, of, check, found, advice }: &Finding) -> Value {
+fn json(Finding { verdict, target, check, found, advice }: &Finding) -> Value {
     let verdict = verdict.to_string().to_lowercase();
-    json!({ "verdict": verdict, "of": of, "check": check, "found": found, "advice": advice })
+    json!({ "verdict": verdict, "target": target, "check": check, "found": found, "advice": advice })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn findings() -> Findings {
-        let mut findings = Findings::default();
-        findings.ok("user a:1", "reachable", "answered in 1ms");
+    fn findings() -> DoctorFindings {
+        let mut findings = DoctorFindings::default();
+        findings.ok("user a:1", "reachable", "responded in 1ms");
         findings.fail("user a:1", "health", "NOT_SERVING: postgres\nbreaker closed", "start postgres");
         findings
     }
 
     #[test]
-    fn each_check_is_a_line_with_what_was_found_and_what_to_do() {
+    fn each_check_is_a_line_with_finding_and_advice() {
         let table = findings().render(Output::Table);
         let lines: Vec<_> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
 
         assert_eq!(
             lines,
             [
-                "ok user a:1 reachable answered in 1ms",
+                "ok user a:1 reachable responded in 1ms",
                 r"FAIL user a:1 health NOT_SERVING: postgres\nbreaker closed -> start postgres",
                 "2 checks: 1 ok, 0 warn, 1 FAIL",
             ]

@@ -1,4 +1,4 @@
-//! The Postgres of the user service: what an acknowledgement survives, migrations, the outbox.
+//! Checks of the user service's Postgres: version, durability, outbox, migrations.
 
 use std::time::Duration;
 
@@ -6,56 +6,61 @@ use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tidings_postgres::{Args, Migrations, PostgresUrl};
 use tokio::time::timeout;
 
-use super::findings::Findings;
+use super::findings::DoctorFindings;
 
-/// The oldest that the services use.
-const OLDEST: u32 = 150_000;
-/// The relay takes a row within a quarter of a second; one this old waits for something.
-const ROW_WAITS: f64 = 5.0;
-/// The most rows of the outbox that are counted.
-const COUNTED: i64 = 100_000;
+/// The oldest version that the services support, as `server_version_num`.
+const VERSION_MIN: u32 = 150_000;
+/// Age at which an outbox row counts as stuck: the relay normally takes a row within 250 ms.
+const STUCK_ROW_SECONDS: f64 = 5.0;
+/// The largest number of outbox rows that are counted.
+const COUNTED_ROWS_MAX: i64 = 100_000;
 
-/// What this looks at.
-struct Look<'a> {
+/// A connection to the checked database, and the findings.
+struct PostgresChecks<'a> {
     title: String,
     connection: PgConnection,
-    findings: &'a mut Findings,
+    findings: &'a mut DoctorFindings,
 }
 
-/// Looks at the database behind `url`.
-pub(super) async fn look(url: PostgresUrl, patience: Duration, findings: &mut Findings) {
+/// Checks the database at `url`; each step takes at most `limit`.
+pub(super) async fn check(url: PostgresUrl, limit: Duration, findings: &mut DoctorFindings) {
     let title = url.to_string();
     let options = url.options().clone().application_name("tidings-doctor");
-    let connection = match timeout(patience, options.connect()).await {
+    let connection = match timeout(limit, options.connect()).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             let advice = "is it running, and are user, password and database right?";
             return findings.fail(&title, "reachable", error.to_string(), advice);
         }
         Err(_) => {
-            let advice = "it lets nobody in: is it stopped, or full (max_connections)?";
-            return findings.fail(&title, "reachable", "no answer", advice);
+            let advice = "is it stopped, or are all connections taken (max_connections)?";
+            return findings.fail(&title, "reachable", "timeout: no response", advice);
         }
     };
-    let mut look = Look { title, connection, findings };
-    let looked = timeout(patience, look.all()).await;
-    let failed = match looked {
+    let mut checks = PostgresChecks { title, connection, findings };
+    let outcome = timeout(limit, checks.run()).await;
+    let failed = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("no answer".to_owned()),
+        Err(_) => Some("timeout: no response".to_owned()),
     };
     if let Some(problem) = failed {
-        look.findings.fail(&look.title, "reachable", problem, "it stopped answering in the middle: see its log");
+        checks.findings.fail(
+            &checks.title,
+            "reachable",
+            problem,
+            "it stopped responding during the checks: see its log",
+        );
     }
-    let _ = timeout(patience, look.connection.close()).await;
+    let _ = timeout(limit, checks.connection.close()).await;
     migrations(url, findings).await;
 }
 
-impl Look<'_> {
-    async fn all(&mut self) -> Result<(), sqlx::Error> {
+impl PostgresChecks<'_> {
+    async fn run(&mut self) -> Result<(), sqlx::Error> {
         self.version().await?;
-        self.crash().await?;
-        self.loss().await?;
+        self.crash_safety().await?;
+        self.replication().await?;
         self.outbox().await
     }
 
@@ -65,97 +70,101 @@ impl Look<'_> {
 
     async fn version(&mut self) -> Result<(), sqlx::Error> {
         let found = self.setting("server_version").await?;
-        if self.connection.server_version_num().is_some_and(|version| version < OLDEST) {
-            self.findings.fail(&self.title, "version", found, "the services need 15 or newer: upgrade it");
+        if self.connection.server_version_num().is_some_and(|version| version < VERSION_MIN) {
+            self.findings.fail(&self.title, "version", found, "upgrade it: the services need 15 or newer");
         } else {
             self.findings.ok(&self.title, "version", found);
         }
         let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut self.connection).await?;
         if standby {
-            let advice = "the services write: give them the primary";
-            self.findings.fail(&self.title, "role", "it is a standby", advice);
+            let advice = "connect the services to the primary: they need to write";
+            self.findings.fail(&self.title, "role", "standby", advice);
         }
         Ok(())
     }
 
-    /// Does an acknowledgement survive a crash of the machine?
-    async fn crash(&mut self) -> Result<(), sqlx::Error> {
-        let check = "an OK survives a crash";
+    /// Checks that acknowledged writes survive a crash of the machine.
+    async fn crash_safety(&mut self) -> Result<(), sqlx::Error> {
+        let check = "crash safety";
         for (name, advice) in [
-            ("fsync", "set fsync = on, unless the data may be lost: what was acknowledged is not on the disk"),
-            ("full_page_writes", "set full_page_writes = on, unless the disk writes whole pages at once"),
-            ("synchronous_commit", "set it to on: what was acknowledged in the last moments before a crash is lost"),
+            ("fsync", "set fsync = on: a crash can lose acknowledged writes and corrupt the data"),
+            ("full_page_writes", "set full_page_writes = on, unless the disk writes whole pages atomically"),
+            ("synchronous_commit", "set synchronous_commit = on: a crash loses the last acknowledged writes"),
         ] {
             if self.setting(name).await? == "off" {
-                self.findings.fail(&self.title, check, format!("no: {name} is off"), advice);
+                let found = format!("acknowledged writes may be lost: {name} is off");
+                self.findings.fail(&self.title, check, found, advice);
                 return Ok(());
             }
         }
-        self.findings.ok(&self.title, check, "yes: fsync, full_page_writes and synchronous_commit are on");
+        let found = "acknowledged writes survive: fsync, full_page_writes and synchronous_commit are on";
+        self.findings.ok(&self.title, check, found);
         Ok(())
     }
 
-    /// Does an acknowledgement survive the loss of the primary?
-    async fn loss(&mut self) -> Result<(), sqlx::Error> {
-        let check = "an OK survives the primary";
+    /// Checks that acknowledged writes survive the loss of the primary.
+    async fn replication(&mut self) -> Result<(), sqlx::Error> {
+        let check = "replication";
         let names = self.setting("synchronous_standby_names").await?;
         let commit = self.setting("synchronous_commit").await?;
         if names.is_empty() || ["local", "off"].contains(&commit.as_str()) {
-            let found = format!("no: synchronous_standby_names is '{names}', synchronous_commit {commit}");
-            let advice = "if losing the primary's disk must lose nothing, name a standby that commits wait for";
+            let found =
+                format!("not synchronous: synchronous_standby_names is '{names}', synchronous_commit is {commit}");
+            let advice = "losing the primary loses writes; to prevent that, name a standby that commits wait for";
             self.findings.warn(&self.title, check, found, advice);
             return Ok(());
         }
-        // Without pg_monitor the states of others are hidden, not absent.
+        // Without pg_monitor the sync_state of other users' connections is NULL.
         let query = "SELECT count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')), count(*) FILTER (WHERE sync_state IS NULL) FROM pg_stat_replication";
-        let (waited_for, hidden): (i64, i64) = sqlx::query_as(query).fetch_one(&mut self.connection).await?;
-        match (waited_for, hidden) {
+        let (synchronous, hidden): (i64, i64) = sqlx::query_as(query).fetch_one(&mut self.connection).await?;
+        match (synchronous, hidden) {
             (1.., _) => {
-                let found = format!("yes: commits wait ({commit}) for '{names}', {waited_for} there");
+                let found = format!("commits wait ({commit}) for '{names}', {synchronous} connected");
                 self.findings.ok(&self.title, check, found);
             }
             (_, 1..) => {
-                let found = format!("commits wait ({commit}) for '{names}'; whether it is there we may not see");
-                self.findings.warn(&self.title, check, found, "ask as a member of pg_monitor");
+                let found = format!("commits wait ({commit}) for '{names}'; no permission to see their state");
+                self.findings.warn(&self.title, check, found, "connect as a member of pg_monitor");
             }
             _ => {
-                let found = format!("commits wait ({commit}) for '{names}', and none of them is there");
-                self.findings.fail(&self.title, check, found, "writes hang until a standby is back: start it");
+                let found = format!("commits wait ({commit}) for '{names}', but none is connected");
+                self.findings.fail(&self.title, check, found, "start a standby: writes hang until one is connected");
             }
         }
         Ok(())
     }
 
-    /// Do changes reach the cache?
+    /// Checks that the relay publishes changes to the cache.
     async fn outbox(&mut self) -> Result<(), sqlx::Error> {
         let check = "outbox";
-        let there: bool = sqlx::query_scalar("SELECT to_regclass('cache_outbox') IS NOT NULL")
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass('cache_outbox') IS NOT NULL")
             .fetch_one(&mut self.connection)
             .await?;
-        if !there {
-            return Ok(()); // the migrations say it
+        if !exists {
+            return Ok(()); // the check of migrations reports it
         }
         let query = "SELECT count(*), coalesce(extract(epoch FROM now() - min(create_time)), 0)::float8 \
                      FROM (SELECT create_time FROM cache_outbox ORDER BY id LIMIT $1) AS oldest";
-        let (rows, seconds): (i64, f64) = sqlx::query_as(query).bind(COUNTED).fetch_one(&mut self.connection).await?;
+        let (rows, seconds): (i64, f64) =
+            sqlx::query_as(query).bind(COUNTED_ROWS_MAX).fetch_one(&mut self.connection).await?;
         let found = match rows {
-            0 => "empty: the cache knows of every change".to_owned(),
-            _ => format!("{rows} changes wait for the cache, the oldest for {seconds:.1}s"),
+            0 => "empty: all changes are published to the cache".to_owned(),
+            _ => format!("{rows} changes not published to the cache yet, the oldest for {seconds:.1}s"),
         };
-        if seconds <= ROW_WAITS {
+        if seconds <= STUCK_ROW_SECONDS {
             self.findings.ok(&self.title, check, found);
         } else {
-            let advice = "plain reads may be as old: is redis away, or no instance running?";
+            let advice = "cached reads may be as stale: is redis unavailable, or no instance running?";
             self.findings.warn(&self.title, check, found, advice);
         }
         Ok(())
     }
 }
 
-async fn migrations(url: PostgresUrl, findings: &mut Findings) {
+async fn migrations(url: PostgresUrl, findings: &mut DoctorFindings) {
     let title = url.to_string();
     match Migrations::new(&tidings_user::MIGRATOR).check(&Args::new(url)).await {
-        Ok(()) => findings.ok(&title, "migrations", "none is pending"),
+        Ok(()) => findings.ok(&title, "migrations", "none pending"),
         Err(error) => findings.fail(&title, "migrations", error.to_string(), "apply them: tidings-user migrate"),
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a command for as long as a lock is held.
+//! Runs a command while a lock is held.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _};
@@ -12,48 +12,48 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::Error;
-use crate::{error, out};
+use super::error::Error;
+use crate::{exit, out};
 
-/// How long the command has to end in order after its lock was lost.
+/// Time that the command has to end after SIGTERM, before SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often we look whether all of it has ended.
-const LOOK: Duration = Duration::from_millis(50);
-/// What a shell adds to the number of a signal.
-const SIGNALLED: i32 = 128;
+/// The interval at which the end of the process group is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The number that a shell adds to a signal number in an exit code.
+const SIGNAL_EXIT_BASE: i32 = 128;
 
-/// Runs a command under a lock, then releases it. Returns the command's exit code.
+/// Runs a command under a lock, then releases the lock; returns the command's exit code.
 pub(super) async fn run(guard: LockGuard, name: String, program: &OsStr, arguments: &[OsString]) -> Result<u8, Error> {
     let command = program.to_string_lossy().into_owned();
-    let ended = match Group::start(&guard, program, arguments, &command) {
+    let ended = match ProcessGroup::start(&guard, program, arguments, &command) {
         Ok(mut group) => group.run(&guard).await,
         Err(error) => Err(error),
     };
     let outcome = match ended {
-        Ok(Ended::ByItself(status)) => Ok(exit_code(status)),
-        Ok(Ended::Lost(lost)) => return Err(Error::Lost { name, command, lost }),
+        Ok(CommandEnd::Exited(status)) => Ok(exit_code(status)),
+        Ok(CommandEnd::Lost(lost)) => return Err(Error::Lost { name, command, lost }),
         Err(error) => Err(error),
     };
     if let Err(error) = guard.release().await {
-        out::note(format_args!("tidings: {name} is free when its lease has run out, and not before: {error}"));
+        out::note(format_args!("tidings: cannot release {name}, it stays held until its lease expires: {error}"));
     }
     outcome
 }
 
-/// The command's own exit code; if a signal ended it, what a shell says.
+/// Returns the command's exit code, or that of a shell if a signal ended it.
 fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| SIGNALLED + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(error::SERVICE)
+    let code = status.code().or_else(|| status.signal().map(|signal| SIGNAL_EXIT_BASE + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::SERVICE)
 }
 
-/// How the command came to its end.
-enum Ended {
-    ByItself(ExitStatus),
+/// The end of the command.
+enum CommandEnd {
+    Exited(ExitStatus),
     Lost(Lost),
 }
 
-/// The command and everything that it starts: a process group, so that all of it can be ended when the lock is lost.
-struct Group {
+/// The process group of the command: all its processes can be ended when the lock is lost.
+struct ProcessGroup {
     child: Child,
     id: Pid,
     interrupt: unix::Signal,
@@ -61,12 +61,12 @@ struct Group {
     hangup: unix::Signal,
 }
 
-impl Group {
+impl ProcessGroup {
     fn start(guard: &LockGuard, program: &OsStr, arguments: &[OsString], name: &str) -> Result<Self, Error> {
         let listen = |kind| signal(kind).map_err(|cause| Error::System { action: "listen for signals", cause });
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let hangup = listen(SignalKind::hangup())?;
-        // A process outside of the group of the terminal is stopped when it reads from it.
+        // A read from the terminal would stop a process outside the foreground group.
         let input = if io::stdin().is_terminal() { Stdio::null() } else { Stdio::inherit() };
         let started = Command::new(program)
             .args(arguments)
@@ -81,18 +81,18 @@ impl Group {
         Ok(Self { child, id, interrupt, terminate, hangup })
     }
 
-    /// Waits until the command has ended by itself, or was ended because the lock is lost.
-    async fn run(&mut self, guard: &LockGuard) -> Result<Ended, Error> {
+    /// Waits until the command exits; ends it if the lock is lost.
+    async fn run(&mut self, guard: &LockGuard) -> Result<CommandEnd, Error> {
         loop {
             tokio::select! {
-                biased; // what has ended when the lock was lost may have ended after that
+                biased; // if both are ready, the command may have run without the lock
                 lost = guard.lost() => {
                     self.end().await;
-                    return Ok(Ended::Lost(lost));
+                    return Ok(CommandEnd::Lost(lost));
                 }
                 ended = self.child.wait() => {
                     let waiting = |cause| Error::System { action: "wait for the command", cause };
-                    return ended.map(Ended::ByItself).map_err(waiting);
+                    return ended.map(CommandEnd::Exited).map_err(waiting);
                 }
                 _ = self.interrupt.recv() => self.signal(Signal::INT),
                 _ = self.terminate.recv() => self.signal(Signal::TERM),
@@ -101,22 +101,22 @@ impl Group {
         }
     }
 
-    /// Ends all of it: in order if it can be done within the grace, else at once.
+    /// Ends the group with SIGTERM, and with SIGKILL after the grace.
     async fn end(&mut self) {
         let begin = Instant::now();
         self.signal(Signal::TERM);
         while begin.elapsed() < GRACE {
-            let _ = self.child.try_wait(); // until then its process is there, though it has ended
+            let _ = self.child.try_wait(); // reaps the child: a zombie would count as running
             if test_kill_process_group(self.id).is_err() {
                 return;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
         self.signal(Signal::KILL);
         let _ = self.child.wait().await;
     }
 
     fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.id, signal); // nobody is left: that is well
+        let _ = kill_process_group(self.id, signal); // fails if the group has ended
     }
 }

@@ -1,4 +1,4 @@
-//! Reads everything back and compares it with what was sent.
+//! Reads everything back and compares it with the plan.
 
 pub(super) mod authors;
 pub(super) mod conversations;

@@ -1,104 +1,106 @@
-//! Where what was read is not what was sent.
+//! Differences between the messages and users sent and those read back.
 
 use std::fmt;
 
 use tidings_proto::history::{self as pb, body};
 
-use super::plan::{Conversation, Message};
-use super::services::Error;
+use super::clients::Error;
+use super::plan::{PlannedConversation, PlannedMessage};
 
-/// How much of a long value is shown.
-const SHOWN: usize = 160;
+/// Maximum characters of a text in an excerpt.
+const EXCERPT_MAX: usize = 160;
 
-/// One thing that is not as it should be.
+/// One difference, with its location and the phase of the replay that found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
-    place: String,
+    location: String,
     field: &'static str,
     expected: String,
     read: String,
-    during: &'static str,
+    phase: &'static str,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, field, expected, read, during } = self;
-        write!(f, "{place}: {field}, {during}\n  expected: {expected}\n  read:     {read}")
+        let Self { location, field, expected, read, phase } = self;
+        write!(f, "{location}: {field}, {phase}\n  expected: {expected}\n  read:     {read}")
     }
 }
 
 impl Difference {
-    fn new(place: String, field: &'static str, expected: String, read: String) -> Self {
-        Self { place, field, expected, read, during: "" }
+    fn new(location: String, field: &'static str, expected: String, read: String) -> Self {
+        Self { location, field, expected, read, phase: "" }
     }
 
-    /// Says in which reading it was found.
+    /// Sets the phase that found the difference, e.g. `read forwards`.
     #[must_use]
-    pub(super) fn during(self, during: &'static str) -> Self {
-        Self { during, ..self }
+    pub(super) fn in_phase(self, phase: &'static str) -> Self {
+        Self { phase, ..self }
     }
 
-    /// A difference in a user.
+    /// Creates a difference in a user.
     pub(super) fn user(id: &str, field: &'static str, expected: &str, read: &str) -> Self {
         Self::new(format!("user {id}"), field, expected.to_owned(), read.to_owned())
     }
 
-    /// A difference in a conversation as a whole.
+    /// Creates a difference in a conversation.
     pub(super) fn conversation(
-        conversation: &Conversation,
+        conversation: &PlannedConversation,
         field: &'static str,
         expected: impl fmt::Display,
         read: impl fmt::Display,
     ) -> Self {
-        let place = format!("conversation {} ({})", conversation.id, conversation.path.display());
-        Self::new(place, field, expected.to_string(), read.to_string())
+        let location = format!("conversation {} ({})", conversation.id, conversation.path.display());
+        Self::new(location, field, expected.to_string(), read.to_string())
     }
 
-    /// The service says that a message cannot be, or that it is not there.
-    pub(super) fn contradicted(conversation: &Conversation, message: &Message, error: &Error) -> Option<Self> {
-        let failure = error.contradiction()?;
-        Some(Self::new(place(conversation, message), "message", shown(message), failure.to_string()))
+    /// Creates a difference from a refused message; `None` if the error does not concern stored
+    /// data.
+    pub(super) fn refused(conversation: &PlannedConversation, message: &PlannedMessage, error: &Error) -> Option<Self> {
+        let failure = error.precondition_failure()?;
+        Some(Self::new(location(conversation, message), "message", brief(message), failure.to_string()))
     }
 
-    /// Finds the first field in which `read` is not `expected`; `None` on either side is the end of the messages.
+    /// Finds the first field in which `read` differs from `expected`. `None` on either side means
+    /// the end of the messages.
     pub(super) fn find(
-        conversation: &Conversation,
-        expected: Option<&Message>,
+        conversation: &PlannedConversation,
+        expected: Option<&PlannedMessage>,
         read: Option<&pb::Message>,
     ) -> Option<Self> {
         let (field, expected_value, read_value) = match (expected, read) {
             (None, None) => return None,
-            (Some(expected), None) => ("message", shown(expected), "no further message".to_owned()),
+            (Some(expected), None) => ("message", brief(expected), "no further message".to_owned()),
             (None, Some(read)) => {
                 let read = format!("seq {} {} of {}", read.seq, read.client_message_id, read.sender_id);
                 return Some(Self::conversation(conversation, "message", "no further message", read));
             }
             (Some(expected), Some(read)) => differing_field(expected, read)?,
         };
-        let place = expected.map(|message| place(conversation, message)).unwrap_or_default();
-        Some(Self::new(place, field, expected_value, read_value))
+        let location = expected.map(|message| location(conversation, message)).unwrap_or_default();
+        Some(Self::new(location, field, expected_value, read_value))
     }
 }
 
-fn place(conversation: &Conversation, message: &Message) -> String {
-    let Conversation { id, path, .. } = conversation;
+fn location(conversation: &PlannedConversation, message: &PlannedMessage) -> String {
+    let PlannedConversation { id, path, .. } = conversation;
     format!("conversation {id} ({}), line {}, seq {}", path.display(), message.line, message.seq)
 }
 
-fn shown(message: &Message) -> String {
+fn brief(message: &PlannedMessage) -> String {
     format!("{} of {}", message.request.client_message_id, message.request.sender_id)
 }
 
-fn differing_field(expected: &Message, read: &pb::Message) -> Option<(&'static str, String, String)> {
-    let Message { seq, request, .. } = expected;
+fn differing_field(expected: &PlannedMessage, read: &pb::Message) -> Option<(&'static str, String, String)> {
+    let PlannedMessage { seq, request, .. } = expected;
     let text = |body: &Option<pb::Body>| match body.as_ref().and_then(|body| body.content.as_ref()) {
         Some(body::Content::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    let named = |seq: i64, id: &str, sender: &str| format!("seq {seq}, {id} of {sender}");
+    let identity = |seq: i64, id: &str, sender: &str| format!("seq {seq}, {id} of {sender}");
     if (*seq, &request.client_message_id, &request.sender_id) != (read.seq, &read.client_message_id, &read.sender_id) {
-        let expected = named(*seq, &request.client_message_id, &request.sender_id);
-        return Some(("message", expected, named(read.seq, &read.client_message_id, &read.sender_id)));
+        let expected = identity(*seq, &request.client_message_id, &request.sender_id);
+        return Some(("message", expected, identity(read.seq, &read.client_message_id, &read.sender_id)));
     }
     if request.conversation_id != read.conversation_id {
         return Some(("conversation_id", request.conversation_id.clone(), read.conversation_id.clone()));
@@ -120,12 +122,12 @@ fn differing_field(expected: &Message, read: &pb::Message) -> Option<(&'static s
     }
 }
 
-/// Quotes a text around its `at`th character.
+/// Quotes a text around its `at`th character, at most [`EXCERPT_MAX`] characters.
 fn excerpt(text: &str, at: usize) -> String {
-    const BEFORE: usize = 20;
-    let skipped = if text.chars().nth(SHOWN).is_some() { at.saturating_sub(BEFORE) } else { 0 };
-    let part: String = text.chars().skip(skipped).take(SHOWN).collect();
-    let more = text.chars().nth(skipped + SHOWN).is_some();
+    const CONTEXT_BEFORE: usize = 20;
+    let skipped = if text.chars().nth(EXCERPT_MAX).is_some() { at.saturating_sub(CONTEXT_BEFORE) } else { 0 };
+    let part: String = text.chars().skip(skipped).take(EXCERPT_MAX).collect();
+    let more = text.chars().nth(skipped + EXCERPT_MAX).is_some();
     format!("{}{part:?}{}", if skipped > 0 { "..." } else { "" }, if more { "..." } else { "" })
 }
 
@@ -134,20 +136,20 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::replay::files::Source;
-    use crate::replay::plan::Plan;
+    use crate::replay::files::LogFile;
+    use crate::replay::plan::ReplayPlan;
     use crate::replay::{log, replies};
 
     type Alter = fn(&mut pb::Message);
 
-    fn conversation() -> Conversation {
-        let mut plan = Plan::default();
-        let source = Source { path: PathBuf::from("a.log"), id: "irc-a".into(), title: "a.log".into() };
-        plan.add(source, log::parse(b"=== in\n[12:59] <Ada> hi\n"), &replies::parse(b""));
+    fn conversation() -> PlannedConversation {
+        let mut plan = ReplayPlan::default();
+        let file = LogFile { path: PathBuf::from("a.log"), id: "irc-a".into(), title: "a.log".into() };
+        plan.add(file, log::parse(b"=== in\n[12:59] <Ada> hi\n"), &replies::parse(b""));
         plan.conversations.remove(0)
     }
 
-    fn stored(message: &Message) -> pb::Message {
+    fn stored(message: &PlannedMessage) -> pb::Message {
         let request = message.request.clone();
         pb::Message {
             conversation_id: request.conversation_id,
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_equal_to_itself() {
+    fn a_message_equals_itself_as_stored() {
         let conversation = conversation();
         let message = &conversation.messages[0];
 
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_compared_and_named_with_its_place() {
+    fn a_difference_in_any_field_is_found_with_its_location() {
         let conversation = conversation();
         let message = &conversation.messages[0];
         let alterations: [(&str, Alter); 7] = [
@@ -194,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_shown_where_it_differs() {
+    fn a_long_text_is_quoted_around_its_difference() {
         let (one, other) = (format!("{}1", "x".repeat(999)), format!("{}2", "x".repeat(999)));
 
         assert_eq!(excerpt(&one, 999), format!("...\"{}1\"", "x".repeat(20)));
-        assert_eq!(excerpt(&other, 0).len(), SHOWN + 5);
+        assert_eq!(excerpt(&other, 0).len(), EXCERPT_MAX + 5);
         assert_eq!(excerpt("a\nb", 2), r#""a\nb""#);
     }
 }

@@ -1,45 +1,45 @@
-//! What a replay found out, counted.
+//! Counts and differences that a replay collects.
 
 use std::ops::AddAssign;
 
 use super::difference::Difference;
 
-/// What was counted while sending and reading.
+/// Counts of sending, receiving and reading back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    /// Users that were there before, or whose first answer was lost.
+pub(super) struct ReplayCounts {
+    /// Users that existed before, or whose first response was lost.
     pub(super) users_deduplicated: usize,
-    /// Messages whose append was acknowledged.
+    /// Messages acknowledged by the service.
     pub(super) acknowledged: usize,
-    /// Those of them that were there before, or whose first answer was lost.
+    /// Acknowledged messages that existed before, or whose first response was lost.
     pub(super) deduplicated: usize,
-    /// How often the lock of a conversation was lost while it was sent.
+    /// Losses of a conversation's lock while it was sent.
     pub(super) locks_lost: usize,
-    /// Messages that were pushed to readers, each counted once for each reader.
+    /// Messages received by readers, counted once for each reader.
     pub(super) pushed: usize,
-    /// Messages that were pushed to a reader who had them.
+    /// Messages received by a reader that already had them.
     pub(super) pushed_again: usize,
-    /// How often a reader was told that something is missing.
-    pub(super) told: usize,
-    /// Messages that a reader then read from history.
+    /// Gaps and resets received by readers.
+    pub(super) gaps_and_resets: usize,
+    /// Messages that readers filled from history after a gap or reset.
     pub(super) filled: usize,
-    /// Messages read, over all readings.
+    /// Messages read back, over all passes.
     pub(super) read_back: usize,
-    /// Pages of conversations that came from the cache.
+    /// Pages of conversations read from a cache.
     pub(super) pages_redis: usize,
-    /// Pages of conversations that came from Postgres.
+    /// Pages of conversations read from Postgres.
     pub(super) pages_postgres: usize,
     /// Users read a second time.
     pub(super) users_read_again: usize,
-    /// Those of them that came from the cache.
+    /// Users that the second read found in a cache.
     pub(super) users_from_cache: usize,
-    /// Messages that were acknowledged and are not there.
+    /// Acknowledged messages missing when read back.
     pub(super) lost: usize,
-    /// Messages that are there and should not be.
-    pub(super) doubled: usize,
+    /// Messages read back more often than sent, or never sent.
+    pub(super) duplicated: usize,
 }
 
-impl AddAssign for Tally {
+impl AddAssign for ReplayCounts {
     fn add_assign(&mut self, more: Self) {
         self.users_deduplicated += more.users_deduplicated;
         self.acknowledged += more.acknowledged;
@@ -47,7 +47,7 @@ impl AddAssign for Tally {
         self.locks_lost += more.locks_lost;
         self.pushed += more.pushed;
         self.pushed_again += more.pushed_again;
-        self.told += more.told;
+        self.gaps_and_resets += more.gaps_and_resets;
         self.filled += more.filled;
         self.read_back += more.read_back;
         self.pages_redis += more.pages_redis;
@@ -55,31 +55,30 @@ impl AddAssign for Tally {
         self.users_read_again += more.users_read_again;
         self.users_from_cache += more.users_from_cache;
         self.lost += more.lost;
-        self.doubled += more.doubled;
+        self.duplicated += more.duplicated;
     }
 }
 
-/// Counts and differences of a piece of work.
+/// Counts and differences of one phase or of the whole replay.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    /// What was counted.
-    pub(super) tally: Tally,
-    /// The first thing that is not as it should be.
+pub(super) struct ReplayFindings {
+    pub(super) counts: ReplayCounts,
+    /// The first difference.
     pub(super) first: Option<Difference>,
-    /// How many such things there are.
+    /// Number of differences.
     pub(super) differences: usize,
 }
 
-impl Findings {
-    /// Notes a difference, if it is one.
-    pub(super) fn differ(&mut self, difference: Option<Difference>) {
+impl ReplayFindings {
+    /// Records a difference, if there is one.
+    pub(super) fn record(&mut self, difference: Option<Difference>) {
         self.differences += usize::from(difference.is_some());
         self.first = self.first.take().or(difference);
     }
 
-    /// Adds what further work found.
+    /// Adds the findings of another phase.
     pub(super) fn add(&mut self, more: Self) {
-        self.tally += more.tally;
+        self.counts += more.counts;
         self.differences += more.differences;
         self.first = self.first.take().or(more.first);
     }

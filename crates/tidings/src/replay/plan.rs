@@ -1,81 +1,77 @@
-//! What is to be sent: users, conversations, messages and what they answer. No service is asked here.
+//! The plan of a replay: users, conversations, messages and replies. Calls no service.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use tidings_proto::history::{AppendMessageRequest, Body, body};
 
-use super::files::Source;
-use super::log::{Line, Log};
-use super::names;
+use super::files::LogFile;
+use super::ids;
+use super::log::{ChatLog, LogLine};
 use super::replies::Replies;
 
-/// Everything that a replay sends.
+/// The users and conversations that a replay sends.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    /// The conversations, in the order of the files.
-    pub(super) conversations: Vec<Conversation>,
-    /// The users by id, with the first spelling of their nicks.
+pub(super) struct ReplayPlan {
+    /// Conversations, in the order of the files.
+    pub(super) conversations: Vec<PlannedConversation>,
+    /// Display names of the users by id: the first spelling of each nick.
     pub(super) users: BTreeMap<String, String>,
-    /// What was counted on the way.
-    pub(super) input: Input,
+    pub(super) input: InputCounts,
 }
 
-/// What the files held.
+/// Counts of the parsed files.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Input {
+pub(super) struct InputCounts {
     /// Lines of logs, of any kind.
     pub(super) lines: usize,
-    /// Lines that nobody said.
+    /// System lines of logs: `=== ...`.
     pub(super) system: usize,
-    /// Lines of logs that are nothing.
+    /// Malformed lines of logs.
     pub(super) malformed: usize,
-    /// Lines of `.replies` that are nothing.
+    /// Malformed lines of `.replies` files.
     pub(super) malformed_replies: usize,
     /// Bytes of messages that are not UTF-8.
     pub(super) replaced_bytes: usize,
-    /// Messages that say which message they answer.
+    /// Messages with a `reply_to_seq`.
     pub(super) replies_linked: usize,
-    /// Further messages that these answer: a message can say one.
+    /// Further lines that these messages reply to; a message can refer to one only.
     pub(super) replies_other: usize,
-    /// Replies where the answer, or what it answers, is a line that was not sent.
+    /// Replies from or to a line that is not sent.
     pub(super) replies_unsent: usize,
 }
 
-/// A conversation that is to be there afterwards, and nothing else in it.
+/// A conversation to create, with exactly these messages.
 #[derive(Debug)]
-pub(super) struct Conversation {
-    /// Its id.
+pub(super) struct PlannedConversation {
     pub(super) id: String,
-    /// Its title.
     pub(super) title: String,
-    /// The log it comes from.
+    /// Path of its log.
     pub(super) path: PathBuf,
-    /// Its messages: the first has seq 1.
-    pub(super) messages: Vec<Message>,
+    /// Messages by seq; the first has seq 1.
+    pub(super) messages: Vec<PlannedMessage>,
 }
 
-impl Conversation {
-    /// The number of its newest message; 0 if it has none.
+impl PlannedConversation {
+    /// Returns the seq of its newest message; 0 if it has none.
     pub(super) fn last_seq(&self) -> i64 {
         self.messages.last().map_or(0, |message| message.seq)
     }
 }
 
-/// A message that is to be there afterwards.
+/// A message to append.
 #[derive(Debug)]
-pub(super) struct Message {
-    /// The line it comes from.
+pub(super) struct PlannedMessage {
+    /// Number of its line in the log, from 0.
     pub(super) line: usize,
-    /// Its number in the conversation.
+    /// Expected seq in the conversation, from 1.
     pub(super) seq: i64,
-    /// How it is sent.
     pub(super) request: AppendMessageRequest,
 }
 
-impl Plan {
+impl ReplayPlan {
     /// Adds the conversation of one log.
-    pub(super) fn add(&mut self, source: Source, log: Log, replies: &Replies) {
+    pub(super) fn add(&mut self, file: LogFile, log: ChatLog, replies: &Replies) {
         self.input.lines += log.total;
         self.input.system += log.system;
         self.input.malformed += log.malformed.count;
@@ -85,23 +81,24 @@ impl Plan {
         let targets = self.link(&log, replies);
         let messages = (1..).zip(log.lines).map(|(seq, line)| {
             self.users.entry(line.user_id.clone()).or_insert_with(|| line.nick.clone());
-            let answers = targets.get(&line.number).copied().unwrap_or_default();
-            Message { line: line.number, seq, request: request(&source.id, line, answers) }
+            let reply_to_seq = targets.get(&line.number).copied().unwrap_or_default();
+            PlannedMessage { line: line.number, seq, request: request(&file.id, line, reply_to_seq) }
         });
         let messages = messages.collect();
-        self.conversations.push(Conversation { id: source.id, title: source.title, path: source.path, messages });
+        self.conversations.push(PlannedConversation { id: file.id, title: file.title, path: file.path, messages });
     }
 
-    /// For each line that answers one, the seq of the last line answered that is sent before it.
-    fn link(&mut self, log: &Log, replies: &Replies) -> HashMap<usize, i64> {
+    /// Returns, for each line that is a reply, the seq of the last line that it replies to and that
+    /// is sent.
+    fn link(&mut self, log: &ChatLog, replies: &Replies) -> HashMap<usize, i64> {
         let sent: HashMap<usize, i64> = log.lines.iter().map(|line| line.number).zip(1..).collect();
         let mut targets = HashMap::new();
-        for (line, answered) in &replies.answered {
-            let mut seqs: Vec<i64> = answered.iter().filter_map(|line| sent.get(line).copied()).collect();
+        for (line, originals) in &replies.originals {
+            let mut seqs: Vec<i64> = originals.iter().filter_map(|line| sent.get(line).copied()).collect();
             if !sent.contains_key(line) {
                 seqs.clear();
             }
-            self.input.replies_unsent += answered.len() - seqs.len();
+            self.input.replies_unsent += originals.len() - seqs.len();
             if let Some(last) = seqs.pop() {
                 self.input.replies_linked += 1;
                 self.input.replies_other += seqs.len();
@@ -112,7 +109,7 @@ impl Plan {
     }
 }
 
-fn request(conversation_id: &str, line: Line, reply_to_seq: i64) -> AppendMessageRequest {
+fn request(conversation_id: &str, line: LogLine, reply_to_seq: i64) -> AppendMessageRequest {
     let attributes = [
         ("line", line.number.to_string()),
         ("nick", line.nick),
@@ -129,9 +126,9 @@ fn request(conversation_id: &str, line: Line, reply_to_seq: i64) -> AppendMessag
     }
 }
 
-/// Says whether two names to show are those of one user.
+/// Returns whether two display names belong to the same user: they differ at most in case.
 pub(super) fn same_user(one: &str, other: &str) -> bool {
-    names::fold(one) == names::fold(other)
+    ids::fold(one) == ids::fold(other)
 }
 
 #[cfg(test)]
@@ -139,17 +136,17 @@ mod tests {
     use super::*;
     use crate::replay::{log, replies};
 
-    fn plan(files: &[(&str, &str)]) -> Plan {
-        let mut plan = Plan::default();
+    fn plan(files: &[(&str, &str)]) -> ReplayPlan {
+        let mut plan = ReplayPlan::default();
         for (number, (log, replies)) in files.iter().enumerate() {
-            let source = Source { path: PathBuf::new(), id: format!("irc-{number}"), title: format!("{number}.log") };
-            plan.add(source, log::parse(log.as_bytes()), &replies::parse(replies.as_bytes()));
+            let file = LogFile { path: PathBuf::new(), id: format!("irc-{number}"), title: format!("{number}.log") };
+            plan.add(file, log::parse(log.as_bytes()), &replies::parse(replies.as_bytes()));
         }
         plan
     }
 
     #[test]
-    fn every_line_that_was_said_is_a_message_with_a_number() {
+    fn every_message_line_becomes_a_message_with_a_seq() {
         let plan = plan(&[("=== in\n[12:59] <Ada> hi\n[01:00]  * ada waves\n", "")]);
 
         let [hi, waves] = plan.conversations[0].messages.as_slice() else { panic!("{plan:?}") };
@@ -161,14 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_shown_as_spelled_first_over_all_files() {
+    fn a_user_has_the_first_spelling_of_the_nick_over_all_files() {
         let plan = plan(&[("[00:00] <ADA> 1\n[00:00] <ada> 2\n", ""), ("[00:00] <Ada> 3\n[00:00] <Bo> 4\n", "")]);
 
         assert_eq!(plan.users, BTreeMap::from([("irc-ada".into(), "ADA".into()), ("irc-bo".into(), "Bo".into())]));
     }
 
+    /// A message is linked to the last sent line that it replies to. Further and unsent lines are
+    /// counted.
     #[test]
-    fn the_last_answered_line_that_was_sent_is_linked_and_the_others_are_counted() {
+    fn a_reply_is_linked_to_the_last_sent_line() {
         let log = "[00:00] <a> 0\n[00:00] <b> 1\n=== 2\n[00:00] <c> 3\n[00:00] <d> 4\n";
         let plan = plan(&[(log, "0 3 -\n1 3 -\n2 3 -\n2 4 -\n0 2 -\n1 1 -\n4 9 -\n")]);
 

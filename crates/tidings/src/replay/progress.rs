@@ -1,19 +1,19 @@
-//! Says how much of a stretch of a replay is done.
+//! Reports how much of a phase of a replay is done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::progress::{Place, Progress, repeated};
+use crate::progress::{ProgressMode, ProgressSnapshot, retries_suffix};
 
 const BAR: &str = "{prefix:>18} [{bar:32}] {human_pos}/{human_len} {per_sec}{msg}";
 
-/// How much of a stretch of work is done.
+/// Counts the completed items of a phase.
 #[derive(Debug, Default)]
-pub(super) struct Done(AtomicU64);
+pub(super) struct DoneCount(AtomicU64);
 
-impl Done {
-    /// Counts `more` as done.
-    pub(super) fn add(&self, more: usize) {
-        self.0.fetch_add(more as u64, Ordering::Relaxed);
+impl DoneCount {
+    /// Adds completed items.
+    pub(super) fn add(&self, items: usize) {
+        self.0.fetch_add(items as u64, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -21,21 +21,21 @@ impl Done {
     }
 }
 
-/// Does `job`, and tells meanwhile how much of `total` is done and how often calls were repeated.
-pub(super) async fn during<T>(
-    progress: Progress,
+/// Runs `job` and meanwhile reports how many of `total` items are done, and the number of retries.
+pub(super) async fn run_with_progress<T>(
+    progress: ProgressMode,
     name: &'static str,
     total: usize,
-    repeats: impl Fn() -> u64,
-    job: impl AsyncFnOnce(&Done) -> T,
+    retries: impl Fn() -> u64,
+    job: impl AsyncFnOnce(&DoneCount) -> T,
 ) -> T {
-    let done = Done::default();
+    let done = DoneCount::default();
     let bar = progress.bar(BAR, name, total as u64);
-    let look = |_| {
-        let (position, message) = (done.get(), repeated(repeats()));
-        Place { position, line: format!("{name}: {position} of {total}{message}"), message }
+    let snapshot = |_| {
+        let (position, message) = (done.get(), retries_suffix(retries()));
+        ProgressSnapshot { position, line: format!("{name}: {position} of {total}{message}"), message }
     };
-    progress.during(&bar, look, job(&done)).await
+    progress.during(&bar, snapshot, job(&done)).await
 }
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_can_be_drawn() {
+    fn the_template_of_the_bar_is_valid() {
         assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 }

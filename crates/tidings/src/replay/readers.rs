@@ -1,8 +1,10 @@
-//! Readers who listen to a conversation while it is imported: each must get every message once and in order.
+//! Readers that subscribe to a conversation while it is imported. Each must receive every message
+//! once and in order.
 //!
-//! They do what a chat client does: listen first, then look what is there already, then follow. What broadcast says is
-//! missing (it keeps its channels in Redis, which may lose them) they read from history; what is missing unsaid is a
-//! difference.
+//! A reader works like a chat client: it subscribes first, reads the current `last_seq` from
+//! history, then follows the channel. After a gap or reset (broadcast keeps channels in Redis,
+//! which may lose them) it fills the missing messages from history. A message lost without notice
+//! is a difference.
 
 use std::future::pending;
 
@@ -15,31 +17,32 @@ use tidings_proto::history::{self as pb, ListMessagesRequest};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::clients::{Error, ServiceClients};
 use super::difference::Difference;
-use super::findings::Findings;
-use super::plan::Conversation;
-use super::services::{Error, Services};
+use super::findings::ReplayFindings;
+use super::plan::PlannedConversation;
 
-const DURING: &str = "as received by a reader";
+const PHASE: &str = "as received by a reader";
 
-/// Messages read from history at once, to fill what broadcast lost.
+/// Messages in one page when filling from history.
 const PAGE: i32 = 200;
 
-/// Imports a conversation while `count` readers listen. Returns whether all of it was acknowledged, and what was found.
-pub(super) async fn listen_during(
-    services: &Services,
-    conversation: &Conversation,
+/// Imports a conversation while `count` readers follow it. Returns whether every message was
+/// acknowledged, and the findings.
+pub(super) async fn read_during(
+    clients: &ServiceClients,
+    conversation: &PlannedConversation,
     count: u16,
-    import: impl Future<Output = Result<(bool, Findings), Error>>,
-) -> Result<(bool, Findings), Error> {
-    let readers = try_join_all((0..count).map(|_| Reader::open(services, conversation))).await?;
-    let (ended, over) = watch::channel(None);
+    import: impl Future<Output = Result<(bool, ReplayFindings), Error>>,
+) -> Result<(bool, ReplayFindings), Error> {
+    let readers = try_join_all((0..count).map(|_| ConversationReader::open(clients, conversation))).await?;
+    let (import_ended, ended) = watch::channel(None);
     let importing = async {
         let (complete, findings) = import.await?;
-        ended.send_replace(Some(complete));
+        import_ended.send_replace(Some(complete));
         Ok((complete, findings))
     };
-    let reading = try_join_all(readers.into_iter().map(|reader| reader.run(over.clone())));
+    let reading = try_join_all(readers.into_iter().map(|reader| reader.run(ended.clone())));
     let ((complete, mut findings), read) = try_join(importing, reading).await?;
     for read in read {
         findings.add(read);
@@ -47,37 +50,40 @@ pub(super) async fn listen_during(
     Ok((complete, findings))
 }
 
-/// One reader.
-struct Reader<'a> {
-    services: &'a Services,
-    conversation: &'a Conversation,
+/// A reader of one conversation.
+struct ConversationReader<'a> {
+    clients: &'a ServiceClients,
+    conversation: &'a PlannedConversation,
     subscription: Subscription,
-    /// The number of the message that must come next.
+    /// Seq of the next expected message.
     next: i64,
-    findings: Findings,
+    findings: ReplayFindings,
 }
 
-impl<'a> Reader<'a> {
-    /// Listens, then looks what is there already: what is committed from now on is pushed.
-    async fn open(services: &'a Services, conversation: &'a Conversation) -> Result<Self, Error> {
-        let mut subscription = services.subscribe(&format!("conversation/{}", conversation.id));
+impl<'a> ConversationReader<'a> {
+    /// Subscribes, then reads the current `last_seq`: every message committed later is pushed.
+    async fn open(clients: &'a ServiceClients, conversation: &'a PlannedConversation) -> Result<Self, Error> {
+        let mut subscription = clients.subscribe(&format!("conversation/{}", conversation.id));
         let caught_up = async {
             while !matches!(subscription.next().await?, Event::CaughtUp(_)) {}
             Ok::<_, Error>(())
         };
-        timeout(services.patience(), caught_up).await.map_err(|_| Error::Deaf { patience: services.patience() })??;
-        let next = last_seq(services, conversation).await? + 1;
-        Ok(Self { services, conversation, subscription, next, findings: Findings::default() })
+        timeout(clients.patience(), caught_up)
+            .await
+            .map_err(|_| Error::NoSubscription { patience: clients.patience() })??;
+        let next = last_seq(clients, conversation).await? + 1;
+        Ok(Self { clients, conversation, subscription, next, findings: ReplayFindings::default() })
     }
 
-    /// Listens until it has everything, or nothing comes any more. `over` says when everything was sent, if it was.
-    async fn run(mut self, mut over: watch::Receiver<Option<bool>>) -> Result<Findings, Error> {
+    /// Reads until every message was received, or no event arrives within the patience after the
+    /// import. `ended` holds the end of the import: whether every message was acknowledged.
+    async fn run(mut self, mut ended: watch::Receiver<Option<bool>>) -> Result<ReplayFindings, Error> {
         while self.next <= self.conversation.last_seq() {
             let silence = async {
-                match over.wait_for(Option::is_some).await.map(|over| *over) {
-                    Ok(Some(true)) => sleep(self.services.patience()).await,
+                match ended.wait_for(Option::is_some).await.map(|complete| *complete) {
+                    Ok(Some(true)) => sleep(self.clients.patience()).await,
                     Ok(_) => {}
-                    Err(_) => pending().await, // the import failed, which ends us, too
+                    Err(_) => pending().await, // the import failed, which cancels the readers too
                 }
             };
             tokio::select! {
@@ -85,9 +91,9 @@ impl<'a> Reader<'a> {
                 () = silence => break,
             }
         }
-        if self.next <= self.conversation.last_seq() && *over.borrow() == Some(true) {
+        if self.next <= self.conversation.last_seq() && *ended.borrow() == Some(true) {
             let missing = self.expected(self.next);
-            self.findings.differ(Difference::find(self.conversation, missing, None).map(|found| found.during(DURING)));
+            self.findings.record(Difference::find(self.conversation, missing, None).map(|found| found.in_phase(PHASE)));
         }
         Ok(self.findings)
     }
@@ -96,15 +102,15 @@ impl<'a> Reader<'a> {
         match event {
             Event::Message(message) => match pb::Message::decode(message.data) {
                 Ok(message) => self.receive(&message),
-                Err(error) => self.differ("data", "a message", error),
+                Err(error) => self.record("data", "a message", error),
             },
             Event::Gap(gap) if gap.reason() == Reason::Unspecified => {
-                let missing = format!("offsets {} to {} are missing unsaid", gap.first_offset, gap.last_offset);
-                self.differ("channel", "every offset, or a word of it", missing);
+                let missing = format!("offsets {} to {} lost without notice", gap.first_offset, gap.last_offset);
+                self.record("channel", "every offset, or a gap", missing);
                 self.fill().await?;
             }
             Event::Gap(_) | Event::Reset(_) => {
-                self.findings.tally.told += 1;
+                self.findings.counts.gaps_and_resets += 1;
                 self.fill().await?;
             }
             Event::CaughtUp(_) => {}
@@ -112,40 +118,41 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Compares a message that was pushed.
+    /// Compares a pushed message.
     fn receive(&mut self, message: &pb::Message) {
         if message.seq > self.next {
-            let lost = format!("messages from {} on were not pushed, and nobody said so", self.next);
-            self.differ("message", self.next, lost);
+            let lost = format!("messages from {} on were not pushed, without a gap or reset", self.next);
+            self.record("message", self.next, lost);
             self.next = message.seq;
         }
         self.compare(message);
         if message.seq == self.next {
-            self.findings.tally.pushed += 1;
+            self.findings.counts.pushed += 1;
             self.next += 1;
         } else {
-            self.findings.tally.pushed_again += 1;
+            self.findings.counts.pushed_again += 1;
         }
     }
 
-    /// Reads what broadcast has lost: everything that is committed by now. What is not, is pushed.
+    /// Reads from history the messages that broadcast lost: all those committed so far. Later ones
+    /// are pushed.
     async fn fill(&mut self) -> Result<(), Error> {
         let mut request = ListMessagesRequest {
             conversation_id: self.conversation.id.clone(),
             anchor: Some(Anchor::AfterSeq(self.next - 1)),
             page_size: PAGE,
-            min_seq: last_seq(self.services, self.conversation).await?,
+            min_seq: last_seq(self.clients, self.conversation).await?,
             ..Default::default()
         };
         if request.min_seq < self.next {
             return Ok(());
         }
         loop {
-            let page = self.services.messages(&request).await?;
+            let page = self.clients.messages(&request).await?;
             for message in &page.messages {
                 if message.seq == self.next {
                     self.compare(message);
-                    self.findings.tally.filled += 1;
+                    self.findings.counts.filled += 1;
                     self.next += 1;
                 }
             }
@@ -158,24 +165,24 @@ impl<'a> Reader<'a> {
 
     fn compare(&mut self, message: &pb::Message) {
         let difference = Difference::find(self.conversation, self.expected(message.seq), Some(message));
-        self.findings.differ(difference.map(|found| found.during(DURING)));
+        self.findings.record(difference.map(|found| found.in_phase(PHASE)));
     }
 
-    fn differ(&mut self, field: &'static str, expected: impl std::fmt::Display, read: impl std::fmt::Display) {
+    fn record(&mut self, field: &'static str, expected: impl std::fmt::Display, read: impl std::fmt::Display) {
         let difference = Difference::conversation(self.conversation, field, expected, read);
-        self.findings.differ(Some(difference.during(DURING)));
+        self.findings.record(Some(difference.in_phase(PHASE)));
     }
 
-    fn expected(&self, seq: i64) -> Option<&'a super::plan::Message> {
+    fn expected(&self, seq: i64) -> Option<&'a super::plan::PlannedMessage> {
         self.conversation.messages.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 }
 
-/// The number of the newest message that is committed; 0 if there is none.
-async fn last_seq(services: &Services, conversation: &Conversation) -> Result<i64, Error> {
-    match services.conversation(&conversation.id).await {
+/// Returns the seq of the newest committed message; 0 if there is none.
+async fn last_seq(clients: &ServiceClients, conversation: &PlannedConversation) -> Result<i64, Error> {
+    match clients.conversation(&conversation.id).await {
         Ok(read) => Ok(read.last_seq),
-        Err(error) if error.contradiction().is_some() => Ok(0), // not yet created
+        Err(error) if error.precondition_failure().is_some() => Ok(0), // not created yet
         Err(error) => Err(error),
     }
 }

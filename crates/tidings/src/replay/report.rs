@@ -5,39 +5,35 @@ use std::time::Duration;
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::findings::Findings;
-use super::plan::Input;
-use crate::cli::Output;
-use crate::shown;
+use super::findings::ReplayFindings;
+use super::plan::InputCounts;
+use crate::args::Output;
+use crate::display;
 
-/// Everything that a replay tells at its end.
+/// The values of the summary.
 #[derive(Debug)]
-pub(super) struct Report<'a> {
-    /// How many conversations were sent.
+pub(super) struct ReplayReport<'a> {
     pub(super) conversations: usize,
-    /// How many users were created.
     pub(super) users: usize,
-    /// How many listened to each conversation.
+    /// Readers of each conversation.
     pub(super) readers: u16,
-    /// What the files held.
-    pub(super) input: Input,
-    /// What sending and reading found.
-    pub(super) findings: &'a Findings,
-    /// How many calls were repeats.
+    pub(super) input: InputCounts,
+    pub(super) findings: &'a ReplayFindings,
+    /// Retries of all calls.
     pub(super) retries: u64,
-    /// How long sending the messages took.
+    /// Duration of sending the messages.
     pub(super) sending: Duration,
-    /// How long reading everything back took.
+    /// Duration of reading everything back.
     pub(super) checking: Duration,
-    /// How long everything took.
+    /// Duration of the replay.
     pub(super) total: Duration,
 }
 
-/// How wide a number is at least: the table looks the same however fast it went.
-const NUMBER: usize = 9;
+/// Minimum width of a value, so that the table has the same width for fast and slow replays.
+const VALUE_WIDTH: usize = 9;
 
-impl Report<'_> {
-    /// Writes it down.
+impl ReplayReport<'_> {
+    /// Renders the summary in an output format.
     pub(super) fn render(&self, output: Output) -> String {
         match output {
             Output::Table => self.table(),
@@ -48,14 +44,14 @@ impl Report<'_> {
 
     fn rows(&self) -> [(&'static str, Value); 33] {
         let Self { input, findings, .. } = self;
-        let tally = &findings.tally;
+        let counts = &findings.counts;
         [
             ("conversations", json!(self.conversations)),
             ("lines", json!(input.lines)),
-            ("messages sent", json!(tally.acknowledged)),
-            ("messages deduplicated", json!(tally.deduplicated)),
+            ("messages sent", json!(counts.acknowledged)),
+            ("messages deduplicated", json!(counts.deduplicated)),
             ("users", json!(self.users)),
-            ("users deduplicated", json!(tally.users_deduplicated)),
+            ("users deduplicated", json!(counts.users_deduplicated)),
             ("system lines skipped", json!(input.system)),
             ("malformed lines", json!(input.malformed)),
             ("malformed lines of replies", json!(input.malformed_replies)),
@@ -64,40 +60,41 @@ impl Report<'_> {
             ("replies to further lines", json!(input.replies_other)),
             ("replies from or to unsent lines", json!(input.replies_unsent)),
             ("retries", json!(self.retries)),
-            ("seconds in all", seconds(self.total)),
+            ("seconds in total", seconds(self.total)),
             ("seconds sending", seconds(self.sending)),
-            ("appends per second", rate(tally.acknowledged, self.sending)),
+            ("appends per second", rate(counts.acknowledged, self.sending)),
             ("readers of each conversation", json!(self.readers)),
-            ("messages pushed to readers", json!(tally.pushed)),
-            ("messages pushed again", json!(tally.pushed_again)),
-            ("gaps and resets told to readers", json!(tally.told)),
-            ("messages filled from history", json!(tally.filled)),
-            ("locks lost and taken again", json!(tally.locks_lost)),
-            ("messages read back", json!(tally.read_back)),
+            ("messages pushed to readers", json!(counts.pushed)),
+            ("messages pushed again", json!(counts.pushed_again)),
+            ("gaps and resets received", json!(counts.gaps_and_resets)),
+            ("messages filled from history", json!(counts.filled)),
+            ("locks lost and reacquired", json!(counts.locks_lost)),
+            ("messages read back", json!(counts.read_back)),
             ("seconds reading back", seconds(self.checking)),
-            ("messages read back per second", rate(tally.read_back, self.checking)),
-            ("pages from redis", json!(tally.pages_redis)),
-            ("pages from postgres", json!(tally.pages_postgres)),
-            ("users read again", json!(tally.users_read_again)),
-            ("users from the cache", json!(tally.users_from_cache)),
-            ("lost", json!(tally.lost)),
-            ("doubled", json!(tally.doubled)),
+            ("messages read back per second", rate(counts.read_back, self.checking)),
+            ("pages from redis", json!(counts.pages_redis)),
+            ("pages from postgres", json!(counts.pages_postgres)),
+            ("users read again", json!(counts.users_read_again)),
+            ("users from the cache", json!(counts.users_from_cache)),
+            ("lost", json!(counts.lost)),
+            ("duplicated", json!(counts.duplicated)),
             ("differences", json!(findings.differences)),
         ]
     }
 
     fn table(&self) -> String {
-        let mut table = shown::table();
+        let mut table = display::table();
         for (name, value) in self.rows() {
-            table.add_row([name.to_owned(), format!("{:>NUMBER$}", value.to_string())]);
+            table.add_row([name.to_owned(), format!("{:>VALUE_WIDTH$}", value.to_string())]);
         }
-        if let Some(numbers) = table.column_mut(1) {
-            numbers.set_cell_alignment(CellAlignment::Right);
+        if let Some(values) = table.column_mut(1) {
+            values.set_cell_alignment(CellAlignment::Right);
         }
-        let tally = &self.findings.tally;
-        let verdict = if self.findings.differences == 0 { "everything was read back as sent" } else { "NOT equal" };
-        let cache = format!("{} of {} from the cache", tally.users_from_cache, tally.users_read_again);
-        format!("{}\n{verdict}; second reading of the users: {cache}", shown::render(table))
+        let counts = &self.findings.counts;
+        let verdict =
+            if self.findings.differences == 0 { "everything was read back as sent" } else { "DIFFERENCES found" };
+        let cache = format!("{} of {} from the cache", counts.users_from_cache, counts.users_read_again);
+        format!("{}\n{verdict}; second read of the users: {cache}", display::render(table))
     }
 
     fn json(&self) -> Value {
@@ -122,13 +119,13 @@ mod tests {
     use super::*;
 
     fn report(output: Output) -> String {
-        let mut findings = Findings::default();
-        findings.tally.acknowledged = 10;
-        let report = Report {
+        let mut findings = ReplayFindings::default();
+        findings.counts.acknowledged = 10;
+        let report = ReplayReport {
             conversations: 2,
             users: 3,
             readers: 2,
-            input: Input::default(),
+            input: InputCounts::default(),
             findings: &findings,
             retries: 0,
             sending: Duration::from_millis(500),
@@ -139,18 +136,16 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_line_for_each_count() {
+    fn the_table_has_a_line_for_each_value() {
         let table = report(Output::Table);
 
         let line = table.lines().find(|line| line.contains("appends per second")).unwrap();
         assert_eq!(line.split_whitespace().last(), Some("20.0"));
-        assert!(
-            table.ends_with("everything was read back as sent; second reading of the users: 0 of 0 from the cache")
-        );
+        assert!(table.ends_with("everything was read back as sent; second read of the users: 0 of 0 from the cache"));
     }
 
     #[test]
-    fn the_json_has_the_same_in_one_line_or_in_many() {
+    fn json_and_jsonl_hold_the_same_values() {
         let line = report(Output::Jsonl);
         let json: Value = serde_json::from_str(&line).unwrap();
 

@@ -1,4 +1,4 @@
-//! Adds a line to a list of tokens that services read at any moment.
+//! Appends a line to a token list while services may read it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -6,14 +6,15 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use tidings_server::auth::Line;
+use tidings_server::auth::TokenEntry;
 
-/// Adds the line. Whoever reads the list meanwhile sees it with the line or without; who adds another line waits.
+/// Appends the line atomically. Concurrent readers see the list with or without the line;
+/// concurrent writers wait.
 ///
 /// # Errors
-/// The list is none, or can not be written; it is as it was.
-pub(super) fn append(path: &Path, line: &Line) -> Result<(), String> {
-    // Where a link leads is replaced, not the link.
+/// The file is no token list, or cannot be written. It is unchanged.
+pub(super) fn append(path: &Path, line: &TokenEntry) -> Result<(), String> {
+    // The target of a symbolic link is replaced, not the link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let locked = File::open(dir).map_err(|error| error.to_string())?;
@@ -31,7 +32,7 @@ pub(super) fn append(path: &Path, line: &Line) -> Result<(), String> {
     text += &line.to_string();
     text.push('\n');
 
-    let new = beside(&path);
+    let new = temporary_path(&path);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
         if let Some(permissions) = permissions {
@@ -47,18 +48,18 @@ pub(super) fn append(path: &Path, line: &Line) -> Result<(), String> {
     })
 }
 
-/// What is no list must not become one.
+/// Checks that every line of the file is a token line or a comment.
 fn check(text: &str) -> Result<(), String> {
     let lines = (1..).zip(text.lines().map(str::trim));
     for (number, text) in lines.filter(|(_, text)| !text.is_empty() && !text.starts_with('#')) {
-        text.parse::<Line>()
-            .map_err(|problem| format!("expected a list of tokens, but in line {number}: {problem}"))?;
+        text.parse::<TokenEntry>()
+            .map_err(|problem| format!("expected a token list, but in line {number}: {problem}"))?;
     }
     Ok(())
 }
 
-/// A name beside the list: only within a directory is a rename at once.
-fn beside(path: &Path) -> PathBuf {
+/// Returns a path in the directory of the list: a rename is atomic only within a file system.
+fn temporary_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");

@@ -1,19 +1,20 @@
-//! `tidings user delete`.
+//! `tidings user delete`: deletes a user.
 
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{DeleteUserRequest, DeleteUserResponse};
 use tonic::Code;
 
-use super::{Error, Service, read};
-use crate::{out, shown};
+use super::error::Error;
+use super::service::{UserServiceArgs, read};
+use crate::{display, out};
 
 const MORE: &str = "\
-Every field but id, version and times is emptied. The id stays taken for ever, the
-handle becomes free. The user is deleted only if it still has the version of
---expected-version, or that of a reading just before.
+All fields except id, version and times are cleared. The id stays taken for good;
+the handle becomes free. The user is deleted only if it has the version given with
+--expected-version, by default the one read just before.
 
-Exit codes: 0 deleted; 1 there is no such user, or it has another version, 2 wrong
-usage, 3 a service did not do it.
+Exit codes: 0 deleted, 1 there is no such user or it has another version, 2 wrong
+usage, 3 the service failed or did not respond.
 
 Examples:
   tidings user delete ada
@@ -23,19 +24,19 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// Whom, by id
+    /// User id
     #[arg(value_name = "ID")]
     id: String,
 
-    /// Delete it only if it has this version, 1 or more [default: that which it has now]
+    /// Delete the user only at this version, 1 or more [default: its current version]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     expected_version: Option<i64>,
 
     #[command(flatten)]
-    service: Service,
+    service: UserServiceArgs,
 }
 
-/// Deletes the user, and says so.
+/// Deletes the user and prints the result.
 pub(super) async fn run(Args { id, expected_version, service }: Args) -> Result<(), Error> {
     let caller = service.caller()?;
     let expected_version = match expected_version {
@@ -43,21 +44,21 @@ pub(super) async fn run(Args { id, expected_version, service }: Args) -> Result<
         None => read(&caller, &id, 0).await?.version,
     };
     let request = DeleteUserRequest { id: id.clone(), expected_version };
-    let repeats = caller.repeats();
+    let retries = caller.retries();
     let send = async |channel, request| UserServiceClient::new(channel).delete_user(request).await;
-    let answer = match caller.call("DeleteUser", &request, send).await {
-        Ok(answer) => answer,
+    let response = match caller.call("DeleteUser", &request, send).await {
+        Ok(response) => response,
         Err(error)
-            if caller.repeats() > repeats && error.refused().is_some_and(|failure| failure.code == Code::NotFound) =>
+            if caller.retries() > retries && error.refused().is_some_and(|failure| failure.code == Code::NotFound) =>
         {
-            out::note("it was deleted by an attempt whose answer was lost, or by somebody else at the same time");
+            out::note("the user is deleted: by an earlier attempt whose response was lost, or by another caller");
             DeleteUserResponse::default()
         }
         Err(error) => return Err(error.into()),
     };
-    service.print("DeleteUserResponse", &answer, || match answer.version {
+    service.print("DeleteUserResponse", &response, || match response.version {
         0 => format!("{id} is deleted"),
-        version => format!("{id} is deleted (version {version}, {})", shown::moment(answer.delete_time)),
+        version => format!("{id} is deleted (version {version}, {})", display::timestamp(response.delete_time)),
     });
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The fields of a user, as flags and the columns of files name them.
+//! The fields of a user, as named by flags and by the columns of import files.
 
 use std::fmt;
 use std::str::FromStr;
 
 use tidings_proto::user::User;
 
-/// A field of a user that callers set.
+/// A field of a user that callers can set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Field {
     Handle,
@@ -13,21 +13,21 @@ pub(super) enum Field {
     Age,
     AvatarUri,
     Bio,
-    /// All attributes.
+    /// All attributes at once.
     Attributes,
-    /// One attribute.
+    /// The attribute of this name.
     Attribute(String),
 }
 
-/// What names no field.
+/// The error for a name that is not a field of a user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected handle, display_name, age, avatar_uri, bio, attributes or attributes.NAME")]
-pub(super) struct Unknown;
+pub(super) struct UnknownField;
 
 impl FromStr for Field {
-    type Err = Unknown;
+    type Err = UnknownField;
 
-    fn from_str(text: &str) -> Result<Self, Unknown> {
+    fn from_str(text: &str) -> Result<Self, UnknownField> {
         Ok(match text {
             "handle" => Self::Handle,
             "display_name" => Self::DisplayName,
@@ -37,7 +37,7 @@ impl FromStr for Field {
             "attributes" => Self::Attributes,
             _ => match text.strip_prefix("attributes.") {
                 Some(name) if !name.is_empty() => Self::Attribute(name.to_owned()),
-                _ => return Err(Unknown),
+                _ => return Err(UnknownField),
             },
         })
     }
@@ -53,7 +53,7 @@ impl fmt::Display for Field {
 }
 
 impl Field {
-    /// What a field mask calls it: attributes are replaced as a whole.
+    /// Returns the field's path in a field mask; a mask can only name all attributes together.
     pub(super) fn path(&self) -> &'static str {
         match self {
             Self::Handle => "handle",
@@ -65,10 +65,10 @@ impl Field {
         }
     }
 
-    /// Gives it this value.
+    /// Sets the field of `user` to `value`.
     ///
     /// # Errors
-    /// What was expected: the text is no value of it.
+    /// The value is invalid for the field; the text says what is expected.
     pub(super) fn set(&self, user: &mut User, value: &str) -> Result<(), &'static str> {
         let text = value.to_owned();
         match self {
@@ -77,13 +77,13 @@ impl Field {
             Self::Age => user.age = Some(value.trim().parse().map_err(|_| "expected a whole number of years")?),
             Self::AvatarUri => user.avatar_uri = text,
             Self::Bio => user.bio = text,
-            Self::Attributes => return Err("expected a value for attributes.NAME: each has its own"),
+            Self::Attributes => return Err("attributes takes no value: set attributes.NAME"),
             Self::Attribute(name) => drop(user.attributes.insert(name.clone(), text)),
         }
         Ok(())
     }
 
-    /// Empties it.
+    /// Clears the field of `user`.
     pub(super) fn clear(&self, user: &mut User) {
         match self {
             Self::Handle => user.handle.clear(),
@@ -97,25 +97,25 @@ impl Field {
     }
 }
 
-/// `FIELD=VALUE`.
+/// A parsed `FIELD=VALUE`, whose value is valid for the field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setting {
+pub(super) struct FieldAssignment {
     pub(super) field: Field,
     pub(super) value: String,
 }
 
-impl FromStr for Setting {
+impl FromStr for FieldAssignment {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').ok_or("expected FIELD=VALUE")?;
-        let field: Field = name.parse().map_err(|unknown: Unknown| unknown.to_string())?;
+        let field: Field = name.parse().map_err(|unknown: UnknownField| unknown.to_string())?;
         field.set(&mut User::default(), value)?;
         Ok(Self { field, value: value.to_owned() })
     }
 }
 
-/// `NAME=VALUE` of an attribute.
+/// Parses the `NAME=VALUE` of an attribute.
 pub(super) fn attribute(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -128,28 +128,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_is_called_what_the_contract_calls_it() {
+    fn fields_have_the_names_of_the_contract() {
         for name in ["handle", "display_name", "age", "avatar_uri", "bio", "attributes", "attributes.team"] {
             assert_eq!(name.parse::<Field>().unwrap().to_string(), name);
         }
         for name in ["", "id", "version", "Handle", "attributes."] {
-            assert_eq!(name.parse::<Field>(), Err(Unknown), "{name}");
+            assert_eq!(name.parse::<Field>(), Err(UnknownField), "{name}");
         }
     }
 
     #[test]
-    fn a_setting_is_a_field_and_a_value_of_it() {
-        let setting = |field, value: &str| Setting { field, value: value.to_owned() };
+    fn an_assignment_is_a_field_and_a_valid_value() {
+        let assignment = |field, value: &str| FieldAssignment { field, value: value.to_owned() };
 
-        assert_eq!("bio=a=b".parse(), Ok(setting(Field::Bio, "a=b")));
-        assert_eq!("attributes.team=".parse(), Ok(setting(Field::Attribute("team".into()), "")));
+        assert_eq!("bio=a=b".parse(), Ok(assignment(Field::Bio, "a=b")));
+        assert_eq!("attributes.team=".parse(), Ok(assignment(Field::Attribute("team".into()), "")));
         for text in ["bio", "age=old", "attributes=x", "nick=x"] {
-            assert!(text.parse::<Setting>().is_err(), "{text}");
+            assert!(text.parse::<FieldAssignment>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_was_set_is_there_until_it_is_cleared() {
+    fn clear_undoes_set() {
         for name in ["handle", "display_name", "age", "avatar_uri", "bio", "attributes.team"] {
             let field: Field = name.parse().unwrap();
             let mut user = User::default();

@@ -1,4 +1,4 @@
-//! `tidings user get`.
+//! `tidings user get`: reads one or more users.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,22 +11,24 @@ use tidings_proto::user::{
 };
 use tonic::Status;
 
-use super::{Error, Service, show};
-use crate::cli::Output;
+use super::error::Error;
+use super::service::UserServiceArgs;
+use super::show;
+use crate::args::Output;
 use crate::contracts::Contracts;
 use crate::out;
 
-/// The most ids that one call may ask for.
-const AT_ONCE: usize = 500;
+/// The largest number of ids in one `BatchGetUsers`.
+const BATCH_MAX: usize = 500;
 
 const MORE: &str = "\
-One user is shown with all it has, and where the answer came from: near (the
-memory of the instance), redis or postgres. Several users are a line each; with
-jsonl each is an object with id, outcome, user and readInfo. Those that can be read
-are printed, even if others can not.
+One user is shown with all its fields and the source of the response: local_cache
+(the memory of the instance), redis or postgres. Several users are shown one per
+line; with jsonl each is an object with id, outcome, user and readInfo. If some users
+cannot be read, the others are printed.
 
-Exit codes: 0 they are all there; 1 there is no such user, or not yet at this
-version, 2 wrong usage, 3 a service did not do it, or not for all of them.
+Exit codes: 0 all users exist, 1 a user does not exist or is below --min-version,
+2 wrong usage, 3 the service failed or did not respond, or only for some users.
 
 Examples:
   tidings user get ada
@@ -34,31 +36,32 @@ Examples:
   tidings user get --handle Ada
   tidings user get ada bob --output jsonl | jq -r .user.displayName";
 
-/// Read one user or several.
+/// Read one or more users.
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// Whom, by id
+    /// User ids
     #[arg(value_name = "ID", required_unless_present = "handle")]
     ids: Vec<String>,
 
-    /// Whom, by handle, whatever its case
+    /// Read the user with this handle, without regard to case
     #[arg(long, value_name = "NAME", conflicts_with = "ids")]
     handle: Option<String>,
 
-    /// Read at least this version, as your last change returned it; of one user
+    /// Read this version or a later one, e.g. the version that your last change returned; for one
+    /// user only
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
     min_version: i64,
 
-    /// Read past all caches
+    /// Bypass all caches and read from Postgres
     #[arg(long)]
     strong: bool,
 
     #[command(flatten)]
-    service: Service,
+    service: UserServiceArgs,
 }
 
-/// Reads and prints.
+/// Reads the users and prints them.
 pub(super) async fn run(args: Args) -> Result<(), Error> {
     let Args { ids, handle, min_version, strong, service } = args;
     let consistency = if strong { Consistency::Strong } else { Consistency::Cached };
@@ -69,30 +72,35 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
     }
     match <[String; 1]>::try_from(ids) {
         Ok([id]) => one(&service, &caller, GetUserRequest { id, min_version, consistency: consistency.into() }).await,
-        Err(_) if min_version != 0 => Err(Error::VersionOfSeveral),
+        Err(_) if min_version != 0 => Err(Error::MinVersionForSeveral),
         Err(ids) => several(&service, &caller, ids, consistency).await,
     }
 }
 
-async fn one(service: &Service, caller: &Caller, request: GetUserRequest) -> Result<(), Error> {
+async fn one(service: &UserServiceArgs, caller: &Caller, request: GetUserRequest) -> Result<(), Error> {
     let send = async |channel, request| UserServiceClient::new(channel).get_user(request).await;
-    let answer = caller.call("GetUser", &request, send).await?;
-    service.print("GetUserResponse", &answer, || {
-        show::user(&answer.user.clone().unwrap_or_default(), answer.read_info.as_ref())
+    let response = caller.call("GetUser", &request, send).await?;
+    service.print("GetUserResponse", &response, || {
+        show::user(&response.user.clone().unwrap_or_default(), response.read_info.as_ref())
     });
     Ok(())
 }
 
-async fn by_handle(service: &Service, caller: &Caller, request: GetUserByHandleRequest) -> Result<(), Error> {
+async fn by_handle(service: &UserServiceArgs, caller: &Caller, request: GetUserByHandleRequest) -> Result<(), Error> {
     let send = async |channel, request| UserServiceClient::new(channel).get_user_by_handle(request).await;
-    let answer = caller.call("GetUserByHandle", &request, send).await?;
-    service.print("GetUserByHandleResponse", &answer, || {
-        show::user(&answer.user.clone().unwrap_or_default(), answer.read_info.as_ref())
+    let response = caller.call("GetUserByHandle", &request, send).await?;
+    service.print("GetUserByHandleResponse", &response, || {
+        show::user(&response.user.clone().unwrap_or_default(), response.read_info.as_ref())
     });
     Ok(())
 }
 
-async fn several(service: &Service, caller: &Caller, ids: Vec<String>, consistency: Consistency) -> Result<(), Error> {
+async fn several(
+    service: &UserServiceArgs,
+    caller: &Caller,
+    ids: Vec<String>,
+    consistency: Consistency,
+) -> Result<(), Error> {
     let (results, failed) = read(caller, &ids, consistency).await;
     if results.is_empty()
         && let Some(error) = failed
@@ -122,27 +130,28 @@ async fn several(service: &Service, caller: &Caller, ids: Vec<String>, consisten
     }
 }
 
-/// Reads all of them, in their order, or as many as can be read, and why it is not all. What an answer has no room for is
-/// asked for again.
+/// Reads users in the order of `ids`, and returns the first error if some are missing.
+///
+/// Requests again the users that a response leaves out, e.g. because it is full.
 async fn read(
     caller: &Caller,
     ids: &[String],
     consistency: Consistency,
 ) -> (Vec<BatchGetUsersResult>, Option<tidings_client::Error>) {
     let send = async |channel, request| {
-        let answer = UserServiceClient::new(channel).batch_get_users(request).await?;
-        if answer.get_ref().results.iter().all(|result| result.outcome() == Outcome::Unavailable) {
-            return Err(Status::unavailable("none of the users can be read now"));
+        let response = UserServiceClient::new(channel).batch_get_users(request).await?;
+        if response.get_ref().results.iter().all(|result| result.outcome() == Outcome::Unavailable) {
+            return Err(Status::unavailable("none of the users could be read"));
         }
-        Ok(answer)
+        Ok(response)
     };
     let (mut found, mut failed) = (HashMap::new(), None);
     let mut missing = ids.to_vec();
     while !missing.is_empty() && failed.is_none() {
-        let later = missing.split_off(missing.len().min(AT_ONCE));
+        let later = missing.split_off(missing.len().min(BATCH_MAX));
         let request = BatchGetUsersRequest { ids: missing, consistency: consistency.into() };
         let results = match caller.call("BatchGetUsers", &request, send).await {
-            Ok(answer) => answer.results,
+            Ok(response) => response.results,
             Err(error) => {
                 failed = Some(error);
                 Vec::new()
@@ -151,7 +160,7 @@ async fn read(
         let (unknown, known): (Vec<_>, Vec<_>) =
             results.into_iter().partition(|result| result.outcome() == Outcome::Unavailable);
         found.extend(known.into_iter().map(|result| (result.id.clone(), result)));
-        // Those that were not asked for yet go first: others may never be readable.
+        // Ids not yet requested go first: the unavailable ones may stay unavailable.
         missing = later.into_iter().chain(unknown.into_iter().map(|result| result.id)).collect();
     }
     (ids.iter().filter_map(|id| found.get(id).cloned()).collect(), failed)

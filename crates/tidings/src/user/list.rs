@@ -1,4 +1,4 @@
-//! `tidings user list`.
+//! `tidings user list`: lists users.
 
 use std::num::NonZeroUsize;
 
@@ -6,20 +6,23 @@ use tidings_client::Caller;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::{ListUsersRequest, User};
 
-use super::{Error, Service, show};
-use crate::cli::Output;
+use super::error::Error;
+use super::service::UserServiceArgs;
+use super::show;
+use crate::args::Output;
 use crate::contracts::Contracts;
 use crate::out;
 
-/// The most users of one page.
-const PAGE: usize = 500;
+/// The largest page that the service returns.
+const PAGE_SIZE: usize = 500;
 
 const MORE: &str = "\
-Users are listed by id, or with --handle-prefix by handle; those that are deleted
-are left out. It asks for page after page. With jsonl each user is printed as it
-comes, as `user import` reads it; a table and json are printed when all have come.
-A user that is created or deleted meanwhile may or may not be listed; every other
-is listed once.
+Users are sorted by id, or with --handle-prefix by handle; deleted users are left
+out. With jsonl each page is printed as it arrives, in the format that `user import`
+reads; table and json are printed after the last page. Every user that exists
+throughout the listing is listed once, with --handle-prefix only if its handle stays
+the same. Users created, deleted or renamed meanwhile may be missing, and with
+--handle-prefix a renamed user may be listed once per handle.
 
 Examples:
   tidings user list --limit 20
@@ -30,19 +33,19 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// List only those whose handle begins so, whatever its case
+    /// List only users whose handle begins with TEXT, without regard to case
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     handle_prefix: String,
 
-    /// List at most so many [default: all]
+    /// List at most N users [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
 
     #[command(flatten)]
-    service: Service,
+    service: UserServiceArgs,
 }
 
-/// Lists and prints.
+/// Lists the users and prints them.
 pub(super) async fn run(Args { handle_prefix, limit, service }: Args) -> Result<(), Error> {
     let contracts = Contracts::compiled_in();
     let json = |user: &User| contracts.json("tidings.user.v1.User", user);
@@ -51,7 +54,7 @@ pub(super) async fn run(Args { handle_prefix, limit, service }: Args) -> Result<
     while let Some(users) = pages.next().await? {
         match service.output {
             Output::Jsonl if users.iter().all(|user| out::stream(json(user))) => {}
-            Output::Jsonl => return Ok(()), // nobody reads any more
+            Output::Jsonl => return Ok(()), // standard output is closed
             Output::Table | Output::Json => all.extend(users),
         }
     }
@@ -63,32 +66,32 @@ pub(super) async fn run(Args { handle_prefix, limit, service }: Args) -> Result<
     Ok(())
 }
 
-/// The pages of a list.
+/// An iterator over the pages of a listing.
 struct Pages {
     caller: Caller,
     handle_prefix: String,
-    /// How many are still wanted.
-    wanted: usize,
-    /// Asks for the next page; `None` after the last.
+    /// Users that may still be returned before `--limit` is reached.
+    remaining: usize,
+    /// Token of the next page: empty for the first page, `None` after the last.
     token: Option<String>,
 }
 
 impl Pages {
-    fn new(caller: Caller, handle_prefix: String, wanted: usize) -> Self {
-        Self { caller, handle_prefix, wanted, token: Some(String::new()) }
+    fn new(caller: Caller, handle_prefix: String, remaining: usize) -> Self {
+        Self { caller, handle_prefix, remaining, token: Some(String::new()) }
     }
 
     async fn next(&mut self) -> Result<Option<Vec<User>>, Error> {
-        let Some(page_token) = self.token.take().filter(|_| self.wanted > 0) else { return Ok(None) };
+        let Some(page_token) = self.token.take().filter(|_| self.remaining > 0) else { return Ok(None) };
         let request = ListUsersRequest {
             handle_prefix: self.handle_prefix.clone(),
-            page_size: i32::try_from(self.wanted.min(PAGE)).unwrap_or(0),
+            page_size: i32::try_from(self.remaining.min(PAGE_SIZE)).unwrap_or(0),
             page_token,
         };
         let send = async |channel, request| UserServiceClient::new(channel).list_users(request).await;
         let page = self.caller.call("ListUsers", &request, send).await?;
         self.token = Some(page.next_page_token).filter(|token| !token.is_empty());
-        self.wanted = self.wanted.saturating_sub(page.users.len());
+        self.remaining = self.remaining.saturating_sub(page.users.len());
         Ok(Some(page.users))
     }
 }

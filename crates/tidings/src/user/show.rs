@@ -1,11 +1,11 @@
-//! Users for people.
+//! Renders users as text.
 
 use tidings_proto::user::read_info::Source;
 use tidings_proto::user::{ReadInfo, User};
 
-use crate::shown::{duration, moment, one_line, render, table};
+use crate::display::{duration, one_line, render, table, timestamp};
 
-/// A user with all it has, a line each; then where the answer came from.
+/// Renders one user, a line for each field that is set, and the source of the response.
 pub(super) fn user(user: &User, read: Option<&ReadInfo>) -> String {
     let mut rows = table();
     let age = user.age.map(|age| age.to_string()).unwrap_or_default();
@@ -24,15 +24,15 @@ pub(super) fn user(user: &User, read: Option<&ReadInfo>) -> String {
         rows.add_row([&one_line(&format!("attributes.{name}")), &one_line(value)]);
     }
     rows.add_row(["version", &user.version.to_string()]);
-    rows.add_row(["create_time", &moment(user.create_time)]);
-    rows.add_row(["update_time", &moment(user.update_time)]);
+    rows.add_row(["create_time", &timestamp(user.create_time)]);
+    rows.add_row(["update_time", &timestamp(user.update_time)]);
     if let Some(read) = read {
         rows.add_row(["read from", &read_from(read)]);
     }
     render(rows)
 }
 
-/// Users, a line each; and where each answer came from, if that is known of any.
+/// Renders users as a table with a row each; the source has a column if any user has one.
 pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadInfo>)> + Clone) -> String {
     let with_read = users.clone().any(|(_, read)| read.is_some());
     let mut rows = table();
@@ -47,7 +47,7 @@ pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadIn
             one_line(&user.handle),
             one_line(&user.display_name),
             age,
-            moment(user.update_time),
+            timestamp(user.update_time),
         ];
         row.extend(with_read.then(|| read.map(read_from).unwrap_or_default()));
         rows.add_row(row);
@@ -55,15 +55,15 @@ pub(super) fn users<'a>(users: impl Iterator<Item = (&'a User, Option<&'a ReadIn
     render(rows)
 }
 
-/// The layer that answered, and how old that is.
+/// Renders the source of a response and its age.
 fn read_from(read: &ReadInfo) -> String {
     let source = match read.source() {
-        Source::Near => "near",
+        Source::LocalCache => "local_cache",
         Source::Redis => "redis",
         Source::Postgres => return "postgres".to_owned(),
-        Source::Unspecified => "somewhere",
+        Source::Unspecified => "unknown source",
     };
-    let stale = if read.stale { ", and may be out of date: postgres is away" } else { "" };
+    let stale = if read.stale { ", may be stale: postgres is unavailable" } else { "" };
     format!("{source}, {} old{stale}", duration(read.age))
 }
 
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_a_line_for_everything_it_has_and_for_nothing_else() {
+    fn a_user_has_a_line_for_each_field_that_is_set() {
         let shown = lines(&user(&ada(), Some(&redis(false))));
 
         let expected = ["id ada", "age 0", r"bio one\ntwo", "attributes.team ops", "version 3", "create_time"];
@@ -102,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_out_of_date_says_so() {
+    fn a_stale_response_says_so() {
         let users = users([(&ada(), Some(&redis(true)))].into_iter());
 
-        assert!(users.ends_with("old, and may be out of date: postgres is away"), "{users}");
+        assert!(users.ends_with("old, may be stale: postgres is unavailable"), "{users}");
     }
 
     #[test]
-    fn a_list_does_not_tell_where_it_was_read_from() {
+    fn a_list_has_a_source_column_only_if_a_user_has_one() {
         let header = |read| lines(&users([(&ada(), read)].into_iter()))[0].clone();
 
         assert_eq!(header(None), "id version handle display_name age update_time");

@@ -1,26 +1,28 @@
-//! `tidings user update`.
+//! `tidings user update`: changes fields of a user.
 
 use std::collections::BTreeSet;
 
 use prost_types::FieldMask;
 use tidings_client::Caller;
 use tidings_proto::user::user_service_client::UserServiceClient;
-use tidings_proto::user::{UpdateUserRequest, UpdateUserResponse, User};
+use tidings_proto::user::{ErrorReason, UpdateUserRequest, UpdateUserResponse, User};
 
-use super::field::{Field, Setting};
-use super::{Error, Service, read, show};
+use super::error::Error;
+use super::field::{Field, FieldAssignment};
+use super::service::{UserServiceArgs, read};
+use super::show;
 
 const MORE: &str = "\
-Fields: handle, display_name, age, avatar_uri, bio, attributes.NAME. Those that
-are named are changed and no others, in one step.
+Fields: handle, display_name, age, avatar_uri, bio, attributes.NAME. The fields that
+are given change together, atomically; all others stay.
 
-The change is made only if the user still has the version it is meant for: that
-of --expected-version, or that of a reading just before. So two who change the
-same user at once do not overwrite each other: one of them ends with exit code 1,
-and may try again.
+The update is made only if the user has the expected version: the one given with
+--expected-version, by default the one read just before. Of two concurrent updates
+of one user the later ends with exit code 1 and can be run again; neither overwrites
+the other.
 
-Exit codes: 0 changed; 1 there is no such user, it has another version, or the
-handle is taken, 2 wrong usage, 3 a service did not do it.
+Exit codes: 0 changed, 1 there is no such user, it has another version or the handle
+is taken, 2 wrong usage, 3 the service failed or did not respond.
 
 Examples:
   tidings user update ada --set age=37 --set attributes.team=engines
@@ -30,29 +32,29 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// Whom, by id
+    /// User id
     #[arg(value_name = "ID")]
     id: String,
 
-    /// Give a field a value; may be given more than once
+    /// Set a field; may be given more than once
     #[arg(long, value_name = "FIELD=VALUE", required_unless_present = "clear")]
-    set: Vec<Setting>,
+    set: Vec<FieldAssignment>,
 
-    /// Empty a field; attributes means all of them; may be given more than once
+    /// Clear a field (`attributes`: all attributes); may be given more than once
     #[arg(long, value_name = "FIELD")]
     clear: Vec<Field>,
 
-    /// Change it only if it has this version, 1 or more [default: that which it has now]
+    /// Change the user only at this version, 1 or more [default: its current version]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     expected_version: Option<i64>,
 
     #[command(flatten)]
-    service: Service,
+    service: UserServiceArgs,
 }
 
-/// Changes the user, and prints it.
+/// Changes the user and prints it.
 pub(super) async fn run(args: Args) -> Result<(), Error> {
-    let change = Change::new(args.set, args.clear)?;
+    let change = UserChange::new(args.set, args.clear)?;
     let caller = args.service.caller()?;
     let (user, expected_version) = match args.expected_version {
         Some(version) if !change.needs_attributes() => (User { id: args.id, ..User::default() }, version),
@@ -60,48 +62,50 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
             let now = read(&caller, &args.id, expected.unwrap_or(0)).await?;
             let expected = expected.unwrap_or(now.version);
             if now.version != expected {
-                return Err(Error::Moved { id: now.id, found: now.version, expected });
+                return Err(Error::VersionMismatch { id: now.id, found: now.version, expected });
             }
             (now, expected)
         }
     };
-    let answer = change.send(&caller, user, expected_version).await?;
-    args.service.print("UpdateUserResponse", &answer, || show::user(&answer.user.clone().unwrap_or_default(), None));
+    let response = change.send(&caller, user, expected_version).await?;
+    args.service
+        .print("UpdateUserResponse", &response, || show::user(&response.user.clone().unwrap_or_default(), None));
     Ok(())
 }
 
-/// What is to become of which fields.
-struct Change {
-    set: Vec<Setting>,
+/// A set of field changes, each field at most once.
+struct UserChange {
+    set: Vec<FieldAssignment>,
     clear: Vec<Field>,
 }
 
-impl Change {
+impl UserChange {
     /// # Errors
-    /// A field is named twice.
-    fn new(set: Vec<Setting>, clear: Vec<Field>) -> Result<Self, Error> {
+    /// A field is given twice.
+    fn new(set: Vec<FieldAssignment>, clear: Vec<Field>) -> Result<Self, Error> {
         let all_attributes = clear.contains(&Field::Attributes);
         let mut named = BTreeSet::new();
         for field in set.iter().map(|setting| &setting.field).chain(&clear) {
             let within = all_attributes && matches!(field, Field::Attribute(_)) && clear.contains(field);
             if !named.insert(field) || within {
-                return Err(Error::Twice(field.to_string()));
+                return Err(Error::FieldGivenTwice(field.to_string()));
             }
         }
         Ok(Self { set, clear })
     }
 
-    /// Whether it changes some attributes and leaves others, which must be sent again.
+    /// Returns true if the change keeps some attributes: a request replaces all of them, so it must
+    /// repeat those.
     fn needs_attributes(&self) -> bool {
         let mut fields = self.set.iter().map(|setting| &setting.field).chain(&self.clear);
         fields.any(|field| matches!(field, Field::Attribute(_))) && !self.clear.contains(&Field::Attributes)
     }
 
-    /// The user as it shall be.
+    /// Returns `user` with the change applied.
     fn apply(&self, mut user: User) -> User {
         self.clear.iter().for_each(|field| field.clear(&mut user));
         for setting in &self.set {
-            // It was looked at when it was read.
+            // The value was validated when the flag was parsed.
             let _ = setting.field.set(&mut user, &setting.value);
         }
         user
@@ -116,15 +120,14 @@ impl Change {
     async fn send(&self, caller: &Caller, user: User, expected_version: i64) -> Result<UpdateUserResponse, Error> {
         let (id, wanted) = (user.id.clone(), self.apply(user));
         let request = UpdateUserRequest { user: Some(wanted), update_mask: Some(self.mask()), expected_version };
-        let repeats = caller.repeats();
+        let retries = caller.retries();
         let send = async |channel, request| UserServiceClient::new(channel).update_user(request).await;
         let error = match caller.call("UpdateUser", &request, send).await {
-            Ok(answer) => return Ok(answer),
+            Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let moved = error.refused().is_some_and(|failure| failure.reason == "VERSION_MISMATCH");
-        if moved && caller.repeats() > repeats {
-            // It may have been an attempt of our own whose answer was lost.
+        if error.has_reason(ErrorReason::VersionMismatch.text()) && caller.retries() > retries {
+            // An earlier attempt of this call may have succeeded and its response been lost.
             let now = read(caller, &id, 0).await?;
             if now.version == expected_version + 1 && self.apply(now.clone()) == now {
                 return Ok(UpdateUserResponse { user: Some(now) });
@@ -138,9 +141,9 @@ impl Change {
 mod tests {
     use super::*;
 
-    fn change(set: &[&str], clear: &[&str]) -> Result<Change, Error> {
+    fn change(set: &[&str], clear: &[&str]) -> Result<UserChange, Error> {
         let set = set.iter().map(|text| text.parse().unwrap()).collect();
-        Change::new(set, clear.iter().map(|text| text.parse().unwrap()).collect())
+        UserChange::new(set, clear.iter().map(|text| text.parse().unwrap()).collect())
     }
 
     fn ada() -> User {
@@ -149,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_names_what_was_given_and_each_path_once() {
+    fn the_mask_names_each_given_path_once() {
         let change = change(&["attributes.team=x", "age=37"], &["attributes.desk", "bio"]).unwrap();
 
         assert_eq!(change.mask().paths, ["age", "attributes", "bio"]);
     }
 
     #[test]
-    fn one_attribute_is_changed_and_the_others_stay() {
+    fn changing_one_attribute_keeps_the_others() {
         let changed = change(&["attributes.team=engines"], &[]).unwrap().apply(ada());
 
         assert_eq!(changed.attributes["team"], "engines");
@@ -172,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_named_twice_is_refused() {
+    fn a_field_given_twice_is_refused() {
         for (set, clear) in [
             (&["age=1", "age=2"][..], &[][..]),
             (&["age=1"], &["age"]),
             (&["attributes.team=x"], &["attributes.team"]),
             (&[], &["attributes", "attributes.team"]),
         ] {
-            assert!(matches!(change(set, clear), Err(Error::Twice(_))), "{set:?} {clear:?}");
+            assert!(matches!(change(set, clear), Err(Error::FieldGivenTwice(_))), "{set:?} {clear:?}");
         }
     }
 }

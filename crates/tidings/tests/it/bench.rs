@@ -1,27 +1,28 @@
-//! `tidings bench`, before services that refuse, hang and are not there. That every scenario works with the real ones is
-//! asserted in the suite.
+//! `tidings bench` against services that refuse, hang or do not run. The suite runs every scenario
+//! against the real ones.
 
 use std::fs;
 
 use serde_json::Value;
 
-use crate::fake::{Fake, Faults};
-use crate::{Run, tidings};
+use crate::fake::{Fake, FakeFaults};
+use crate::{CommandResult, tidings};
 
 /// Runs a scenario for half a second against a fake.
-fn bench(fake: &Fake, arguments: &[&str]) -> Run {
+fn bench(fake: &Fake, arguments: &[&str]) -> CommandResult {
     let address = fake.address();
     let usual = ["bench", "--addr", &address, "--time", "500ms", "--warm-up", "0s", "--quiet", "--keys", "5"];
     tidings(&[&usual[..], arguments].concat())
 }
 
-fn json(run: &Run) -> Value {
+fn json(run: &CommandResult) -> Value {
     serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
+/// Without thresholds there is no verdict.
 #[test]
-fn a_table_has_a_line_for_each_scenario_and_nothing_is_judged_unless_asked() {
-    let fake = Fake::start(Faults::default());
+fn the_table_has_a_line_for_each_scenario() {
+    let fake = Fake::start(FakeFaults::default());
 
     let run = bench(&fake, &["create-user", "get-user", "--in-flight", "2"]);
 
@@ -31,8 +32,8 @@ fn a_table_has_a_line_for_each_scenario_and_nothing_is_judged_unless_asked() {
 }
 
 #[test]
-fn a_bar_makes_it_a_question_and_the_exit_code_is_the_answer() {
-    let fake = Fake::start(Faults::default());
+fn thresholds_determine_the_exit_code() {
+    let fake = Fake::start(FakeFaults::default());
 
     let yes = bench(&fake, &["get-user", "--p99", "1h", "--min-rate", "0.001"]);
     let no = bench(&fake, &["get-user", "--p99", "1h", "--min-rate", "1000000000"]);
@@ -40,12 +41,12 @@ fn a_bar_makes_it_a_question_and_the_exit_code_is_the_answer() {
     assert_eq!((yes.code, no.code), (0, 1));
     assert!(yes.out.contains("\nPASS get-user: p99 "), "{}", yes.out);
     assert!(no.out.contains("\nFAIL get-user: rate ") && !no.out.contains("FAIL get-user: p99"), "{}", no.out);
-    assert_eq!(no.err, "tidings: the bar was not reached: get-user\n");
+    assert_eq!(no.err, "tidings: thresholds missed: get-user\n");
 }
 
 #[test]
-fn refused_calls_are_counted_by_code_and_reason() {
-    let fake = Fake::start(Faults { unavailable_first: 10, ..Faults::default() });
+fn failed_calls_are_counted_by_code_and_reason() {
+    let fake = Fake::start(FakeFaults { unavailable_first: 10, ..FakeFaults::default() });
 
     let run = bench(&fake, &["create-user", "--rate", "100", "--output", "jsonl"]);
 
@@ -58,7 +59,7 @@ fn refused_calls_are_counted_by_code_and_reason() {
 
 #[test]
 fn calls_that_hang_are_in_the_latencies() {
-    let fake = Fake::start(Faults { hang_first: 10, ..Faults::default() });
+    let fake = Fake::start(FakeFaults { hang_first: 10, ..FakeFaults::default() });
 
     let run = bench(&fake, &["create-user", "--rate", "100", "--timeout", "1s", "--p99", "900ms", "--output", "json"]);
 
@@ -72,21 +73,21 @@ fn calls_that_hang_are_in_the_latencies() {
 }
 
 #[test]
-fn a_service_that_is_not_there_is_no_slow_service() {
+fn a_service_that_does_not_run_is_an_error() {
     let absent = ["bench", "--addr", "127.0.0.1:1", "--time", "200ms", "--warm-up", "0s", "--quiet"];
 
     let unprepared = tidings(&[&absent[..], &["get-user"]].concat());
-    let unanswered = tidings(&[&absent[..], &["create-user"]].concat());
+    let failed = tidings(&[&absent[..], &["create-user"]].concat());
 
-    assert_eq!((unprepared.code, unanswered.code), (3, 3));
-    assert!(unprepared.err.contains("get-user can not begin: UNAVAILABLE"), "{}", unprepared.err);
-    assert!(unanswered.err.contains("create-user: not one call was answered well"), "{}", unanswered.err);
-    assert!(unanswered.out.contains(" x UNAVAILABLE "), "{}", unanswered.out);
+    assert_eq!((unprepared.code, failed.code), (3, 3));
+    assert!(unprepared.err.contains("get-user: preparation failed: UNAVAILABLE"), "{}", unprepared.err);
+    assert!(failed.err.contains("create-user: all calls failed"), "{}", failed.err);
+    assert!(failed.out.contains(" x UNAVAILABLE "), "{}", failed.out);
 }
 
 #[test]
 fn a_plot_has_a_curve_for_each_scenario() {
-    let fake = Fake::start(Faults::default());
+    let fake = Fake::start(FakeFaults::default());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("plot.svg");
 
@@ -100,7 +101,7 @@ fn a_plot_has_a_curve_for_each_scenario() {
 
     let nowhere = bench(&fake, &["create-user", "--plot", "/nowhere/plot.svg"]);
     assert_eq!(nowhere.code, 2);
-    assert!(nowhere.err.contains("can not write /nowhere/plot.svg: "), "{}", nowhere.err);
+    assert!(nowhere.err.contains("cannot write /nowhere/plot.svg: "), "{}", nowhere.err);
 }
 
 #[test]

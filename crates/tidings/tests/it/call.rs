@@ -1,14 +1,14 @@
-//! `tidings call`.
+//! Tests of `tidings call`.
 
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::fake::{Fake, Faults};
+use crate::fake::{Fake, FakeFaults};
 use crate::{command, ended, tidings};
 
 #[test]
-fn list_names_every_method() {
+fn list_prints_every_method() {
     let run = tidings(&["call", "--list"]);
 
     assert_eq!((run.code, run.err.as_str()), (0, ""));
@@ -17,7 +17,7 @@ fn list_names_every_method() {
 }
 
 #[test]
-fn describe_shows_the_request() {
+fn describe_prints_the_request_message() {
     let run = tidings(&["call", "--describe", "GetUser"]);
 
     assert_eq!(run.code, 0);
@@ -25,7 +25,7 @@ fn describe_shows_the_request() {
 }
 
 #[test]
-fn an_unknown_method_is_wrong_usage_and_near_names_are_told() {
+fn an_unknown_method_is_wrong_usage_with_suggestions() {
     let run = tidings(&["call", "UserService/GetUsr"]);
 
     assert_eq!((run.code, run.out.as_str()), (2, ""));
@@ -33,12 +33,14 @@ fn an_unknown_method_is_wrong_usage_and_near_names_are_told() {
 }
 
 #[test]
-fn a_malformed_request_is_wrong_usage_and_its_place_is_told() {
-    for (json, place) in [("{", "line 1 column 1"), (r#"{"nick": 1}"#, "'nick' at line 1 column 7"), ("[]", "line 1")] {
+fn a_malformed_request_is_wrong_usage_with_its_location() {
+    for (json, location) in
+        [("{", "line 1 column 1"), (r#"{"nick": 1}"#, "'nick' at line 1 column 7"), ("[]", "line 1")]
+    {
         let run = tidings(&["call", "GetUser", json]);
 
         assert_eq!(run.code, 2);
-        assert!(run.err.contains(place), "{}", run.err);
+        assert!(run.err.contains(location), "{}", run.err);
     }
 }
 
@@ -51,7 +53,7 @@ fn a_malformed_address_is_wrong_usage() {
 }
 
 #[test]
-fn nobody_at_home_is_told_with_the_address_and_what_to_do() {
+fn a_refused_connection_is_reported_with_address_and_advice() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
 
     let run = tidings(&["call", "GetUser", "--addr", &free]);
@@ -61,8 +63,8 @@ fn nobody_at_home_is_told_with_the_address_and_what_to_do() {
 }
 
 #[test]
-fn an_answer_is_printed_as_json() {
-    let fake = Fake::start(Faults::default());
+fn a_response_is_printed_as_json() {
+    let fake = Fake::start(FakeFaults::default());
     let address = fake.address();
     let create = r#"{"user": {"id": "ada", "display_name": "Ada"}}"#;
     assert_eq!(tidings(&["call", "CreateUser", create, "--addr", &address]).code, 0);
@@ -83,7 +85,7 @@ fn an_answer_is_printed_as_json() {
 
 #[test]
 fn a_request_is_read_from_standard_input() {
-    let fake = Fake::start(Faults::default());
+    let fake = Fake::start(FakeFaults::default());
     let mut child = command(&["call", "CreateUser", "-", "--addr", &fake.address()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -99,23 +101,27 @@ fn a_request_is_read_from_standard_input() {
 }
 
 #[test]
-fn an_error_of_a_service_is_told_with_all_its_details() {
-    let fake = Fake::start(Faults { unavailable_first: 1, ..Faults::default() });
+fn an_error_of_a_service_is_printed_with_all_its_details() {
+    let fake = Fake::start(FakeFaults { unavailable_first: 1, ..FakeFaults::default() });
 
-    let away = tidings(&["call", "GetUser", r#"{"id":"ada"}"#, "--addr", &fake.address()]);
+    let unavailable = tidings(&["call", "GetUser", r#"{"id":"ada"}"#, "--addr", &fake.address()]);
     let absent = tidings(&["call", "GetUser", r#"{"id":"ada"}"#, "--addr", &fake.address()]);
 
-    assert_eq!((away.code, absent.code), (3, 3));
-    assert!(away.err.contains("UNAVAILABLE STORE_AWAY: ") && away.err.contains("try again after 10ms"), "{}", away.err);
+    assert_eq!((unavailable.code, absent.code), (3, 3));
+    assert!(
+        unavailable.err.contains("UNAVAILABLE STORE_AWAY: ") && unavailable.err.contains("try again after 10ms"),
+        "{}",
+        unavailable.err
+    );
     assert!(absent.err.contains("NOT_FOUND USER_NOT_FOUND: there is no user ada"), "{}", absent.err);
 }
 
 #[test]
-fn a_service_that_hangs_is_given_up_in_time() {
-    let fake = Fake::start(Faults { hang_first: 1, ..Faults::default() });
+fn a_call_to_a_hanging_service_times_out() {
+    let fake = Fake::start(FakeFaults { hang_first: 1, ..FakeFaults::default() });
 
     let run = tidings(&["call", "GetUser", "--timeout", "200ms", "--addr", &fake.address()]);
 
     assert_eq!(run.code, 3);
-    assert!(run.err.contains("DEADLINE_EXCEEDED: no answer within 200ms"), "{}", run.err);
+    assert!(run.err.contains("DEADLINE_EXCEEDED: no response within 200ms"), "{}", run.err);
 }

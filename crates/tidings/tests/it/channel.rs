@@ -1,4 +1,4 @@
-//! `tidings channel`.
+//! Tests of `tidings channel`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::Stdio;
@@ -9,39 +9,39 @@ use serde_json::Value;
 use tidings_proto::history::{Body, Message, body};
 
 use crate::fake::broadcast::Channel;
-use crate::fake::{Fake, Faults};
-use crate::{Run, Running, command, ended, eventually, start, tidings};
+use crate::fake::{Fake, FakeFaults};
+use crate::{CommandResult, RunningCommand, command, ended, eventually, start, tidings};
 
 fn fake() -> Fake {
-    Fake::start(Faults::default())
+    Fake::start(FakeFaults::default())
 }
 
-/// Publishes to `orders` at a fake.
-fn publish(fake: &Fake, arguments: &[&str]) -> Run {
+/// Publishes to the channel `orders` of a fake.
+fn publish(fake: &Fake, arguments: &[&str]) -> CommandResult {
     let run = tidings(&[&["channel", "pub", "orders", "--addr", &fake.address()][..], arguments].concat());
     assert_eq!((run.code, run.err.as_str()), (0, ""));
     run
 }
 
-/// Starts to listen to `orders`; returns when the service has the subscription.
-fn listen(fake: &Fake, arguments: &[&str]) -> Running {
+/// Starts a subscriber of `orders`. Returns once the service has its subscription.
+fn subscribe(fake: &Fake, arguments: &[&str]) -> RunningCommand {
     let before = fake.store().subscriptions;
     let running = start(&[&["channel", "sub", "orders", "--addr", &fake.address()][..], arguments].concat());
-    eventually("it is subscribed", || fake.store().subscriptions > before);
+    eventually("the subscription was opened", || fake.store().subscriptions > before);
     running
 }
 
-/// Reads what was published, to the end.
-fn read(fake: &Fake, arguments: &[&str]) -> Run {
-    listen(fake, arguments).end()
+/// Subscribes to `orders` and waits for the exit.
+fn read(fake: &Fake, arguments: &[&str]) -> CommandResult {
+    subscribe(fake, arguments).end()
 }
 
-/// The last column of each line: the data.
-fn data(run: &Run) -> Vec<&str> {
+/// Returns the last column of each line: the data.
+fn data(run: &CommandResult) -> Vec<&str> {
     run.out.lines().map(|line| line.splitn(3, "  ").last().unwrap()).collect()
 }
 
-fn objects(run: &Run) -> Vec<Value> {
+fn objects(run: &CommandResult) -> Vec<Value> {
     run.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -57,7 +57,7 @@ fn publish_prints_the_position() {
 }
 
 #[test]
-fn a_message_is_delivered_as_it_was_given() {
+fn a_message_is_delivered_with_content_type_and_attributes() {
     let fake = fake();
     publish(&fake, &["{}", "--content-type", "application/json", "--attribute", "from=ada", "--attribute", "to=b=o"]);
 
@@ -95,26 +95,34 @@ fn the_same_request_id_publishes_once() {
 
     assert_eq!((&again["offset"], &again["deduplicated"]), (&"1".into(), &true.into()));
     publish(&fake, &["hello"]);
-    assert_eq!(fake.store().channels["orders"].messages.len(), 2, "without a request id each is one of its own");
+    assert_eq!(
+        fake.store().channels["orders"].messages.len(),
+        2,
+        "without a request id, every publish is a new message"
+    );
 }
 
 #[test]
-fn a_subscriber_gets_what_is_published_and_ends_when_it_has_enough() {
+fn a_subscriber_prints_new_messages_and_ends_after_count() {
     let fake = fake();
     publish(&fake, &["before"]);
-    let subscriber = listen(&fake, &["--count", "2"]);
+    let subscriber = subscribe(&fake, &["--count", "2"]);
 
     publish(&fake, &["one"]);
     publish(&fake, &["two"]);
 
     let run = subscriber.end();
     assert_eq!((run.code, data(&run)), (0, vec!["one", "two"]));
-    assert_eq!(run.err, "orders: listening after e1:1\n");
-    assert!(run.out.starts_with("2  20") && run.out.contains("Z  one\n"), "offset and time come first: {}", run.out);
+    assert_eq!(run.err, "orders: subscribed after e1:1\n");
+    assert!(
+        run.out.starts_with("2  20") && run.out.contains("Z  one\n"),
+        "a line begins with offset and time: {}",
+        run.out
+    );
 }
 
 #[test]
-fn several_channels_are_told_apart() {
+fn with_several_channels_a_line_begins_with_its_channel() {
     let fake = fake();
     publish(&fake, &["one"]);
 
@@ -124,7 +132,7 @@ fn several_channels_are_told_apart() {
 }
 
 #[test]
-fn a_subscriber_begins_behind_a_position() {
+fn a_subscriber_starts_after_a_position() {
     let fake = fake();
     for text in ["one", "two", "three"] {
         publish(&fake, &[text]);
@@ -135,10 +143,11 @@ fn a_subscriber_begins_behind_a_position() {
     assert_eq!(data(&run), ["two", "three"]);
 }
 
+/// A subscription survives restarts of the service without lost or duplicate messages.
 #[test]
-fn a_subscription_outlives_the_service_and_nothing_comes_twice_or_is_missing() {
+fn a_subscription_survives_restarts_of_the_service() {
     let mut fake = fake();
-    let subscriber = listen(&fake, &["--from", "e1:0", "--count", "30"]);
+    let subscriber = subscribe(&fake, &["--from", "e1:0", "--count", "30"]);
 
     for round in 0..3 {
         for message in 0..10 {
@@ -153,8 +162,9 @@ fn a_subscription_outlives_the_service_and_nothing_comes_twice_or_is_missing() {
     assert_eq!(data(&run), (0..30).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
+/// A gap is reported on standard error in the table format, and as an object in JSON.
 #[test]
-fn what_is_missing_is_said_on_standard_error_and_in_an_object_of_its_own() {
+fn a_gap_is_reported_as_a_sentence_or_an_object() {
     let fake = fake();
     for text in ["one", "two", "three"] {
         publish(&fake, &[text]);
@@ -164,28 +174,28 @@ fn what_is_missing_is_said_on_standard_error_and_in_an_object_of_its_own() {
     let table = read(&fake, &["--from", "e1:0", "--count", "1"]);
     let lines = read(&fake, &["--from", "e1:0", "--count", "1", "--output", "jsonl"]);
 
-    assert_eq!(table.err, "orders: messages 1 to 2 are missing: they are not kept any more\n");
+    assert_eq!(table.err, "orders: gap: messages 1 to 2 are missing (no longer retained)\n");
     assert_eq!(data(&table), ["three"]);
     assert_eq!(objects(&lines)[0]["gap"]["lastOffset"], "2");
     assert_eq!((objects(&lines)[1]["text"].as_str(), lines.err.as_str()), (Some("three"), ""));
 }
 
 #[test]
-fn a_channel_that_begins_anew_is_said() {
+fn a_reset_is_reported() {
     let fake = fake();
     publish(&fake, &["one"]);
-    let subscriber = listen(&fake, &["--count", "1"]);
+    let subscriber = subscribe(&fake, &["--count", "1"]);
 
     fake.store().channels.insert("orders".into(), Channel::new("e2"));
     publish(&fake, &["first of the new"]);
 
     let run = subscriber.end();
     assert_eq!(data(&run), ["first of the new"]);
-    assert!(run.err.contains("orders: begins anew (epoch e2); messages may be missing here\n"), "{}", run.err);
+    assert!(run.err.contains("orders: reset: new epoch e2; messages may be missing here\n"), "{}", run.err);
 }
 
 #[test]
-fn a_message_of_a_conversation_is_shown_with_its_number_and_sender() {
+fn a_history_message_is_printed_with_seq_and_sender() {
     let fake = fake();
     let body = Some(Body { content: Some(body::Content::Text("hello".into())) });
     let message = Message { seq: 12, sender_id: "ada".into(), body, ..Default::default() };
@@ -205,9 +215,9 @@ fn a_message_of_a_conversation_is_shown_with_its_number_and_sender() {
 }
 
 #[test]
-fn ctrl_c_ends_it_well() {
+fn ctrl_c_ends_a_subscriber_with_success() {
     let fake = fake();
-    let mut subscriber = listen(&fake, &[]);
+    let mut subscriber = subscribe(&fake, &[]);
     let mut first = String::new();
     BufReader::new(subscriber.0.stderr.as_mut().unwrap()).read_line(&mut first).unwrap();
 
@@ -217,13 +227,13 @@ fn ctrl_c_ends_it_well() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_ends_it() {
+fn a_closed_pipe_ends_a_subscriber_with_success() {
     let fake = fake();
-    let mut subscriber = listen(&fake, &[]);
+    let mut subscriber = subscribe(&fake, &[]);
     drop(subscriber.0.stdout.take());
 
     let mut status = None;
-    eventually("it has noticed by a message that nobody reads it", || {
+    eventually("a message made the subscriber notice the closed pipe", || {
         publish(&fake, &["hello"]);
         status = subscriber.0.try_wait().unwrap();
         status.is_some()
@@ -233,9 +243,9 @@ fn a_reader_that_has_seen_enough_ends_it() {
 }
 
 #[test]
-fn a_service_that_stays_away_is_given_up() {
+fn a_subscriber_of_an_unreachable_service_times_out() {
     let mut fake = fake();
-    let subscriber = listen(&fake, &["--timeout", "500ms"]);
+    let subscriber = subscribe(&fake, &["--timeout", "500ms"]);
     fake.kill();
 
     let run = subscriber.end();

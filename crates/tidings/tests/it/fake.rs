@@ -1,4 +1,4 @@
-//! The services in memory, on loopback, honest unless told otherwise.
+//! In-memory services on loopback, with optional faults.
 
 pub(crate) mod broadcast;
 mod history;
@@ -25,75 +25,75 @@ use tonic::{Code, Status};
 
 use crate::eventually;
 
-/// How the services misbehave.
+/// The faults of the services; none by default.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Faults {
-    /// So many calls are answered UNAVAILABLE at first, and not done.
+pub(crate) struct FakeFaults {
+    /// The first N calls fail with UNAVAILABLE, without effect.
     pub(crate) unavailable_first: usize,
-    /// So many calls are never answered at first, and not done.
+    /// The first N calls never get a response, and have no effect.
     pub(crate) hang_first: usize,
-    /// Every so manieth append is done and answered UNAVAILABLE; 0: none.
-    pub(crate) drop_answer_every: usize,
-    /// These users can not be read together with others.
+    /// Every N-th append takes effect but fails with UNAVAILABLE; 0: none.
+    pub(crate) drop_response_every: usize,
+    /// Users that BatchGetUsers reports as unavailable.
     pub(crate) unreadable: BTreeSet<String>,
-    /// The second conversation is read in another way than it was written.
+    /// A fault in reads of the second conversation.
     pub(crate) damage: Option<Damage>,
-    /// The messages of the conversation `irc-b` are pushed in another way than they were written.
+    /// A fault in pushes of the conversation `irc-b`.
     pub(crate) push: Option<Push>,
 }
 
-/// What is wrong with the messages that are pushed; the number is a `seq`.
+/// A fault in the pushed messages; the number is a `seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Push {
     /// The message is not pushed.
     Lose(i64),
     /// The message is pushed twice.
     Double(i64),
-    /// The message is pushed after the one behind it.
+    /// The message is pushed after its successor.
     Delay(i64),
-    /// The message says something else.
+    /// The message has another text.
     Alter(i64),
-    /// The channel is lost with this message.
+    /// The channel is reset in place of this message.
     Reset(i64),
 }
 
-/// What is wrong with the messages that are read; the number is a `seq`.
+/// A fault in the messages that are read; the number is a `seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
     /// The message is missing.
     Lose(i64),
-    /// The message is there twice.
+    /// The message is read twice.
     Double(i64),
-    /// The message and the one after it have changed places.
+    /// The message and its successor are swapped.
     Swap(i64),
-    /// The message says something else.
+    /// The message has another text.
     Alter(i64),
-    /// The message is missing among those of its author.
+    /// The message is missing in the list of its author's messages.
     LoseOfAuthor(i64),
 }
 
-/// What is stored; survives the death of the services.
+/// The stored data, which survives a kill of the services.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) cached_users: BTreeSet<String>,
     pub(crate) conversations: BTreeMap<String, (Conversation, Vec<Message>)>,
-    /// What is pushed with the next message of its conversation.
+    /// A message that is pushed after the next one of its conversation.
     delayed: Option<Message>,
-    pub(crate) holds: BTreeMap<String, lock::Hold>,
+    pub(crate) holds: BTreeMap<String, lock::FakeHold>,
     last_token: i64,
     pub(crate) renewals: usize,
     pub(crate) channels: BTreeMap<String, broadcast::Channel>,
-    /// How many streams were opened.
+    /// Number of streams opened.
     pub(crate) subscriptions: usize,
     calls: usize,
     pub(crate) appends: usize,
 }
 
-/// What every handler has.
+/// The handler of all services.
 #[derive(Clone, Debug)]
-struct Shared {
-    faults: Faults,
+struct FakeHandler {
+    faults: FakeFaults,
     store: Arc<Mutex<Store>>,
 }
 
@@ -101,18 +101,18 @@ fn refusal(code: Code, reason: &'static str, message: impl Into<String>) -> Stat
     Reply::new(code, "fake.tidings", reason, message).into_status()
 }
 
-fn away() -> Status {
-    Reply::new(Code::Unavailable, "fake.tidings", "STORE_AWAY", "the store does not answer")
+fn unavailable() -> Status {
+    Reply::new(Code::Unavailable, "fake.tidings", "STORE_AWAY", "the store is unavailable")
         .retry_after(Duration::from_millis(10))
         .into_status()
 }
 
-impl Shared {
+impl FakeHandler {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap()
     }
 
-    /// Begins a call: where the faults of the first calls happen.
+    /// Counts a call, and applies the faults of the first calls.
     async fn enter(&self) -> Result<(), Status> {
         let call = {
             let mut store = self.store();
@@ -122,46 +122,46 @@ impl Shared {
         if call <= self.faults.hang_first {
             std::future::pending::<()>().await;
         }
-        if call <= self.faults.unavailable_first { Err(away()) } else { Ok(()) }
+        if call <= self.faults.unavailable_first { Err(unavailable()) } else { Ok(()) }
     }
 }
 
-/// All services on one port, in a runtime of their own, so that they can die like a process.
+/// All services on one port, in their own runtime, so that they can be killed like a process.
 #[derive(Debug)]
 pub(crate) struct Fake {
-    shared: Shared,
+    handler: FakeHandler,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Fake {
-    /// Starts them on a free port.
-    pub(crate) fn start(faults: Faults) -> Self {
+    /// Starts the services on a free port.
+    pub(crate) fn start(faults: FakeFaults) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Shared { faults, store: Arc::default() };
-        let runtime = Some(serve(listener, &shared));
-        Self { shared, address, runtime }
+        let handler = FakeHandler { faults, store: Arc::default() };
+        let runtime = Some(serve(listener, &handler));
+        Self { handler, address, runtime }
     }
 
-    /// Where they are.
+    /// Returns the address of the services.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// What they store.
+    /// Locks and returns the stored data.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        self.shared.store()
+        self.handler.store()
     }
 
-    /// Ends them at once, with all their connections; then their port is free.
+    /// Ends the services and all their connections; then the port is free.
     pub(crate) fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_timeout(Duration::from_mins(1));
     }
 
-    /// Starts them again where they were.
+    /// Starts the services again, on the same port.
     pub(crate) fn restart(&mut self) {
-        // A child that another test starts has our old socket until it runs a program of its own.
+        // A child process of another test inherits the old socket and keeps it open until its exec.
         let mut listener = TcpListener::bind(self.address);
         eventually("the port is free", || {
             if listener.is_err() {
@@ -169,7 +169,7 @@ impl Fake {
             }
             listener.is_ok()
         });
-        self.runtime = Some(serve(listener.unwrap(), &self.shared));
+        self.runtime = Some(serve(listener.unwrap(), &self.handler));
     }
 }
 
@@ -181,18 +181,18 @@ impl Drop for Fake {
     }
 }
 
-fn serve(listener: TcpListener, shared: &Shared) -> Runtime {
+fn serve(listener: TcpListener, handler: &FakeHandler) -> Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let shared = shared.clone();
+    let handler = handler.clone();
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         Server::builder()
-            .add_service(UserServiceServer::new(shared.clone()))
-            .add_service(ConversationServiceServer::new(shared.clone()))
-            .add_service(HistoryServiceServer::new(shared.clone()))
-            .add_service(LockServiceServer::new(shared.clone()))
-            .add_service(BroadcastServiceServer::new(shared))
+            .add_service(UserServiceServer::new(handler.clone()))
+            .add_service(ConversationServiceServer::new(handler.clone()))
+            .add_service(HistoryServiceServer::new(handler.clone()))
+            .add_service(LockServiceServer::new(handler.clone()))
+            .add_service(BroadcastServiceServer::new(handler))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await
             .unwrap();

@@ -1,4 +1,4 @@
-//! `tidings lock`.
+//! `tidings lock` against an in-memory service.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,28 +8,28 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::fake::{Fake, Faults};
-use crate::{Run, command, ended, eventually, start, tidings};
+use crate::fake::{Fake, FakeFaults};
+use crate::{CommandResult, command, ended, eventually, start, tidings};
 
 /// Runs `tidings lock` against a fake.
-fn lock(fake: &Fake, arguments: &[&str]) -> Run {
+fn lock(fake: &Fake, arguments: &[&str]) -> CommandResult {
     tidings(&[&["lock", arguments[0], "--addr", &fake.address()][..], &arguments[1..]].concat())
 }
 
-/// A command line that takes `orders/42` and runs a shell script under it.
+/// Returns the command line that acquires `orders/42` and runs a shell script under it.
 fn under_lock<'a>(address: &'a str, ttl: &'a str, script: &'a str) -> [&'a str; 11] {
     ["lock", "acquire", "orders/42", "--addr", address, "--ttl", ttl, "--", "sh", "-c", script]
 }
 
 fn fake() -> Fake {
-    Fake::start(Faults::default())
+    Fake::start(FakeFaults::default())
 }
 
-fn json(run: &Run) -> Value {
+fn json(run: &CommandResult) -> Value {
     serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
-/// Waits until a script has written a file, and says what it wrote.
+/// Waits until a script has written a file; returns its content.
 fn written(path: &Path) -> String {
     let read = || fs::read_to_string(path).unwrap_or_default();
     eventually("the script has written", || read().ends_with('\n'));
@@ -37,7 +37,7 @@ fn written(path: &Path) -> String {
 }
 
 #[test]
-fn acquire_prints_what_is_needed_to_release() {
+fn acquire_prints_the_arguments_for_release() {
     let fake = fake();
 
     let run = lock(&fake, &["acquire", "orders/42", "--ttl", "1m"]);
@@ -49,11 +49,11 @@ fn acquire_prints_what_is_needed_to_release() {
     assert_eq!(lock(&fake, &release).out, "released\n");
     let again = lock(&fake, &release);
     assert_eq!((again.code, again.out.as_str()), (1, ""));
-    assert_eq!(again.err, "tidings: orders/42 was not held under this lease\n");
+    assert_eq!(again.err, "tidings: orders/42 is not held under this lease\n");
 }
 
 #[test]
-fn acquire_prints_json_for_programs() {
+fn acquire_prints_json() {
     let fake = fake();
 
     let run = lock(&fake, &["acquire", "orders/42", "--ttl", "1m", "--output", "jsonl"]);
@@ -66,21 +66,22 @@ fn acquire_prints_json_for_programs() {
     assert_eq!(json(&released)["outcome"], "OUTCOME_RELEASED");
 }
 
+/// The holder is named in the error.
 #[test]
-fn a_lock_that_somebody_holds_is_no_and_the_holder_is_named() {
+fn acquiring_a_held_lock_ends_with_1() {
     let fake = fake();
     assert_eq!(lock(&fake, &["acquire", "orders/42", "--ttl", "1m", "--owner", "billing-1"]).code, 0);
 
     let held = lock(&fake, &["acquire", "orders/42"]);
-    let late = lock(&fake, &["acquire", "orders/42", "--wait", "100ms"]);
+    let timed_out = lock(&fake, &["acquire", "orders/42", "--wait", "100ms"]);
 
-    assert_eq!((held.code, held.out.as_str(), late.code), (1, "", 1));
+    assert_eq!((held.code, held.out.as_str(), timed_out.code), (1, "", 1));
     assert!(held.err.contains("orders/42 is held by billing-1 (token 1) for "), "{}", held.err);
-    assert!(late.err.contains("it was waited for 100ms as number 1 in the queue"), "{}", late.err);
+    assert!(timed_out.err.contains("timed out after 100ms at position 1 of the wait queue"), "{}", timed_out.err);
 }
 
 #[test]
-fn get_says_who_holds_it() {
+fn get_shows_the_holder() {
     let fake = fake();
     assert_eq!(lock(&fake, &["get", "orders/42"]).out, "orders/42 is free\n");
     assert_eq!(lock(&fake, &["acquire", "orders/42", "--ttl", "1m"]).code, 0);
@@ -88,7 +89,7 @@ fn get_says_who_holds_it() {
     let run = lock(&fake, &["get", "orders/42"]);
     let object = json(&lock(&fake, &["get", "orders/42", "--output", "json"]));
 
-    assert!(run.out.starts_with("holds") && run.out.contains('@') && run.out.contains("token 1, "), "{}", run.out);
+    assert!(run.out.starts_with("holder") && run.out.contains('@') && run.out.contains("token 1, "), "{}", run.out);
     assert_eq!((&object["name"], &object["holders"][0]["token"]), (&"orders/42".into(), &"1".into()));
 }
 
@@ -104,8 +105,9 @@ fn the_same_request_id_finds_the_same_hold() {
     assert_eq!(lock(&fake, &["acquire", "orders/42"]).code, 1);
 }
 
+/// The command gets the token in its environment, and its exit code is returned.
 #[test]
-fn a_command_runs_under_the_lock_with_its_token_and_its_exit_code_is_ours() {
+fn a_command_runs_under_the_lock() {
     let fake = fake();
     let address = fake.address();
 
@@ -116,7 +118,7 @@ fn a_command_runs_under_the_lock_with_its_token_and_its_exit_code_is_ours() {
 }
 
 #[test]
-fn the_next_one_waits_for_the_end_of_the_command() {
+fn the_next_owner_waits_for_the_end_of_the_command() {
     let fake = fake();
     let address = fake.address();
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +143,7 @@ fn the_lock_is_renewed_while_the_command_runs() {
     let script = format!("while [ ! -e {} ]; do sleep 0.05; done", end.display());
     let holder = start(&under_lock(&address, "3s", &script));
 
-    eventually("it was renewed past its lease", || fake.store().renewals >= 4);
+    eventually("the lease is renewed past its first end", || fake.store().renewals >= 4);
     assert_eq!(fake.store().hold("orders/42").unwrap().token, 1);
     fs::write(end, "").unwrap();
 
@@ -149,8 +151,9 @@ fn the_lock_is_renewed_while_the_command_runs() {
     assert_eq!((run.code, run.err.as_str()), (0, ""));
 }
 
+/// The error says why the lock was lost.
 #[test]
-fn when_the_lock_is_lost_the_command_is_ended_and_why_is_said() {
+fn the_command_is_ended_when_the_lock_is_lost() {
     let fake = fake();
     let address = fake.address();
     let dir = tempfile::tempdir().unwrap();
@@ -167,27 +170,29 @@ fn when_the_lock_is_lost_the_command_is_ended_and_why_is_said() {
 
     let run = holder.end();
     assert_eq!(run.code, 3);
-    let why = "tidings: orders/42 was lost, and sh was ended: the service says that the lease is over\n";
+    let why = "tidings: lost the lock orders/42, and ended sh: the service reported that the lease has ended\n";
     assert!(run.err.ends_with(why), "{}", run.err);
-    assert_eq!(written(&ended), "yes", "it could end in order");
+    assert_eq!(written(&ended), "yes", "the command handles SIGTERM");
 }
 
+/// It is ended when the lease expires.
 #[test]
-fn when_the_service_is_away_for_too_long_the_command_is_ended_at_the_deadline() {
+fn the_command_is_ended_when_the_service_is_unavailable() {
     let mut fake = fake();
     let address = fake.address();
     let holder = start(&under_lock(&address, "3s", "exec sleep 600"));
-    eventually("it was renewed", || fake.store().renewals >= 1);
+    eventually("the lease is renewed", || fake.store().renewals >= 1);
 
     fake.kill();
 
     let run = holder.end();
     assert_eq!(run.code, 3);
-    assert!(run.err.contains("sh was ended: the lease was not renewed in time: UNAVAILABLE"), "{}", run.err);
+    assert!(run.err.contains("ended sh: the lease was not renewed in time: UNAVAILABLE"), "{}", run.err);
 }
 
+/// The processes that the command started are killed too.
 #[test]
-fn what_does_not_end_in_order_is_killed_after_five_seconds_with_all_that_it_started() {
+fn a_command_that_ignores_sigterm_is_killed_after_five_seconds() {
     let fake = fake();
     let address = fake.address();
     let dir = tempfile::tempdir().unwrap();
@@ -199,13 +204,14 @@ fn what_does_not_end_in_order_is_killed_after_five_seconds_with_all_that_it_star
 
     fake.store().holds.clear();
 
-    // It ends when nobody has its output open any more: not the sleep, either.
+    // `end` returns when all processes with the output open have ended, the sleep included.
     assert_eq!(holder.end().code, 3);
     assert!((5..120).contains(&lost.elapsed().as_secs()), "{:?}", lost.elapsed());
 }
 
+/// The lock is released when the command ends.
 #[test]
-fn signals_are_passed_on_and_the_lock_is_released_at_the_end() {
+fn signals_are_forwarded_to_the_command() {
     let fake = fake();
     let address = fake.address();
     for (signal, code) in [(Signal::TERM, 128 + 15), (Signal::INT, 128 + 2), (Signal::HUP, 128 + 1)] {
@@ -222,19 +228,20 @@ fn signals_are_passed_on_and_the_lock_is_released_at_the_end() {
     }
 }
 
+/// The lock is released again.
 #[test]
-fn a_command_that_does_not_exist_is_wrong_usage_and_the_lock_is_free_again() {
+fn a_command_that_does_not_exist_is_wrong_usage() {
     let fake = fake();
 
     let run = lock(&fake, &["acquire", "orders/42", "--ttl", "1m", "--", "no-such-command"]);
 
     assert_eq!(run.code, 2);
-    assert!(run.err.starts_with("tidings: can not run no-such-command: "), "{}", run.err);
+    assert!(run.err.starts_with("tidings: cannot run no-such-command: "), "{}", run.err);
     assert!(fake.store().hold("orders/42").is_none());
 }
 
 #[test]
-fn nobody_at_home_is_told_with_the_address_and_what_to_do() {
+fn a_service_that_does_not_run_is_reported_with_advice() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
 
     let run = tidings(&["lock", "get", "orders/42", "--addr", &free]);
@@ -246,7 +253,7 @@ fn nobody_at_home_is_told_with_the_address_and_what_to_do() {
 }
 
 #[test]
-fn of_several_addresses_one_that_answers_is_enough() {
+fn one_address_that_responds_is_enough() {
     let fake = fake();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let addresses = format!("{free},http://{},{free}", fake.address());

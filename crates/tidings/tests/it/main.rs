@@ -1,12 +1,13 @@
-//! The binary as its users run it: against nothing, and against services in memory that can misbehave.
+//! Tests of the binary: without services, and against in-memory services that can misbehave.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod bench;
 mod call;
 mod channel;
 mod fake;
 mod lock;
+mod migrate;
 mod replay;
 mod token;
 mod user;
@@ -19,15 +20,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A run of the binary that has ended.
+/// Exit code and output of a finished run of the binary.
 #[derive(Debug)]
-struct Run {
+struct CommandResult {
     code: i32,
     out: String,
     err: String,
 }
 
-/// The binary, with an environment that says nothing about services.
+/// Creates a command for the binary, without the addresses of services in its environment.
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
     command.args(arguments);
@@ -38,34 +39,34 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// Runs the binary to its end.
-fn tidings(arguments: &[&str]) -> Run {
+fn tidings(arguments: &[&str]) -> CommandResult {
     ended(&command(arguments).output().unwrap())
 }
 
-fn ended(output: &Output) -> Run {
+fn ended(output: &Output) -> CommandResult {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    Run { code: output.status.code().unwrap(), out: text(&output.stdout), err: text(&output.stderr) }
+    CommandResult { code: output.status.code().unwrap(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 
-/// The binary under way, ended with the test.
+/// A running instance of the binary, killed at the end of the test.
 #[derive(Debug)]
-struct Running(Child);
+struct RunningCommand(Child);
 
 /// Starts the binary.
-fn start(arguments: &[&str]) -> Running {
+fn start(arguments: &[&str]) -> RunningCommand {
     let pipes = command(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    Running(pipes.unwrap())
+    RunningCommand(pipes.unwrap())
 }
 
-impl Running {
+impl RunningCommand {
     /// Sends it a signal.
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Waits for its end.
-    fn end(mut self) -> Run {
-        let mut run = Run { code: 0, out: String::new(), err: String::new() };
+    /// Waits for its exit.
+    fn end(mut self) -> CommandResult {
+        let mut run = CommandResult { code: 0, out: String::new(), err: String::new() };
         self.0.stdout.take().unwrap().read_to_string(&mut run.out).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut run.err).unwrap();
         run.code = self.0.wait().unwrap().code().unwrap();
@@ -73,37 +74,37 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds. Panics with `what` after a minute.
 #[track_caller]
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    /// Longer than anything takes on the slowest machine.
-    const PATIENCE: Duration = Duration::from_mins(1);
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    /// Longer than any condition takes on the slowest machine.
+    const TIMEOUT: Duration = Duration::from_mins(1);
     let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+    while !holds() {
+        assert!(begin.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn help_names_every_verb() {
+fn help_lists_every_verb() {
     let run = tidings(&["--help"]);
 
     assert_eq!(run.code, 0);
-    for verb in ["call", "lock", "channel", "replay", "bench"] {
+    for verb in ["migrate", "call", "lock", "channel", "replay", "bench"] {
         assert!(run.out.contains(&format!("\n  {verb} ")), "{}", run.out);
     }
 }
 
 #[test]
-fn wrong_usage_ends_with_2() {
+fn wrong_usage_exits_with_2() {
     for arguments in [
         &[][..],
         &["frobnicate"],
@@ -131,16 +132,17 @@ fn wrong_usage_ends_with_2() {
     }
 }
 
+/// A result that cannot be written is an error, unless the reader closed the pipe.
 #[test]
-fn a_result_that_can_not_be_written_is_an_error_unless_the_reader_has_gone() {
+fn an_unwritable_result_is_an_error_unless_the_pipe_was_closed() {
     let run = |stdout: Stdio| ended(&command(&["call", "--list"]).stdout(stdout).output().unwrap());
 
     let full = run(File::options().write(true).open("/dev/full").unwrap().into());
     assert_eq!(full.code, 3, "{full:?}");
-    assert!(full.err.starts_with("tidings: can not write the result: "), "{full:?}");
+    assert!(full.err.starts_with("tidings: cannot write the result: "), "{full:?}");
 
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let gone = run(writer.into());
-    assert_eq!((gone.code, gone.err.as_str()), (0, ""));
+    let closed = run(writer.into());
+    assert_eq!((closed.code, closed.err.as_str()), (0, ""));
 }

@@ -1,4 +1,4 @@
-//! `tidings token`, and what callers show of it.
+//! Tests of `tidings token`, and of the credentials that callers present.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::{start, tidings};
 
-/// The arguments of a new token for the gateway, and more.
+/// Returns the arguments that create a token for the gateway, with `more` appended.
 fn new<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["token", "new", "--name", "gateway", "--scope", "history:read", "--scope", "lock:read,lock:write"], more]
         .concat()
@@ -26,7 +26,7 @@ fn path(dir: &TempDir, name: &str) -> String {
 }
 
 #[test]
-fn a_new_token_is_printed_once_with_the_line_by_which_services_know_it() {
+fn a_new_token_is_printed_with_its_line_for_the_token_list() {
     let run = tidings(&new(&[]));
 
     let words: Vec<_> = run.out.split_whitespace().collect();
@@ -43,8 +43,10 @@ fn two_tokens_are_never_equal() {
     assert_ne!(one.out, other.out);
 }
 
+/// With `--out` and `--append` nothing is printed. The token file is readable by its owner only;
+/// the list keeps its mode.
 #[test]
-fn what_is_written_to_files_is_not_printed_and_the_token_is_for_its_owner_only() {
+fn token_and_line_are_written_to_files_instead_of_printed() {
     let dir = TempDir::new().unwrap();
     let (token, list) = (path(&dir, "gateway.token"), path(&dir, "tokens"));
     fs::write(&list, format!("# those of staging\nold {} *:read", "0".repeat(64))).unwrap();
@@ -64,7 +66,7 @@ fn what_is_written_to_files_is_not_printed_and_the_token_is_for_its_owner_only()
 }
 
 #[test]
-fn a_token_that_is_there_is_not_overwritten() {
+fn an_existing_token_file_is_not_overwritten() {
     let dir = TempDir::new().unwrap();
     let (token, list) = (path(&dir, "gateway.token"), path(&dir, "tokens"));
     fs::write(&token, "tidings_1").unwrap();
@@ -77,8 +79,9 @@ fn a_token_that_is_there_is_not_overwritten() {
     assert!(!Path::new(&list).exists());
 }
 
+/// A file that is no token list stays unchanged, and the new token file is removed.
 #[test]
-fn what_is_no_list_of_tokens_stays_as_it_is_and_no_token_is_left_behind() {
+fn a_file_that_is_no_token_list_stays_unchanged() {
     let dir = TempDir::new().unwrap();
     let (token, list) = (path(&dir, "gateway.token"), path(&dir, "other.token"));
     fs::write(&list, "tidings_1\n").unwrap();
@@ -86,15 +89,16 @@ fn what_is_no_list_of_tokens_stays_as_it_is_and_no_token_is_left_behind() {
     let run = tidings(&new(&["--out", &token, "--append", &list]));
 
     assert_eq!(run.code, 2);
-    let expected =
-        format!("tidings: --append: '{list}': expected a list of tokens, but in line 1: these are not three words");
+    let expected = format!(
+        "tidings: --append: '{list}': expected a token list, but in line 1: not three words separated by spaces"
+    );
     assert!(run.err.starts_with(&expected), "{run:?}");
     assert_eq!(fs::read_to_string(&list).unwrap(), "tidings_1\n");
     assert!(!Path::new(&token).exists());
 }
 
 #[test]
-fn tokens_that_are_made_at_once_all_come_into_the_list() {
+fn tokens_created_concurrently_are_all_appended() {
     let dir = TempDir::new().unwrap();
     let list = path(&dir, "tokens");
 
@@ -126,15 +130,15 @@ fn a_wrong_name_or_scope_is_refused() {
 }
 
 #[test]
-fn credentials_that_can_not_be_used_are_told_before_anything_is_called() {
+fn unusable_credentials_are_wrong_usage_in_every_verb() {
     let dir = TempDir::new().unwrap();
     let list = path(&dir, "tokens");
     fs::write(&list, format!("old {} *:read\n", "0".repeat(64))).unwrap();
 
     for verb in [&["call", "GetLock"][..], &["lock", "get", "nightly"], &["channel", "sub", "orders"]] {
         let run = tidings(&[verb, &["--addr", "https://127.0.0.1:1"]].concat());
-        let expected = "tidings: --ca (TIDINGS_CALLER_CA): not given: expected the certificates of those who signed \
-                        https://127.0.0.1:1\n";
+        let expected =
+            "tidings: --ca (TIDINGS_CALLER_CA): not given: expected a CA file to verify https://127.0.0.1:1\n";
         assert_eq!((run.code, run.err.as_str()), (2, expected), "{verb:?}");
 
         let run = tidings(&[verb, &["--addr", "127.0.0.1:1", "--token-file", &list]].concat());

@@ -1,12 +1,13 @@
--- Keeps what a reader found out about a handle, if the hint is still the one that it saw before it looked.
--- Returns 1 if kept, 0 if somebody else has changed the hint, who may know better.
+-- Stores the owner of a handle that a reader found, if the hint is still the one that it saw before
+-- it read Postgres.
+-- Returns 1 if stored, 0 if the hint has changed: the other change may be newer.
 
-local hint  = KEYS[1] -- string: the id of the user who may have the handle; 10 min
-local saw   = ARGV[1] -- [id]  what the reader saw; empty: nothing
-local owner = ARGV[2] -- [id]  what it found; empty: nobody, which is not kept
-local ttl   = ARGV[3] -- [int] ms it stays
+local hint  = KEYS[1] -- string: the id of the user that may have the handle; 10 min
+local seen  = ARGV[1] -- [id]  the hint that the reader saw; empty: none
+local owner = ARGV[2] -- [id]  the owner that it found; empty: none, which deletes the hint
+local ttl   = ARGV[3] -- [int] TTL of the hint in ms
 
-if (redis.call('GET', hint) or '') ~= saw then
+if (redis.call('GET', hint) or '') ~= seen then
   return 0
 end
 if owner == '' then

@@ -1,5 +1,5 @@
--- Gives back a lease that is not needed any more, because nothing could be read.
--- Returns 1 if it was given back, 0 if it was gone.
+-- Releases a lease whose reader could not read Postgres.
+-- Returns 1 if released, 0 if the lease was lost before.
 
 local lease = KEYS[1] -- string: 16-byte token of the reader; 3 s
 local token = ARGV[1] -- [bytes] the reader's token

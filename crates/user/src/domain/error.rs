@@ -1,70 +1,78 @@
-//! What can go wrong, in the words of the service.
+//! Errors of the use cases.
 
 use std::sync::Arc;
+
+use tidings_server::Aborted;
 
 use crate::model::UserId;
 use crate::{cache, store};
 
-/// Why a use case failed. Cheap to clone: many may have waited for the same.
+/// A failed use case. Cheap to clone, because many callers may share one load.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such user.
+    /// The id belongs to no user, or to a deleted one.
     #[error("there is no user {id}")]
     NotFound {
-        /// Who was asked for.
+        /// The requested id.
         id: UserId,
     },
-    /// Nobody has this handle.
+    /// The handle belongs to no user.
     #[error("no user has the handle {handle}")]
     HandleNotFound {
-        /// Which.
+        /// The requested handle, as the caller wrote it.
         handle: String,
     },
-    /// The id is another user's, or a deleted one's.
+    /// The id belongs to another user, or to a deleted one.
     #[error("the id {id} is taken")]
     IdTaken {
-        /// Which.
+        /// The requested id.
         id: UserId,
     },
-    /// The handle is another user's.
+    /// The handle belongs to another user.
     #[error("the handle {handle} is taken")]
     HandleTaken {
-        /// Which.
+        /// The requested handle, composed.
         handle: String,
     },
     /// The request id names the creation of another user.
-    #[error("the request id was used for another user")]
+    #[error("the request id was already used for another user")]
     RequestIdReused,
-    /// The user is not at the expected version.
-    #[error("the user is at version {version}, not at the expected one")]
+    /// The user is not at `expected_version`.
+    #[error("the user is at version {version}, not at expected_version")]
     VersionMismatch {
-        /// The current one.
+        /// The current version in Postgres.
         version: i64,
     },
-    /// Postgres has less than was asked for.
-    #[error("the user is at version {version}, below the one asked for")]
+    /// The version in Postgres is below `min_version`.
+    #[error("the user is at version {version}, below min_version")]
     VersionAhead {
-        /// The current one.
+        /// The current version in Postgres.
         version: i64,
     },
-    /// All streams together watch as many ids as they may.
-    #[error("this instance watches as many ids as it may")]
+    /// The streams of this instance watch as many ids as allowed.
+    #[error("limit of watched ids reached on this instance")]
     TooManyWatched,
-    /// Postgres failed; after `Ambiguous` a write may have been done.
+    /// Postgres failed; after `Ambiguous` a write may have been committed.
     #[error("user store failed")]
     Store(#[source] Arc<store::Error>),
-    /// Redis failed where nothing goes on without it: in the relay.
+    /// Redis failed in the relay, the only step that requires it.
     #[error("user cache failed")]
     Cache(#[source] Arc<cache::Error>),
-    /// The work was cut off; a write may have been done.
-    #[error("cut off by a panic or the end of the process")]
+    /// The work was interrupted; a write may have been committed.
+    #[error("interrupted by a panic or by the end of the process")]
     Aborted,
 }
 
 impl Error {
-    /// Whether Postgres does not answer.
+    /// Returns true if Postgres is unavailable.
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Store(fault) if fault.is_away())
+    }
+}
+
+impl From<Aborted> for Error {
+    fn from(Aborted: Aborted) -> Self {
+        Self::Aborted
     }
 }
 

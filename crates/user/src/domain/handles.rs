@@ -1,29 +1,38 @@
-//! Users by handle: a hint of the cache says whose it may be, Postgres whose it is.
+//! Users by handle: a cached hint names the possible owner, Postgres decides.
 //!
-//! - A hint counts only if the profile under its id, read as any profile is, has the handle now. So what an old hint says is
-//!   never answered, and what a profile promises (`min_version`, `stale`) holds for handles, too.
-//! - Whoever gets a handle says so in the hint before it is acknowledged: the profile of the one who gave it up may not have been
-//!   told to the cache yet. A reader changes only the hint that it saw before it looked into Postgres, so it never puts an older
-//!   owner in the place of a newer one.
-//! - That nobody has a handle is told by Postgres only.
+//! - A hint is used only if the profile under its id, read like any profile, has the handle now. So
+//!   an outdated hint is never served, and the promises of profiles (`min_version`, `stale`) hold
+//!   for handles, too.
+//! - A write that takes a handle sets the hint before it is acknowledged, because the profile of
+//!   the former owner may not be applied to the cache yet. A reader replaces only the hint that it
+//!   saw before it read Postgres, so it never replaces a newer owner by an older one.
+//! - Only Postgres reports that a handle has no owner.
 
-use super::read::{from_postgres, sufficient};
+use super::read::{ensure_min_version, from_postgres};
 use super::{Error, Users};
-use crate::model::{HandleKey, Read, Record, User, UserId};
+use crate::model::{Consistency, HandleKey, User, UserId, UserRead, UserRecord};
 use crate::wire;
 
 impl Users {
-    /// Reads the user who has a handle, at `min_version` or above.
-    pub async fn get_by_handle(&self, handle: &HandleKey, min_version: i64) -> Result<Read, Error> {
+    /// Reads the user that has a handle, at `min_version` or above.
+    pub async fn get_by_handle(
+        &self,
+        handle: &HandleKey,
+        min_version: i64,
+        consistency: Consistency,
+    ) -> Result<UserRead, Error> {
+        if consistency == Consistency::Strong {
+            return self.finish_read(self.store.accounts.read_by_handle(handle).await?, min_version);
+        }
         let hint = match self.cache.hint(handle).await {
             Ok(hint) => hint,
             Err(error) => {
-                self.missed(&error);
-                return self.found(self.store.accounts.read_by_handle(handle).await?, min_version);
+                self.log_redis_failure(&error);
+                return self.finish_read(self.store.accounts.read_by_handle(handle).await?, min_version);
             }
         };
         if let Some(id) = &hint
-            && let Some(read) = self.hinted(id, handle, min_version).await?
+            && let Some(read) = self.read_hinted(id, handle, min_version).await?
         {
             return Ok(read);
         }
@@ -31,47 +40,43 @@ impl Users {
         fail::fail_point!("user::before_hint");
         let owner = found.as_ref().map(|user| &user.id);
         if hint.as_ref() != owner {
-            let told = self.cache.correct_hint(handle, hint.as_ref(), owner).await;
-            told.unwrap_or_else(|error| self.missed(&error));
+            let corrected = self.cache.correct_hint(handle, hint.as_ref(), owner).await;
+            corrected.unwrap_or_else(|error| self.log_redis_failure(&error));
         }
-        self.found(found, min_version)
+        self.finish_read(found, min_version)
     }
 
-    /// Reads the user who has a handle from Postgres, filling nothing.
-    pub async fn get_by_handle_strong(&self, handle: &HandleKey, min_version: i64) -> Result<Read, Error> {
-        self.found(self.store.accounts.read_by_handle(handle).await?, min_version)
-    }
-
-    /// Reads the user of a hint; `None` if it is not the one who has the handle.
-    async fn hinted(&self, id: &UserId, handle: &HandleKey, min_version: i64) -> Result<Option<Read>, Error> {
-        match self.get(id, min_version).await {
-            Ok(read) => Ok(Some(read).filter(|read| has(&read.record, handle))),
-            // It has less than was asked for: of somebody else, perhaps.
+    /// Reads the user of a hint; `None` if it does not have the handle.
+    async fn read_hinted(&self, id: &UserId, handle: &HandleKey, min_version: i64) -> Result<Option<UserRead>, Error> {
+        match self.get(id, min_version, Consistency::Cached).await {
+            Ok(read) => Ok(Some(read).filter(|read| has_handle(&read.record, handle))),
+            // The hinted user is below `min_version`: it may not be the owner.
             Err(Error::VersionAhead { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Tells the cache whose a handle is since a commit.
-    pub(super) async fn tell_handle(&self, owner: &User) {
-        fail::fail_point!("user::before_tell_handle");
-        let told = self.cache.tell_hint(&HandleKey::of(&owner.profile.handle), &owner.id).await;
-        told.unwrap_or_else(|error| self.missed(&error));
+    /// Sets the hint of a handle after the commit that gave it to `owner`.
+    pub(super) async fn publish_handle(&self, owner: &User) {
+        fail::fail_point!("user::before_publish_handle");
+        let set = self.cache.set_hint(&HandleKey::of(&owner.profile.handle), &owner.id).await;
+        set.unwrap_or_else(|error| self.log_redis_failure(&error));
     }
 
-    /// What Postgres said, if it is enough.
-    fn found(&self, found: Option<User>, min_version: i64) -> Result<Read, Error> {
-        let read =
-            from_postgres(found.map_or(Record::Absent { version: 0 }, |user| Record::Present(wire::encoded(user))));
-        let read = sufficient(read, min_version)?;
-        self.numbers.read(&read);
+    /// Checks `min_version` of a user read from Postgres, and counts the read.
+    fn finish_read(&self, found: Option<User>, min_version: i64) -> Result<UserRead, Error> {
+        let read = from_postgres(
+            found.map_or(UserRecord::Absent { version: 0 }, |user| UserRecord::Present(wire::encoded(user))),
+        );
+        let read = ensure_min_version(read, min_version)?;
+        self.metrics.record_read(&read);
         Ok(read)
     }
 }
 
-fn has(record: &Record, handle: &HandleKey) -> bool {
+fn has_handle(record: &UserRecord, handle: &HandleKey) -> bool {
     match record {
-        Record::Present(user) => wire::handle_key(user).as_ref() == Some(handle),
-        Record::Absent { .. } => false,
+        UserRecord::Present(user) => wire::handle_key(user).as_ref() == Some(handle),
+        UserRecord::Absent { .. } => false,
     }
 }

@@ -1,20 +1,19 @@
-//! Users page by page, always from Postgres: a list of what happens to be cached would be none.
+//! Lists of users, always from Postgres: the cache has only some users.
 
 use super::{Error, Users};
-use crate::model::{Listing, Page};
+use crate::model::{Listing, UserPage};
 
 impl Users {
-    /// The users of a list that come after a place in it, at most `size` of them. A place is an id, or the key of a handle, as
-    /// the list is ordered.
-    pub async fn list(&self, listing: &Listing, after: &str, size: usize) -> Result<Page, Error> {
+    /// Returns up to `size` users of a list.
+    pub async fn list(&self, listing: &Listing, size: usize) -> Result<UserPage, Error> {
         let accounts = &self.store.accounts;
-        let limit = i64::try_from(size).unwrap_or(i64::MAX - 1) + 1; // one more says that there are more
+        let limit = i64::try_from(size).unwrap_or(i64::MAX - 1) + 1; // one more shows if there is a next page
         let mut users = match listing {
-            Listing::ById => accounts.after_id(after, limit).await?,
-            Listing::ByHandle(prefix) => accounts.after_handle(prefix, after, limit).await?,
+            Listing::ById { after } => accounts.page_by_id(after.as_ref(), limit).await?,
+            Listing::ByHandle { prefix, after } => accounts.page_by_handle(prefix, after.as_ref(), limit).await?,
         };
         let more = users.len() > size;
         users.truncate(size);
-        Ok(Page { users, more })
+        Ok(UserPage { users, more })
     }
 }

@@ -1,99 +1,103 @@
-//! Who watches versions is told those of Postgres first, then each change.
+//! Streams of versions: first those in Postgres, then changes.
 //!
-//! A stream sits down before it reads: what is committed from then on is heard, or found. News come through Redis, from
-//! the relay, which tells what it has applied; Redis may lose any of them. Therefore every version that is known here is
-//! compared with Postgres now and then, and whenever the connection on which news are heard has ended or begun.
+//! A stream is registered before it reads Postgres, so each later commit reaches it by a
+//! notification or by a comparison, unless a newer one replaces it first. The relay publishes
+//! notifications through Redis after each apply; Redis may lose any of them. Therefore all watched
+//! versions are compared with Postgres periodically, and whenever the subscription to notifications
+//! begins or ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, TryStreamExt as _, stream};
+use tidings_server::StreamEnd;
 use tokio::sync::Notify;
 
 use super::Error;
-use crate::model::{Frame, UserId, UserVersion};
+use crate::model::{UserId, UserVersion, WatchFrame};
 use crate::store::Store;
-use crate::watch::{Ending, Full, Watch, Watches};
+use crate::watch::{VersionStream, WatchLimitReached, WatchRegistry};
 
-/// The ids of one statement of a comparison: few enough to be read within the time-out of a statement from a slow disk.
-const COMPARED: usize = 5000;
-/// Statements of a comparison at a time, of the connections for background work: the relay needs one.
-const COMPARISONS: usize = 2;
+/// Ids in one statement of a comparison: few enough for the statement timeout on a slow disk.
+const COMPARE_CHUNK: usize = 5000;
+/// Concurrent statements of a comparison: leaves the relay one of the background connections.
+const COMPARE_CONCURRENCY: usize = 2;
 
-/// Those who watch versions. Cheap to clone.
+/// The use cases of watched versions. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Watching {
+pub struct UserWatches {
     store: Store,
-    watches: Arc<Watches>,
-    /// Whether news are heard.
-    hears: Arc<AtomicBool>,
-    /// News may have been lost.
-    doubt: Arc<Notify>,
+    registry: Arc<WatchRegistry>,
+    /// True while this instance is subscribed to notifications.
+    subscribed: Arc<AtomicBool>,
+    /// Wakes the comparison when notifications may have been lost.
+    lost: Arc<Notify>,
 }
 
-impl Watching {
-    /// Those who watch the users of one store.
-    pub fn new(store: Store, watches: Arc<Watches>) -> Self {
-        Self { store, watches, hears: Arc::default(), doubt: Arc::default() }
+impl UserWatches {
+    /// Creates the use cases over a store and the streams of this instance.
+    pub fn new(store: Store, registry: Arc<WatchRegistry>) -> Self {
+        Self { store, registry, subscribed: Arc::default(), lost: Arc::default() }
     }
 
-    /// Begins a stream of the versions of these users.
+    /// Opens a stream of the versions of these users.
     pub async fn watch(
         &self,
         ids: &[UserId],
-        ending: Ending,
-    ) -> Result<impl Stream<Item = Frame> + Send + use<>, Error> {
+        stream_end: StreamEnd,
+    ) -> Result<impl Stream<Item = WatchFrame> + Send + use<>, Error> {
         let ids: Vec<UserId> = ids.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
-        let watch = self.watches.sit_down(&ids, ending)?;
-        // From now on all news of them are heard: what was committed before is read here.
+        let stream = self.registry.register(&ids, stream_end)?;
+        // Later commits arrive as updates; earlier ones are read here.
         let read = self.store.versions.read(&ids).await?;
-        self.watches.hear(&with_absent(ids, read));
-        Ok(stream::unfold((self.clone(), watch), async |(watching, mut watch): (Self, Watch)| {
-            let frame = watch.next(|| watching.is_degraded()).await?;
-            Some((frame, (watching, watch)))
+        self.registry.update(&with_absent(ids, read));
+        Ok(stream::unfold((self.clone(), stream), async |(watches, mut stream): (Self, VersionStream)| {
+            let frame = stream.next(|| watches.is_degraded()).await?;
+            Some((frame, (watches, stream)))
         }))
     }
 
-    /// Takes news; never blocks.
-    pub fn hear(&self, news: &[UserVersion]) {
-        self.watches.hear(news);
+    /// Hands received versions to the streams; never blocks.
+    pub fn update(&self, versions: &[UserVersion]) {
+        self.registry.update(versions);
     }
 
-    /// Says whether news are heard from now on, or not: either way some may have been lost.
-    pub fn set_hears(&self, hears: bool) {
-        self.hears.store(hears, Ordering::Relaxed);
-        self.doubt.notify_one();
+    /// Records the begin or end of the subscription. Either may mean lost notifications, so it
+    /// wakes the comparison.
+    pub fn set_subscribed(&self, subscribed: bool) {
+        self.subscribed.store(subscribed, Ordering::Relaxed);
+        self.lost.notify_one();
     }
 
-    /// Waits until news may have been lost. Only one may wait.
-    pub async fn doubt(&self) {
-        self.doubt.notified().await;
+    /// Waits until notifications may have been lost. Only one task may wait.
+    pub async fn notifications_lost(&self) {
+        self.lost.notified().await;
     }
 
-    /// Compares the versions of all watched ids with those in Postgres, and tells what was missed.
+    /// Compares the versions of all watched ids with Postgres, and hands newer ones to the streams.
     pub async fn compare(&self) -> Result<(), Error> {
         let parts = stream::unfold(None, async |after: Option<UserId>| {
-            let known = self.watches.known(after.as_ref(), COMPARED);
+            let known = self.registry.known_versions(after.as_ref(), COMPARE_CHUNK);
             let (last, _) = known.last()?.clone();
             Some((Ok(known), Some(last)))
         });
         parts
-            .try_for_each_concurrent(COMPARISONS, async |known: Vec<(UserId, i64)>| {
+            .try_for_each_concurrent(COMPARE_CONCURRENCY, async |known: Vec<(UserId, i64)>| {
                 let newer = self.store.versions.newer(&known).await?;
-                self.watches.numbers().found(self.watches.hear(&newer));
+                self.registry.metrics().record_reconciled(self.registry.update(&newer));
                 Ok(())
             })
             .await
     }
 
-    /// Whether changes may come late.
+    /// Returns true while changes may arrive late.
     fn is_degraded(&self) -> bool {
-        !self.hears.load(Ordering::Relaxed) || !self.store.answers()
+        !self.subscribed.load(Ordering::Relaxed) || !self.store.is_available()
     }
 }
 
-/// What was read, and that of the other ids there never was a user.
+/// Adds version 0, absent, for each id without a row.
 fn with_absent(ids: Vec<UserId>, read: Vec<UserVersion>) -> Vec<UserVersion> {
     let mut read: BTreeMap<UserId, UserVersion> =
         read.into_iter().map(|version| (version.id.clone(), version)).collect();
@@ -101,8 +105,8 @@ fn with_absent(ids: Vec<UserId>, read: Vec<UserVersion>) -> Vec<UserVersion> {
     versions.collect()
 }
 
-impl From<Full> for Error {
-    fn from(Full: Full) -> Self {
+impl From<WatchLimitReached> for Error {
+    fn from(WatchLimitReached: WatchLimitReached) -> Self {
         Self::TooManyWatched
     }
 }

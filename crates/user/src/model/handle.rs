@@ -1,9 +1,10 @@
-//! Handles: of which characters they are, and under what each is unique.
+//! Handles: their characters, and the key under which each is unique.
 //!
-//! A handle is kept in Unicode's composed form (NFC), so that what looks the same is the same bytes, however it was typed. It is
-//! unique under its *canonical caseless match* (Unicode 3.13, D145): decomposed, with its case folded in full, and composed
-//! again. Of ASCII that is lower case. Only characters that Unicode has assigned may be in a handle, and of these neither
-//! folding nor composition ever changes: a key that is stored stays the key of its handle, whatever Unicode adds.
+//! A handle is stored in Unicode's composed form (NFC), so that equal text has equal bytes however
+//! it was typed. It is unique under *canonical caseless matching* (Unicode 3.13, D145): decomposed,
+//! fully case folded, composed again. For ASCII that is lower case. Only assigned characters are
+//! allowed, and Unicode never changes their folding or composition: a stored key stays the key of
+//! its handle.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,22 +16,23 @@ use icu_properties::props::{
     DefaultIgnorableCodePoint, EnumeratedProperty as _, GeneralCategory, GeneralCategoryGroup,
 };
 
-/// The most characters of a handle: as many as one takes in at a glance.
+/// Limit of characters (code points) of a composed handle: about as many as are read at once.
 pub const HANDLE_CHARS_MAX: usize = 32;
-/// The most bytes of a handle as it is kept: so many have the longest of them.
+/// Limit of bytes of a composed handle: the largest UTF-8 size of its characters.
 const HANDLE_BYTES_MAX: usize = 4 * HANDLE_CHARS_MAX;
-/// The most bytes of one before it is composed, which makes at most four characters one.
+/// Limit of bytes before composition, which joins at most four characters into one.
 const GIVEN_BYTES_MAX: usize = 4 * HANDLE_BYTES_MAX;
 
-/// Letters, the marks on them, and digits, of any script.
+/// Letters, their marks, and decimal digits, of any script.
 const LEGAL: GeneralCategoryGroup =
     GeneralCategoryGroup::Letter.union(GeneralCategoryGroup::Mark).union(GeneralCategoryGroup::DecimalNumber);
 
-/// A handle as it is kept, of what was given; `None` if it is none.
+/// Composes a handle; `None` if it is invalid.
 ///
-/// A handle has 1 to 32 characters, as it is kept: letters, marks and decimal digits of any script, and `._-`. None that is not
-/// seen: no controls, no joiners, no fillers, no selectors of variants, nothing that changes the direction of others. It begins
-/// with no mark, which would be drawn on whatever stands before the handle.
+/// A composed handle has 1 to 32 characters: letters, marks and decimal digits of any script, and
+/// `._-`. Invisible characters are invalid: controls, joiners, fillers, variation selectors, and
+/// controls of direction. The first character is no mark, which would be drawn on the text before
+/// the handle.
 pub fn compose(given: &str) -> Option<Cow<'_, str>> {
     if given.len() > GIVEN_BYTES_MAX {
         return None;
@@ -38,25 +40,25 @@ pub fn compose(given: &str) -> Option<Cow<'_, str>> {
     let handle = ComposingNormalizer::new_nfc().normalize(given);
     let first = handle.chars().next()?;
     let fits = handle.chars().count() <= HANDLE_CHARS_MAX && handle.len() <= HANDLE_BYTES_MAX;
-    let begins = !GeneralCategoryGroup::Mark.contains(GeneralCategory::for_char(first));
-    (fits && begins && handle.chars().all(is_legal)).then_some(handle)
+    let begins_visibly = !GeneralCategoryGroup::Mark.contains(GeneralCategory::for_char(first));
+    (fits && begins_visibly && handle.chars().all(is_legal)).then_some(handle)
 }
 
 fn is_legal(character: char) -> bool {
-    const UNSEEN: icu_properties::CodePointSetDataBorrowed<'static> =
+    const INVISIBLE: icu_properties::CodePointSetDataBorrowed<'static> =
         CodePointSetData::new::<DefaultIgnorableCodePoint>();
     if character.is_ascii() {
         return character.is_ascii_alphanumeric() || "._-".contains(character);
     }
-    LEGAL.contains(GeneralCategory::for_char(character)) && !UNSEEN.contains(character)
+    LEGAL.contains(GeneralCategory::for_char(character)) && !INVISIBLE.contains(character)
 }
 
-/// What handles that differ in case only have in common: the key under which each belongs to one user.
+/// The case-folded form of a handle, under which it is unique.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandleKey(String);
 
 impl HandleKey {
-    /// The key of a handle, or of the beginning of one.
+    /// Computes the key of a handle, or of a prefix of one.
     pub fn of(handle: &str) -> Self {
         if handle.is_ascii() {
             return Self(handle.to_ascii_lowercase());
@@ -66,12 +68,17 @@ impl HandleKey {
         Self(ComposingNormalizer::new_nfc().normalize(&folded).into_owned())
     }
 
-    /// As text.
+    /// Wraps a key that was computed before.
+    pub fn new(key: String) -> Self {
+        Self(key)
+    }
+
+    /// Borrows the string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text itself.
+    /// Returns the string.
     pub fn into_string(self) -> String {
         self.0
     }
@@ -89,7 +96,7 @@ mod tests {
 
     use super::*;
 
-    /// Every character that may be in a handle.
+    /// Every character allowed in a handle.
     fn legal() -> impl Iterator<Item = char> {
         ('\0'..=char::MAX).filter(|character| is_legal(*character))
     }
@@ -98,7 +105,7 @@ mod tests {
         HandleKey::of(handle).into_string()
     }
 
-    /// Texts made of what handles are made of, in any order, long ones too.
+    /// Strings of allowed characters in any order, also too long ones, and arbitrary strings.
     fn texts() -> impl Strategy<Value = String> {
         prop_oneof!["[\\p{L}\\p{M}\\p{Nd}._-]{0,40}", "[a-zA-ZßẞſıİµκϰΣσςᾳᾼ\u{300}-\u{345}]{0,12}", ".*"]
     }
@@ -136,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_in_parts_is_kept_composed() {
+    fn a_decomposed_handle_is_stored_composed() {
         assert_eq!(compose("Gru\u{308}ße").unwrap(), "Grüße");
         assert_eq!(compose("\u{1112}\u{1161}\u{11ab}").unwrap(), "한");
         assert_eq!(compose(&"\u{3b1}\u{313}\u{300}\u{345}".repeat(32)).unwrap().chars().count(), 32);
@@ -144,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_have_letters_marks_and_digits_of_any_script_and_three_signs() {
+    fn letters_marks_and_digits_of_any_script_and_three_signs_pass() {
         for handle in [
             "a",
             "Ada.L",
@@ -168,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_seen_or_is_no_part_of_a_name_is_refused() {
+    fn invisible_characters_and_symbols_are_refused() {
         let refused = [
             "",
             "no spaces",
@@ -200,7 +207,7 @@ mod tests {
             "a\u{61c}b",
             "a\u{2060}b",
             "\u{feff}a",
-            // letters and marks that are not seen: fillers, joiners, selectors
+            // invisible letters and marks: fillers, joiners, selectors
             "a\u{115f}b",
             "a\u{1160}b",
             "a\u{3164}b",
@@ -210,7 +217,7 @@ mod tests {
             "a\u{180b}b",
             "a\u{e0100}b",
             "a\u{17b4}b",
-            // private, not assigned, no character
+            // private use, unassigned, noncharacter, replacement character
             "\u{e000}",
             "\u{378}",
             "\u{10ffff}",
@@ -222,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_has_at_most_32_characters_as_it_is_kept() {
+    fn a_composed_handle_has_at_most_32_characters() {
         for character in ["a", "é", "e\u{301}", "李", "𐐷"] {
             assert_eq!(compose(&character.repeat(32)).unwrap().chars().count(), 32, "{character}");
             assert_eq!(compose(&character.repeat(33)), None, "{character}");
@@ -232,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn of_every_character_all_cases_have_one_key_that_is_its_own_key() {
+    fn all_cases_of_a_character_have_one_key_which_is_stable() {
         for character in legal() {
             let given = character.to_string();
             let upper_and_lower = given.to_uppercase().to_lowercase();
             assert_eq!(key(&key(&given)), key(&given), "{given:?}");
             assert!(key(&given).as_str() < "\u{10ffff}");
-            // The one letter whose cases are different letters: in Turkish, and in Unicode's folding for all others.
+            // Dotless i upper-cases to I, which folds to the dotted i.
             if given != "ı" {
                 assert_eq!(key(&upper_and_lower), key(&given), "{given:?}");
             }
@@ -249,7 +256,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn composing_and_folding_change_nothing_the_second_time(given in texts()) {
+        fn composing_and_folding_are_idempotent(given in texts()) {
             let folded = key(&given);
             prop_assert_eq!(&key(&folded), &folded);
             if let Some(handle) = compose(&given) {
@@ -260,8 +267,8 @@ mod tests {
         }
 
         #[test]
-        fn variants_of_case_have_one_key(given in "[\\p{L}\\p{M}\\p{Nd}._-]{1,32}") {
-            // The iota below turns into a letter of its own, which marks behind it then belong to.
+        fn upper_and_lower_case_have_one_key(given in "[\\p{L}\\p{M}\\p{Nd}._-]{1,32}") {
+            // The iota subscript becomes a separate letter, to which following marks then belong.
             let decomposed = DecomposingNormalizer::new_nfd().normalize(&given).into_owned();
             prop_assume!(!decomposed.contains(['ı', '\u{345}']));
             prop_assert_eq!(key(&given.to_uppercase()), key(&given.to_lowercase()));
@@ -269,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn a_handle_that_is_kept_can_be_kept_and_begins_with_nothing_unseen(given in texts()) {
+        fn a_composed_handle_is_within_limits_and_visible(given in texts()) {
             if let Some(handle) = compose(&given) {
                 prop_assert!((1..=HANDLE_CHARS_MAX).contains(&handle.chars().count()));
                 prop_assert!(handle.len() <= HANDLE_BYTES_MAX);

@@ -1,22 +1,23 @@
-//! Domain error -> status: what a caller hears, and what only the log does.
+//! Conversion of domain errors to statuses; internal causes go to the log only.
 
 use std::time::Duration;
 
 use tidings_proto::user::ErrorReason;
-use tidings_server::store_failed;
+use tidings_service::store_failed;
 use tidings_status::Reply;
 use tonic::{Code, Status};
 
 use crate::domain::Error;
 use crate::wire;
 
-/// When to try again here what another instance may do now: streams end at any time.
-const LATER: Duration = Duration::from_secs(1);
+/// Retry delay sent with TOO_MANY_WATCHED: a stream may end at any time. Another instance may
+/// accept the call at once.
+const WATCH_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        let reply = |code, reason| Reply::new(code, wire::DOMAIN, ErrorReason::as_str_name(&reason), message);
+        let reply = |code, reason| Reply::new(code, wire::DOMAIN, ErrorReason::text(reason), message);
         match error {
             Error::NotFound { id } => reply(Code::NotFound, ErrorReason::UserNotFound).resource("user", id.to_string()),
             Error::HandleNotFound { handle } => {
@@ -37,13 +38,12 @@ impl From<Error> for Status {
             Error::VersionAhead { version } => reply(Code::FailedPrecondition, ErrorReason::VersionAhead)
                 .with("version", &version)
                 .precondition("min_version"),
-            Error::TooManyWatched => {
-                reply(Code::ResourceExhausted, ErrorReason::TooManyWatched).quota("watched ids").retry_after(LATER)
-            }
+            Error::TooManyWatched => reply(Code::ResourceExhausted, ErrorReason::TooManyWatched)
+                .quota("watched ids")
+                .retry_after(WATCH_RETRY_DELAY),
             Error::Store(fault) => store_failed(wire::DOMAIN, &fault),
             Error::Cache(_) | Error::Aborted => {
-                Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.as_str_name(), "internal error")
-                    .logged(&error)
+                Reply::new(Code::Internal, wire::DOMAIN, ErrorReason::Internal.text(), "internal error").logged(&error)
             }
         }
         .into_status()

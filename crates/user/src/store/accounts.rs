@@ -1,78 +1,74 @@
-//! `user_account`: the profiles. Every write leaves its row in `cache_outbox` in the same statement.
+//! `user_account`: the profiles. Every write inserts its row in `cache_outbox` in the same
+//! statement.
 
 mod handle;
+mod no_update;
 mod page;
 
 use std::collections::BTreeMap;
 use std::slice::from_ref;
-use std::time::SystemTime;
 
 use sqlx::types::Json;
 use tidings_postgres::{Bulkhead, Fault, Postgres};
 
-use super::refusal::Refusal;
-use super::row::Row;
-use crate::model::{Change, HandleKey, NewUser, Record, User, UserId};
+use self::no_update::NoUpdateReason;
+use super::row::{Row, query_rows};
+use crate::model::{Deletion, HandleKey, NewUser, User, UserId, UserRecord, UserUpdate};
 
-/// The profiles.
+/// The table `user_account`.
 #[derive(Clone, Debug)]
 pub struct Accounts {
     postgres: Postgres,
-    /// The way of what callers read.
+    /// Share of the pool for reads of callers.
     reads: Bulkhead,
 }
 
-/// What became of a creation.
+/// Outcome of a creation.
 #[derive(Clone, Debug)]
-pub enum Created {
-    /// There is a new user.
+pub enum CreateUserOutcome {
+    /// The user was created.
     New(User),
-    /// It had been created before by the same request.
+    /// An earlier, equal request had created the user, which is returned as it is now.
     Repeated(User),
-    /// The id is another user's, or a deleted one's.
+    /// The id belongs to another user, or to a deleted one.
     IdTaken,
-    /// The handle is another user's.
+    /// The handle belongs to another user.
     HandleTaken,
-    /// The request id was used for another user.
+    /// The request id was already used for another user.
     RequestIdReused,
 }
 
-/// What became of a change.
+/// Outcome of an update.
 #[derive(Clone, Debug)]
-pub enum Updated {
-    /// The user as it is now.
+pub enum UpdateUserOutcome {
+    /// The user after the update.
     Done(User),
-    /// There is none.
+    /// The user does not exist, or is deleted.
     NotFound,
-    /// The user is at another version than expected.
+    /// The user is not at the expected version.
     Mismatch {
-        /// The one it is at.
+        /// The current version.
         version: i64,
     },
-    /// The handle is another user's.
+    /// The handle belongs to another user.
     HandleTaken,
 }
 
-/// What became of a deletion.
+/// Outcome of a deletion.
 #[derive(Clone, Debug)]
-pub enum Deleted {
-    /// The user is gone.
-    Done {
-        /// The version that stands for the deletion.
-        version: i64,
-        /// When.
-        time: SystemTime,
-    },
-    /// There is none.
+pub enum DeleteUserOutcome {
+    /// The user is deleted.
+    Done(Deletion),
+    /// The user does not exist, or is already deleted.
     NotFound,
-    /// The user is at another version than expected.
+    /// The user is not at the expected version.
     Mismatch {
-        /// The one it is at.
+        /// The current version.
         version: i64,
     },
 }
 
-/// What is in the row of a user with this handle.
+/// Value of the column `handle_key`: NULL for an empty handle.
 fn handle_key(handle: &str) -> Option<String> {
     (!handle.is_empty()).then(|| HandleKey::of(handle).into_string())
 }
@@ -82,44 +78,50 @@ impl Accounts {
         Self { postgres, reads }
     }
 
-    /// What is known under an id.
-    pub async fn read(&self, id: &UserId) -> Result<Record, Fault> {
+    /// Returns the record of an id.
+    pub async fn read(&self, id: &UserId) -> Result<UserRecord, Fault> {
         let rows = self.reads.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
-        Ok(rows.into_iter().next().map_or(Record::Absent { version: 0 }, Row::into_record))
+        Ok(rows.into_iter().next().map_or(UserRecord::Absent { version: 0 }, Row::into_record))
     }
 
-    /// What is known under each of at most 500 ids; ids without a row are left out.
-    pub async fn read_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self.reads.run(async |connection| rows(connection, &ids).await).await?;
-        Ok(by_id(rows))
+    /// Returns the records of at most 500 ids.
+    pub async fn read_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, UserRecord>, Fault> {
+        let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let rows = self.reads.run(async |connection| rows(connection, &names).await).await?;
+        let mut records = by_id(rows);
+        for id in ids {
+            records.entry(id.clone()).or_insert(UserRecord::Absent { version: 0 });
+        }
+        Ok(records)
     }
 
-    /// Like [`Accounts::read_many`], on the connections for background work.
-    pub async fn read_for_relay(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, Record>, Fault> {
+    /// Returns the records of at most 500 ids; leaves out ids without a row. Uses the connections
+    /// for background work.
+    pub async fn read_for_relay(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, UserRecord>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.postgres.run_background(async |connection| rows(connection, &ids).await).await?;
         Ok(by_id(rows))
     }
 
-    /// What is known under an id, for a write that wants to know what stands against it: it is no read of a caller.
+    /// Returns the row that a write conflicts with. Not limited to the share of callers' reads.
     pub(super) async fn row_for_write(&self, id: &String) -> Result<Option<Row>, Fault> {
         let rows = self.postgres.run(async |connection| rows(connection, from_ref(id)).await).await?;
         Ok(rows.into_iter().next())
     }
 
-    /// Creates a user, or says who stands against it.
-    pub async fn create(&self, new: &NewUser) -> Result<Created, Fault> {
-        // Whoever stood against it may be gone when we look: then there is room.
+    /// Creates a user, or returns the conflict.
+    pub async fn create(&self, new: &NewUser) -> Result<CreateUserOutcome, Fault> {
+        // The conflicting row may have changed between the two statements: then the INSERT is
+        // retried.
         for _ in 0..3 {
             if let Some(user) = self.insert(new).await? {
-                return Ok(Created::New(user));
+                return Ok(CreateUserOutcome::New(user));
             }
-            if let Some(refusal) = self.who_stands_against(new).await? {
-                return Ok(refusal);
+            if let Some(conflict) = self.find_create_conflict(new).await? {
+                return Ok(conflict);
             }
         }
-        Ok(Created::HandleTaken)
+        Ok(CreateUserOutcome::HandleTaken)
     }
 
     async fn insert(&self, new: &NewUser) -> Result<Option<User>, Fault> {
@@ -127,9 +129,8 @@ impl Accounts {
         let row = self
             .postgres
             .run(async |connection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"
+                query_rows!(
+                    "
                     WITH created AS (
                         INSERT INTO user_account (
                             id, handle, handle_key, display_name, age, avatar_uri, bio, attributes,
@@ -143,19 +144,8 @@ impl Accounts {
                         SELECT id
                         FROM created
                     )
-                    SELECT id AS "id!",
-                           handle AS "handle!",
-                           display_name AS "display_name!",
-                           age,
-                           avatar_uri AS "avatar_uri!",
-                           bio AS "bio!",
-                           attributes AS "attributes!: Json<BTreeMap<String, String>>",
-                           version AS "version!",
-                           create_time AS "create_time!",
-                           update_time AS "update_time!",
-                           false AS "deleted!"
-                    FROM created
-                    "#,
+                    SELECT " COLUMNS "
+                    FROM created",
                     new.id.as_str(),
                     profile.handle,
                     handle_key(&profile.handle),
@@ -174,7 +164,8 @@ impl Accounts {
         Ok(row.map(Row::into_user))
     }
 
-    async fn who_stands_against(&self, new: &NewUser) -> Result<Option<Created>, Fault> {
+    /// Finds the row that prevented an INSERT; `None` if it no longer exists.
+    async fn find_create_conflict(&self, new: &NewUser) -> Result<Option<CreateUserOutcome>, Fault> {
         let others = self
             .postgres
             .run(async |connection| {
@@ -203,42 +194,41 @@ impl Accounts {
         let first = match (same_request, same_id) {
             (Some(other), _) => other,
             (None, Some(other)) if new.request_id.is_none() => other,
-            (None, Some(_)) => return Ok(Some(Created::IdTaken)),
-            (None, None) => return Ok((!others.is_empty()).then_some(Created::HandleTaken)),
+            (None, Some(_)) => return Ok(Some(CreateUserOutcome::IdTaken)),
+            (None, None) => return Ok((!others.is_empty()).then_some(CreateUserOutcome::HandleTaken)),
         };
         if !first.deleted && first.fingerprint.as_deref() == Some(&new.fingerprint[..]) {
             let row = self.row_for_write(&first.id).await?;
             let user = row.filter(|row| !row.deleted).map(Row::into_user);
-            return Ok(Some(user.map_or(Created::IdTaken, Created::Repeated)));
+            return Ok(Some(user.map_or(CreateUserOutcome::IdTaken, CreateUserOutcome::Repeated)));
         }
-        Ok(Some(if same_request.is_some() { Created::RequestIdReused } else { Created::IdTaken }))
+        Ok(Some(if same_request.is_some() { CreateUserOutcome::RequestIdReused } else { CreateUserOutcome::IdTaken }))
     }
 
-    /// Changes the named fields, if the version is as expected.
-    pub async fn update(&self, change: &Change) -> Result<Updated, Fault> {
+    /// Changes the named fields, if the user is at the expected version.
+    pub async fn update(&self, change: &UserUpdate) -> Result<UpdateUserOutcome, Fault> {
         loop {
             match self.update_row(change).await {
-                Ok(Some(user)) => return Ok(Updated::Done(user)),
+                Ok(Some(user)) => return Ok(UpdateUserOutcome::Done(user)),
                 Ok(None) => {}
-                Err(Fault::Unique(_)) => return Ok(Updated::HandleTaken),
+                Err(Fault::Unique(_)) => return Ok(UpdateUserOutcome::HandleTaken),
                 Err(fault) => return Err(fault),
             }
-            match self.why_not(&change.id, change.expected_version).await? {
-                Some(Refusal::NotFound) => return Ok(Updated::NotFound),
-                Some(Refusal::Mismatch { version }) => return Ok(Updated::Mismatch { version }),
+            match self.explain_no_update(&change.id, change.expected_version).await? {
+                Some(NoUpdateReason::NotFound) => return Ok(UpdateUserOutcome::NotFound),
+                Some(NoUpdateReason::Mismatch { version }) => return Ok(UpdateUserOutcome::Mismatch { version }),
                 None => {}
             }
         }
     }
 
-    async fn update_row(&self, change: &Change) -> Result<Option<User>, Fault> {
-        let Change { id, expected_version, fields, profile } = change;
+    async fn update_row(&self, change: &UserUpdate) -> Result<Option<User>, Fault> {
+        let UserUpdate { id, expected_version, fields, profile } = change;
         let row = self
             .postgres
             .run(async |connection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"
+                query_rows!(
+                    "
                     WITH updated AS (
                         UPDATE user_account
                         SET handle = CASE WHEN $3 THEN $4 ELSE handle END,
@@ -259,19 +249,8 @@ impl Accounts {
                         SELECT id
                         FROM updated
                     )
-                    SELECT id AS "id!",
-                           handle AS "handle!",
-                           display_name AS "display_name!",
-                           age,
-                           avatar_uri AS "avatar_uri!",
-                           bio AS "bio!",
-                           attributes AS "attributes!: Json<BTreeMap<String, String>>",
-                           version AS "version!",
-                           create_time AS "create_time!",
-                           update_time AS "update_time!",
-                           false AS "deleted!"
-                    FROM updated
-                    "#,
+                    SELECT " COLUMNS "
+                    FROM updated",
                     id.as_str(),
                     *expected_version,
                     fields.handle,
@@ -295,21 +274,21 @@ impl Accounts {
         Ok(row.map(Row::into_user))
     }
 
-    /// Turns a user into a tombstone, if the version is as expected.
-    pub async fn delete(&self, id: &UserId, expected_version: Option<i64>) -> Result<Deleted, Fault> {
+    /// Turns a user into a tombstone, if it is at the expected version.
+    pub async fn delete(&self, id: &UserId, expected_version: Option<i64>) -> Result<DeleteUserOutcome, Fault> {
         loop {
-            if let Some((version, time)) = self.delete_row(id, expected_version).await? {
-                return Ok(Deleted::Done { version, time });
+            if let Some(deletion) = self.delete_row(id, expected_version).await? {
+                return Ok(DeleteUserOutcome::Done(deletion));
             }
-            match self.why_not(id, expected_version).await? {
-                Some(Refusal::NotFound) => return Ok(Deleted::NotFound),
-                Some(Refusal::Mismatch { version }) => return Ok(Deleted::Mismatch { version }),
+            match self.explain_no_update(id, expected_version).await? {
+                Some(NoUpdateReason::NotFound) => return Ok(DeleteUserOutcome::NotFound),
+                Some(NoUpdateReason::Mismatch { version }) => return Ok(DeleteUserOutcome::Mismatch { version }),
                 None => {}
             }
         }
     }
 
-    async fn delete_row(&self, id: &UserId, expected_version: Option<i64>) -> Result<Option<(i64, SystemTime)>, Fault> {
+    async fn delete_row(&self, id: &UserId, expected_version: Option<i64>) -> Result<Option<Deletion>, Fault> {
         let tombstone = self
             .postgres
             .run(async |connection| {
@@ -348,33 +327,21 @@ impl Accounts {
                 .await
             })
             .await?;
-        Ok(tombstone.map(|row| (row.version, row.delete_time.into())))
+        Ok(tombstone.map(|row| Deletion { version: row.version, time: row.delete_time.into() }))
     }
 }
 
-fn by_id(rows: Vec<Row>) -> BTreeMap<UserId, Record> {
+fn by_id(rows: Vec<Row>) -> BTreeMap<UserId, UserRecord> {
     rows.into_iter().map(|row| (row.id(), row.into_record())).collect()
 }
 
 async fn rows(connection: &mut sqlx::PgConnection, ids: &[String]) -> Result<Vec<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"
-        SELECT id,
-               handle,
-               display_name,
-               age,
-               avatar_uri,
-               bio,
-               attributes AS "attributes: Json<BTreeMap<String, String>>",
-               version,
-               create_time,
-               update_time,
-               delete_time IS NOT NULL AS "deleted!"
+    query_rows!(
+        "
+        SELECT " COLUMNS "
         FROM user_account
         WHERE id = ANY($1)
-        LIMIT 500
-        "#,
+        LIMIT 500",
         ids,
     )
     .fetch_all(connection)

@@ -1,7 +1,8 @@
 //! `cache_outbox`: users whose cached profile may be older than their row.
 //!
-//! Rows are read without locks: several instances may relay one row at once, and applying a profile as it is now is safe
-//! however often it is done. Ids become visible out of order, so nobody remembers "the last id seen".
+//! Rows are read without locks: several instances may relay one row at the same time, because
+//! applying the current profile is idempotent. Ids become visible out of order, so there is no
+//! cursor of the last id read.
 
 use std::time::Duration;
 
@@ -9,20 +10,20 @@ use tidings_postgres::{Fault, Postgres};
 
 use crate::model::UserId;
 
-/// The outbox.
+/// The table `cache_outbox`.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     postgres: Postgres,
 }
 
-/// One row.
+/// A row of `cache_outbox`.
 #[derive(Clone, Debug)]
-pub struct Pending {
-    /// The row.
+pub struct CacheOutboxRow {
+    /// Id of the row.
     pub id: i64,
-    /// Whose profile.
+    /// Id of the user.
     pub user: UserId,
-    /// How long it has waited.
+    /// Time since the row was inserted.
     pub age: Duration,
 }
 
@@ -31,8 +32,8 @@ impl Outbox {
         Self { postgres }
     }
 
-    /// The oldest rows, at most `limit`.
-    pub async fn pending(&self, limit: usize) -> Result<Vec<Pending>, Fault> {
+    /// Returns the oldest rows, at most `limit`.
+    pub async fn pending(&self, limit: usize) -> Result<Vec<CacheOutboxRow>, Fault> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self
             .postgres
@@ -54,14 +55,14 @@ impl Outbox {
             .await?;
         let pending = rows.into_iter().map(|row| {
             let age = Duration::from_millis(row.age.try_into().unwrap_or(0));
-            Pending { id: row.id, user: UserId::new(row.user_id), age }
+            CacheOutboxRow { id: row.id, user: UserId::new(row.user_id), age }
         });
         Ok(pending.collect())
     }
 
-    /// Deletes rows whose profile the cache has now. Does not wait for the disk: rows that a crash of Postgres brings back are
-    /// applied again, which changes nothing.
-    pub async fn done(&self, ids: &[i64]) -> Result<(), Fault> {
+    /// Deletes relayed rows. Does not wait for the disk: rows that reappear after a crash of
+    /// Postgres are applied again, which changes nothing.
+    pub async fn delete(&self, ids: &[i64]) -> Result<(), Fault> {
         self.postgres
             .run_background(async |connection| {
                 sqlx::query!(

@@ -1,14 +1,17 @@
-//! A row of `user_account` as it is read.
+//! Rows of `user_account`.
 
 use std::collections::BTreeMap;
 
 use sqlx::types::Json;
 use time::OffsetDateTime;
 
-use crate::model::{Profile, Record, User, UserId};
+use crate::model::{Profile, User, UserId, UserRecord};
 use crate::wire;
 
-/// A row as it is read.
+/// Value of the column `attributes`.
+pub(super) type Attributes = Json<BTreeMap<String, String>>;
+
+/// The columns of a row, except those that only statements need.
 pub(super) struct Row {
     pub(super) id: String,
     pub(super) handle: String,
@@ -16,23 +19,54 @@ pub(super) struct Row {
     pub(super) age: Option<i16>,
     pub(super) avatar_uri: String,
     pub(super) bio: String,
-    pub(super) attributes: Json<BTreeMap<String, String>>,
+    pub(super) attributes: Attributes,
     pub(super) version: i64,
     pub(super) create_time: OffsetDateTime,
     pub(super) update_time: OffsetDateTime,
     pub(super) deleted: bool,
 }
 
+/// A statement that returns [`Row`]s, checked at compile time.
+///
+/// `COLUMNS` inserts the list of columns into its text:
+/// `query_rows!("SELECT " COLUMNS " FROM user_account WHERE id = $1", id)`. In a statement over a
+/// CTE the columns count as nullable, hence the `!`.
+macro_rules! query_rows {
+    ($before:literal COLUMNS $after:literal, $($args:tt)*) => {
+        sqlx::query_as!(
+            $crate::store::row::Row,
+            $before
+                + r#"
+                id AS "id!",
+                handle AS "handle!",
+                display_name AS "display_name!",
+                age,
+                avatar_uri AS "avatar_uri!",
+                bio AS "bio!",
+                attributes AS "attributes!: crate::store::row::Attributes",
+                version AS "version!",
+                create_time AS "create_time!",
+                update_time AS "update_time!",
+                delete_time IS NOT NULL AS "deleted!"
+                "#
+                + $after,
+            $($args)*
+        )
+    };
+}
+
+pub(super) use query_rows;
+
 impl Row {
     pub(super) fn id(&self) -> UserId {
         UserId::new(self.id.clone())
     }
 
-    pub(super) fn into_record(self) -> Record {
+    pub(super) fn into_record(self) -> UserRecord {
         if self.deleted {
-            return Record::Absent { version: self.version };
+            return UserRecord::Absent { version: self.version };
         }
-        Record::Present(wire::encoded(self.into_user()))
+        UserRecord::Present(wire::encoded(self.into_user()))
     }
 
     pub(super) fn into_user(self) -> User {

@@ -1,19 +1,19 @@
-//! `user_account`, of which only the versions are wanted.
+//! Versions of users: reads of `user_account` without the profiles.
 
 use sqlx::PgConnection;
 use tidings_postgres::{Bulkhead, Fault, Postgres};
 
 use crate::model::{UserId, UserVersion};
 
-/// The versions of the profiles.
+/// The versions in `user_account`.
 #[derive(Clone, Debug)]
-pub struct Versions {
+pub struct AccountVersions {
     postgres: Postgres,
-    /// The way of what callers read.
+    /// Share of the pool for reads of callers.
     reads: Bulkhead,
 }
 
-/// A row as it is read.
+/// The columns that these reads select.
 struct Row {
     id: String,
     version: i64,
@@ -26,26 +26,27 @@ impl Row {
     }
 }
 
-impl Versions {
+impl AccountVersions {
     pub(super) fn new(postgres: Postgres, reads: Bulkhead) -> Self {
         Self { postgres, reads }
     }
 
-    /// The versions of at most 1,000 ids; ids without a row are left out.
+    /// Returns the versions of at most 1,000 ids; leaves out ids without a row.
     pub async fn read(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.reads.run(async |connection| rows(connection, &ids).await).await?;
         Ok(rows.into_iter().map(Row::into_version).collect())
     }
 
-    /// Like [`Versions::read`], on the connections for background work.
+    /// Like [`AccountVersions::read`], on the connections for background work.
     pub async fn read_for_relay(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         let rows = self.postgres.run_background(async |connection| rows(connection, &ids).await).await?;
         Ok(rows.into_iter().map(Row::into_version).collect())
     }
 
-    /// Of these ids, the versions that are above the ones given with them, on the connections for background work.
+    /// Returns the versions that are newer than the known ones, on the connections for background
+    /// work.
     pub async fn newer(&self, known: &[(UserId, i64)]) -> Result<Vec<UserVersion>, Fault> {
         let (ids, versions): (Vec<String>, Vec<i64>) =
             known.iter().map(|(id, version)| (id.to_string(), *version)).unzip();

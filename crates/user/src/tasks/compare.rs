@@ -1,14 +1,14 @@
-//! Compares what is watched with Postgres: what Redis lost is found so.
+//! Compares watched versions with Postgres, which finds the notifications that Redis lost.
 
 use std::time::Duration;
 
-use tidings_server::repeat_on;
+use tidings_service::repeat_on;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Watching;
+use crate::domain::UserWatches;
 
-/// Compares every `interval`, and whenever news may have been lost, until told to stop.
-pub async fn run(watching: Watching, interval: Duration, stop: CancellationToken) {
-    let compare = async || watching.compare().await.map(|()| false);
-    repeat_on(|| watching.doubt(), "the comparison of versions", interval, stop, compare).await;
+/// Compares every `interval`, and whenever notifications may have been lost, until `stop`.
+pub async fn run(watches: UserWatches, interval: Duration, stop: CancellationToken) {
+    let compare = async || watches.compare().await.map(|()| false);
+    repeat_on(|| watches.notifications_lost(), "comparison of watched versions", interval, stop, compare).await;
 }

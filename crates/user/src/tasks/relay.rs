@@ -1,13 +1,19 @@
-//! The relay: brings to the cache what a writer could not, because Redis did not answer or the writer died.
+//! The relay of outbox rows: repairs the cache after writers that failed or found Redis
+//! unavailable, and publishes the new versions to the watchers.
+//!
+//! Every instance relays all rows: soon after its own writes, and every tick for those of others.
+//! It applies each user in its current state, unless its own process already has. The users of a
+//! long backlog are removed from the cache instead. Then it publishes the versions and deletes the
+//! rows.
 
 use std::time::Duration;
 
-use tidings_server::repeat_on;
+use tidings_service::repeat_on;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::Users;
 
-/// Relays when something was written here, and every `tick`, until told to stop.
+/// Relays after writes of this instance, and every `tick`, until `stop`.
 pub async fn run(users: Users, tick: Duration, stop: CancellationToken) {
-    repeat_on(|| users.news(), "the relay to the cache", tick, stop, || users.relay()).await;
+    repeat_on(|| users.relay_needed(), "user cache relay", tick, stop, || users.relay()).await;
 }

@@ -1,119 +1,122 @@
-//! The ids that are watched: the newest version of each, and who sits there.
+//! Watched ids: the newest version and the subscribers of each.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use super::desk::{Desk, Stand};
+use super::queue::{VersionState, WatchQueue};
 use crate::model::{UserId, UserVersion};
 
-/// The ids that are watched, in their order, so that a comparison can go through them in parts.
+/// Watched ids in ascending order, so that a comparison can page through them.
 #[derive(Debug, Default)]
-pub(super) struct Directory {
-    ids: BTreeMap<Arc<str>, Watched>,
-    /// The number of the next stream.
+pub(super) struct WatchDirectory {
+    ids: BTreeMap<Arc<str>, WatchedId>,
+    /// Number of the next stream.
     next: u64,
-    /// Open streams.
+    /// Number of open streams.
     streams: usize,
-    /// Seats at all ids together.
-    seats: usize,
+    /// Number of subscribers of all ids together.
+    subscribers: usize,
 }
 
-/// An id that is watched.
+/// State of one watched id.
 #[derive(Debug)]
-struct Watched {
-    newest: Stand,
-    /// In the order of the numbers of their streams, by which one is found.
-    seats: Vec<Seat>,
+struct WatchedId {
+    newest: VersionState,
+    /// In ascending order of their streams' numbers, for binary search.
+    subscribers: Vec<WatchSubscriber>,
 }
 
-/// The place of one stream at one id.
+/// One stream's interest in one id.
 #[derive(Debug)]
-struct Seat {
+struct WatchSubscriber {
     stream: u64,
-    desk: Arc<Desk>,
-    /// The number of the id at the desk.
+    queue: Arc<WatchQueue>,
+    /// Number of the id in `queue`.
     number: usize,
 }
 
-/// A stream that has sat down.
+/// A registered stream.
 #[derive(Debug)]
-pub(super) struct Party {
+pub(super) struct Registration {
     stream: u64,
-    /// Its ids, by number.
+    /// Watched ids, by their numbers in `queue`.
     pub(super) ids: Vec<Arc<str>>,
-    pub(super) desk: Arc<Desk>,
+    pub(super) queue: Arc<WatchQueue>,
 }
 
-impl Directory {
-    /// Sits a stream down at ids that are different from each other; `None` if more than `limit` seats would be taken.
-    pub(super) fn sit_down(&mut self, ids: &[UserId], limit: usize) -> Option<Party> {
-        if self.seats + ids.len() > limit {
+impl WatchDirectory {
+    /// Registers a stream for distinct ids; `None` if that would exceed `limit` subscribers.
+    pub(super) fn register(&mut self, ids: &[UserId], limit: usize) -> Option<Registration> {
+        if self.subscribers + ids.len() > limit {
             return None;
         }
-        self.seats += ids.len();
+        self.subscribers += ids.len();
         self.streams += 1;
         let stream = self.next;
         self.next += 1;
-        let desk = Arc::new(Desk::new(ids.len()));
+        let queue = Arc::new(WatchQueue::new(ids.len()));
         let ids = ids.iter().enumerate().map(|(number, id)| {
-            let seat = Seat { stream, desk: Arc::clone(&desk), number };
-            let (name, newest) = self.place(id.as_str(), seat);
-            desk.hear(number, newest); // W2
+            let subscriber = WatchSubscriber { stream, queue: Arc::clone(&queue), number };
+            let (name, newest) = self.subscribe(id.as_str(), subscriber);
+            queue.push(number, newest); // W2
             name
         });
-        Some(Party { stream, ids: ids.collect(), desk })
+        Some(Registration { stream, ids: ids.collect(), queue })
     }
 
-    /// Adds a seat at an id; returns the name of the id, shared by all who sit there, and its newest version.
-    fn place(&mut self, id: &str, seat: Seat) -> (Arc<str>, Stand) {
+    /// Adds a subscriber of an id; returns the id, shared by all its subscribers, and its newest
+    /// version.
+    fn subscribe(&mut self, id: &str, subscriber: WatchSubscriber) -> (Arc<str>, VersionState) {
         if let Some((name, watched)) = self.ids.range_mut::<str, _>((Included(id), Included(id))).next() {
-            watched.seats.push(seat);
+            watched.subscribers.push(subscriber);
             return (Arc::clone(name), watched.newest);
         }
         let name: Arc<str> = id.into();
-        self.ids.insert(Arc::clone(&name), Watched { newest: Stand::UNKNOWN, seats: vec![seat] });
-        (name, Stand::UNKNOWN)
+        self.ids.insert(Arc::clone(&name), WatchedId { newest: VersionState::UNKNOWN, subscribers: vec![subscriber] });
+        (name, VersionState::UNKNOWN)
     }
 
-    /// Lets a stream stand up; what nobody watches any more is forgotten.
-    pub(super) fn stand_up(&mut self, party: &Party) {
+    /// Removes a stream, and the ids that were watched by no other.
+    pub(super) fn unregister(&mut self, registration: &Registration) {
         self.streams -= 1;
-        self.seats -= party.ids.len();
-        for id in &party.ids {
+        self.subscribers -= registration.ids.len();
+        for id in &registration.ids {
             let Some(watched) = self.ids.get_mut(id) else { continue };
-            if let Ok(place) = watched.seats.binary_search_by_key(&party.stream, |seat| seat.stream) {
-                watched.seats.remove(place);
+            let by_stream = |subscriber: &WatchSubscriber| subscriber.stream;
+            if let Ok(index) = watched.subscribers.binary_search_by_key(&registration.stream, by_stream) {
+                watched.subscribers.remove(index);
             }
-            if watched.seats.is_empty() {
+            if watched.subscribers.is_empty() {
                 self.ids.remove(id);
             }
         }
     }
 
-    /// Takes a version and tells it to all who sit there; returns whether it is news.
-    pub(super) fn hear(&mut self, version: &UserVersion) -> bool {
+    /// Stores a version and pushes it to all subscribers; returns true if it is newer than the
+    /// known one.
+    pub(super) fn update(&mut self, version: &UserVersion) -> bool {
         let Some(watched) = self.ids.get_mut(version.id.as_str()) else { return false };
         if version.version <= watched.newest.version {
             return false;
         }
-        watched.newest = Stand { version: version.version, absent: version.absent };
-        for seat in &watched.seats {
-            seat.desk.hear(seat.number, watched.newest);
+        watched.newest = VersionState { version: version.version, absent: version.absent };
+        for subscriber in &watched.subscribers {
+            subscriber.queue.push(subscriber.number, watched.newest);
         }
         true
     }
 
-    /// The next ids behind one, at most `limit`, each with its newest version.
-    pub(super) fn known(&self, after: Option<&UserId>, limit: usize) -> Vec<(UserId, i64)> {
+    /// Returns up to `limit` ids that follow `after`, each with its newest version.
+    pub(super) fn known_versions(&self, after: Option<&UserId>, limit: usize) -> Vec<(UserId, i64)> {
         let after = after.map_or(Unbounded, |id| Excluded(id.as_str()));
-        let behind = self.ids.range::<str, _>((after, Unbounded)).take(limit);
-        behind.map(|(id, watched)| (UserId::new(id.to_string()), watched.newest.version)).collect()
+        let following = self.ids.range::<str, _>((after, Unbounded)).take(limit);
+        following.map(|(id, watched)| (UserId::new(id.to_string()), watched.newest.version)).collect()
     }
 
-    /// Open streams, and the seats that they have together.
+    /// Number of open streams, and of their subscribers together.
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.streams, self.seats)
+        (self.streams, self.subscribers)
     }
 }
 
@@ -129,64 +132,69 @@ mod tests {
         UserVersion { id: UserId::new(id.to_owned()), version, absent: false }
     }
 
-    fn told(party: &Party) -> Vec<(&str, i64)> {
-        party.desk.take().into_iter().map(|(number, stand)| (&*party.ids[number], stand.version)).collect()
+    fn taken(registration: &Registration) -> Vec<(&str, i64)> {
+        registration
+            .queue
+            .take()
+            .into_iter()
+            .map(|(number, state)| (&*registration.ids[number], state.version))
+            .collect()
     }
 
     #[test]
-    fn who_sits_down_later_hears_what_those_who_sit_there_have_heard() {
-        let mut directory = Directory::default();
-        let first = directory.sit_down(&ids(&["ada", "bob"]), 9).unwrap();
-        assert!(directory.hear(&version("ada", 7)));
-        assert!(!directory.hear(&version("ada", 7)), "it is none any more");
-        assert!(!directory.hear(&version("cleo", 1)), "nobody sits there");
+    fn a_later_subscriber_gets_the_versions_of_the_earlier_ones() {
+        let mut directory = WatchDirectory::default();
+        let first = directory.register(&ids(&["ada", "bob"]), 9).unwrap();
+        assert!(directory.update(&version("ada", 7)));
+        assert!(!directory.update(&version("ada", 7)), "a repeated version is not new");
+        assert!(!directory.update(&version("cleo", 1)), "the id has no subscriber");
 
-        let second = directory.sit_down(&ids(&["bob", "ada"]), 9).unwrap();
-        directory.hear(&version("bob", 2));
+        let second = directory.register(&ids(&["bob", "ada"]), 9).unwrap();
+        directory.update(&version("bob", 2));
 
-        assert_eq!(told(&first), [("ada", 7), ("bob", 2)]);
-        assert_eq!(told(&second), [("ada", 7), ("bob", 2)]);
+        assert_eq!(taken(&first), [("ada", 7), ("bob", 2)]);
+        assert_eq!(taken(&second), [("ada", 7), ("bob", 2)]);
     }
 
     #[test]
-    fn what_nobody_watches_any_more_is_forgotten_and_others_keep_their_seats() {
-        let mut directory = Directory::default();
-        let parties: Vec<_> = (0..3).map(|_| directory.sit_down(&ids(&["ada", "bob"]), 9).unwrap()).collect();
-        directory.hear(&version("ada", 3));
+    fn an_id_without_subscribers_is_removed_and_others_stay() {
+        let mut directory = WatchDirectory::default();
+        let registrations: Vec<_> = (0..3).map(|_| directory.register(&ids(&["ada", "bob"]), 9).unwrap()).collect();
+        directory.update(&version("ada", 3));
 
-        directory.stand_up(&parties[1]);
-        directory.hear(&version("ada", 4));
-        assert_eq!((told(&parties[0]), told(&parties[2])), (vec![("ada", 4)], vec![("ada", 4)]));
+        directory.unregister(&registrations[1]);
+        directory.update(&version("ada", 4));
+        assert_eq!((taken(&registrations[0]), taken(&registrations[2])), (vec![("ada", 4)], vec![("ada", 4)]));
         assert_eq!(directory.size(), (2, 4));
-        directory.stand_up(&parties[0]);
-        directory.stand_up(&parties[2]);
+        directory.unregister(&registrations[0]);
+        directory.unregister(&registrations[2]);
 
         assert_eq!((directory.size(), directory.ids.len()), ((0, 0), 0));
     }
 
     #[test]
-    fn no_seat_is_taken_above_the_limit() {
-        let mut directory = Directory::default();
-        let party = directory.sit_down(&ids(&["a", "b"]), 3).unwrap();
+    fn a_registration_above_the_limit_is_refused() {
+        let mut directory = WatchDirectory::default();
+        let registration = directory.register(&ids(&["a", "b"]), 3).unwrap();
 
-        assert!(directory.sit_down(&ids(&["a", "b"]), 3).is_none());
-        assert!(directory.sit_down(&ids(&["a"]), 3).is_some());
-        directory.stand_up(&party);
-        assert!(directory.sit_down(&ids(&["c", "d"]), 3).is_some());
+        assert!(directory.register(&ids(&["a", "b"]), 3).is_none());
+        assert!(directory.register(&ids(&["a"]), 3).is_some());
+        directory.unregister(&registration);
+        assert!(directory.register(&ids(&["c", "d"]), 3).is_some());
     }
 
     #[test]
-    fn a_comparison_goes_through_all_ids_in_parts() {
-        let mut directory = Directory::default();
-        directory.sit_down(&ids(&["d", "b", "a", "c", "e"]), 9).unwrap();
-        directory.hear(&version("c", 3));
+    fn known_versions_pages_through_all_ids() {
+        let mut directory = WatchDirectory::default();
+        directory.register(&ids(&["d", "b", "a", "c", "e"]), 9).unwrap();
+        directory.update(&version("c", 3));
 
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            let part = directory.known(after.as_ref(), 2);
-            let Some((last, _)) = part.last() else { break };
+            let page = directory.known_versions(after.as_ref(), 2);
+            let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
-            seen.extend(part.into_iter().map(|(id, version)| (id.into_string(), version)));
+            seen.extend(page.into_iter().map(|(id, version)| (id.into_string(), version)));
         }
 
         let expected = [("a", -1), ("b", -1), ("c", 3), ("d", -1), ("e", -1)];

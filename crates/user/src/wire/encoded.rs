@@ -1,15 +1,15 @@
-//! The bytes of a user: encoded once, where the user was read from Postgres, then cached and answered as they are.
+//! Encoded users: encoded once, when read from Postgres, then cached and sent unchanged.
 //!
-//! A field that this release does not know, because an instance of a newer one has cached the user, is handed on, too.
+//! Fields unknown to this release, cached by an instance of a newer one, are passed on.
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::model::{EncodedUser, HandleKey, User, UserId};
 
-/// What is looked at of a user that stays encoded; its bytes are shared.
+/// The fields that are decoded from an encoded user; their bytes are shared with it.
 #[derive(Clone, PartialEq, Message)]
-struct Glance {
+struct UserHeader {
     #[prost(bytes = "bytes", tag = "1")]
     id: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
@@ -18,21 +18,22 @@ struct Glance {
     version: i64,
 }
 
-/// A user as callers are told of it.
+/// Encodes a user as the contract's message.
 pub fn encoded(user: User) -> EncodedUser {
     EncodedUser { version: user.version, bytes: super::user(user).encode_to_vec().into() }
 }
 
-/// The bytes of this user at this version; `None` if they are not.
+/// Wraps the bytes of this user at this version; `None` if they are malformed, or of another user
+/// or version.
 pub fn parse(id: &UserId, version: i64, bytes: Bytes) -> Option<EncodedUser> {
-    let glance = Glance::decode(bytes.clone()).ok()?;
-    (glance.id == id.as_str() && glance.version == version).then_some(EncodedUser { version, bytes })
+    let header = UserHeader::decode(bytes.clone()).ok()?;
+    (header.id == id.as_str() && header.version == version).then_some(EncodedUser { version, bytes })
 }
 
-/// The key of the handle that a user has.
+/// Returns the key of the user's handle; `None` if it has none.
 pub fn handle_key(user: &EncodedUser) -> Option<HandleKey> {
-    let glance = Glance::decode(user.bytes.clone()).ok()?;
-    let handle = std::str::from_utf8(&glance.handle).ok()?;
+    let header = UserHeader::decode(user.bytes.clone()).ok()?;
+    let handle = std::str::from_utf8(&header.handle).ok()?;
     (!handle.is_empty()).then(|| HandleKey::of(handle))
 }
 
@@ -65,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_answer_of_an_encoded_user_has_the_bytes_of_the_contract(user in users()) {
+        fn responses_with_an_encoded_user_have_the_contracts_bytes(user in users()) {
             let bytes = encoded(user.clone()).bytes;
             let whole = plain::User::decode(bytes.clone()).unwrap();
             prop_assert_eq!(whole.encode_to_vec(), super::super::user(user).encode_to_vec());
@@ -84,7 +85,7 @@ mod tests {
         }
 
         #[test]
-        fn a_glance_sees_whose_the_bytes_are_their_version_and_handle(user in users()) {
+        fn the_header_has_the_id_version_and_handle(user in users()) {
             let whole = encoded(user.clone());
             let User { id, version, profile, .. } = user;
             prop_assert_eq!(parse(&id, version, whole.bytes.clone()), Some(whole.clone()));
@@ -96,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_answered_by_what_tells_of_nobody() {
-        let nobody = pb::GetUserResponse::default();
-        assert_eq!(plain::GetUserResponse::decode(&*nobody.encode_to_vec()).unwrap().user, None);
+    fn a_response_without_a_user_decodes_to_none() {
+        let empty = pb::GetUserResponse::default();
+        assert_eq!(plain::GetUserResponse::decode(&*empty.encode_to_vec()).unwrap().user, None);
     }
 
     #[test]
-    fn a_field_of_a_newer_release_is_handed_on() {
+    fn an_unknown_field_is_passed_on() {
         let id = UserId::new("ada".to_owned());
         let user = pb::User { id: id.to_string(), version: 3, ..pb::User::default() };
         let newer = [user.encode_to_vec(), vec![0xfa, 0x01, 3, b'n', b'e', b'w']].concat(); // field 31, a text

@@ -1,35 +1,35 @@
-//! The check of GetUserByHandle, and of handles.
+//! Validation of GetUserByHandle, and of handles.
 
 use tidings_proto::user::encoded as pb;
 use tidings_status::{Fields, Invalid};
 
 use super::{DOMAIN, consistency};
-use crate::model::{HANDLE_CHARS_MAX, HandleKey, compose};
+use crate::model::{Consistency, HANDLE_CHARS_MAX, HandleKey, compose};
 
-/// A checked GetUserByHandle.
+/// A validated GetUserByHandle.
 #[derive(Debug)]
-pub struct GetByHandle {
-    /// Whose handle.
+pub struct GetUserByHandle {
+    /// Key of the requested handle.
     pub handle: HandleKey,
-    /// At least this version.
+    /// Lowest acceptable version; 0 means any.
     pub min_version: i64,
-    /// Past the cache.
-    pub strong: bool,
+    /// Consistency of the read.
+    pub consistency: Consistency,
 }
 
-/// Checks GetUserByHandle.
-pub fn get_by_handle(request: &pb::GetUserByHandleRequest) -> Result<GetByHandle, Invalid> {
+/// Validates a request of GetUserByHandle, and converts it into the model.
+pub fn get_by_handle(request: &pb::GetUserByHandleRequest) -> Result<GetUserByHandle, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     let handle = compose(&request.handle);
     fields.require("handle", handle.is_some(), expected());
     fields.not_negative("min_version", request.min_version);
-    let strong = consistency(&mut fields, request.consistency);
+    let consistency = consistency(&mut fields, request.consistency);
     fields.finish()?;
     let handle = HandleKey::of(&handle.unwrap_or_default());
-    Ok(GetByHandle { handle, min_version: request.min_version, strong })
+    Ok(GetUserByHandle { handle, min_version: request.min_version, consistency })
 }
 
-/// Expects a handle, the beginning of one, or nothing; gives it as it is kept.
+/// Validates a handle, or a prefix of one, that may be empty; returns it composed.
 pub(super) fn optional_handle(fields: &mut Fields, field: &str, given: &str) -> String {
     let handle = if given.is_empty() { Some(given.into()) } else { compose(given) };
     fields.require(field, handle.is_some(), format!("{}, or nothing", expected()));

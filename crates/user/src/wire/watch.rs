@@ -1,54 +1,53 @@
-//! Versions, as the contract has them; also as they are told from one instance to the others.
+//! Validation and frames of WatchUsers, and the encoding of notifications between instances.
 
 use prost::Message as _;
 use tidings_proto::user::encoded as pb;
-use tidings_proto::user::encoded::watch_users_response::Frame as Told;
+use tidings_proto::user::encoded::watch_users_response::Frame as PbFrame;
 use tidings_status::{Fields, Invalid};
 
 use super::DOMAIN;
-use crate::model::{Frame, UserId, UserVersion};
+use crate::model::{UserId, UserVersion, WatchFrame};
 
-/// The most ids of one WatchUsers.
+/// Limit of ids in one WatchUsers.
 const WATCH_MAX: usize = 1000;
 
-/// Checks WatchUsers: the ids.
+/// Validates WatchUsers; returns the ids.
 pub fn watch(request: pb::WatchUsersRequest) -> Result<Vec<UserId>, Invalid> {
     let mut fields = Fields::new(DOMAIN);
     fields.within_range("ids", &request.ids.len(), &(1..=WATCH_MAX));
-    for (place, id) in request.ids.iter().enumerate().take(WATCH_MAX) {
-        fields.id(format_args!("ids[{place}]"), id);
+    for (index, id) in request.ids.iter().enumerate().take(WATCH_MAX) {
+        fields.id(format_args!("ids[{index}]"), id);
     }
     fields.finish()?;
     Ok(request.ids.into_iter().map(UserId::new).collect())
 }
 
-/// A frame as the contract has it.
-pub fn frame(frame: Frame) -> pb::WatchUsersResponse {
+/// Converts a frame to the contract's message.
+pub fn frame(frame: WatchFrame) -> pb::WatchUsersResponse {
     let frame = match frame {
-        Frame::Versions(news) => Told::Versions(versions(news)),
-        Frame::CaughtUp => Told::CaughtUp(pb::CaughtUp {}),
-        Frame::Heartbeat { degraded } => Told::Heartbeat(pb::Heartbeat { degraded }),
-        Frame::Goodbye { retry_after } => {
-            Told::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
+        WatchFrame::Versions(versions) => PbFrame::Versions(pb_versions(versions)),
+        WatchFrame::CaughtUp => PbFrame::CaughtUp(pb::CaughtUp {}),
+        WatchFrame::Heartbeat { degraded } => PbFrame::Heartbeat(pb::Heartbeat { degraded }),
+        WatchFrame::Goodbye { retry_after } => {
+            PbFrame::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
         }
     };
     pb::WatchUsersResponse { frame: Some(frame) }
 }
 
-/// What is told to other instances of what was committed: `UserVersions`, as the contract has it.
-pub fn news(news: impl IntoIterator<Item = UserVersion>) -> Vec<u8> {
-    versions(news).encode_to_vec()
+/// Encodes a notification for other instances: the contract's message `UserVersions`.
+pub fn encode_versions(versions: impl IntoIterator<Item = UserVersion>) -> Vec<u8> {
+    pb_versions(versions).encode_to_vec()
 }
 
-/// What another instance told; nothing if somebody else has said something there.
-pub fn heard(news: &[u8]) -> Vec<UserVersion> {
-    let versions = pb::UserVersions::decode(news).unwrap_or_default().versions;
-    let version =
-        |told: pb::UserVersion| UserVersion { id: UserId::new(told.id), version: told.version, absent: told.absent };
+/// Decodes a notification; a malformed one has no versions.
+pub fn decode_versions(message: &[u8]) -> Vec<UserVersion> {
+    let versions = pb::UserVersions::decode(message).unwrap_or_default().versions;
+    let version = |it: pb::UserVersion| UserVersion { id: UserId::new(it.id), version: it.version, absent: it.absent };
     versions.into_iter().map(version).collect()
 }
 
-fn versions(versions: impl IntoIterator<Item = UserVersion>) -> pb::UserVersions {
+fn pb_versions(versions: impl IntoIterator<Item = UserVersion>) -> pb::UserVersions {
     let version = |it: UserVersion| pb::UserVersion { id: it.id.into_string(), version: it.version, absent: it.absent };
     pb::UserVersions { versions: versions.into_iter().map(version).collect() }
 }

@@ -1,7 +1,8 @@
-//! Each race is run twice: by Tidings, who must hold, and by the naive cache, who must not. So it is known to bite.
+//! Runs each race twice. Tidings must win and the naive cache must lose, which proves that the race
+//! detects the fault.
 //!
-//! What a race judges are answers that callers got, told as an [`Outcome`]; only a wrong answer lets the naive cache lose.
-//! Anything else that goes wrong panics, and fails either test.
+//! A race checks the answers of callers and returns a [`RaceVerdict`]. Only a wrong answer makes
+//! the naive cache lose. Any other failure panics, and fails both tests.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,71 +12,73 @@ use tidings_user::Config;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
-use crate::support::{Users, World};
+use crate::support::{TestEnv, UserInstance};
 
-/// Who runs a race.
+/// The implementation that runs a race.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contestant {
     Tidings,
     Naive,
 }
 
-/// What a race came to.
-pub(crate) type Outcome = Result<(), Wrong>;
+/// Result of a race.
+pub(crate) type RaceVerdict = Result<(), WrongAnswer>;
 
-/// What nobody should have been told.
+/// A wrong answer to a caller.
 #[derive(Debug)]
-pub(crate) struct Wrong(String);
+pub(crate) struct WrongAnswer(String);
 
-impl Wrong {
-    pub(crate) fn new(what: String) -> Self {
-        Self(what)
+impl WrongAnswer {
+    pub(crate) fn new(message: String) -> Self {
+        Self(message)
     }
 
-    /// Says where it was told.
-    pub(crate) fn within(self, place: impl fmt::Display) -> Self {
-        Self(format!("{place}: {self}"))
+    /// Prefixes the message with the part of the race.
+    pub(crate) fn within(self, part: impl fmt::Display) -> Self {
+        Self(format!("{part}: {self}"))
     }
 }
 
 impl Contestant {
-    /// Whether what only Tidings has can be looked at: leases, keys that are not there, reasons.
+    /// Returns true if a race can check details that only Tidings has: leases, missing keys,
+    /// reasons.
     pub(crate) fn is_tidings(self) -> bool {
         self == Self::Tidings
     }
 
-    /// What a reader is told whose fill comes too late: we read once more, the naive cache has stored what it had read.
-    pub(crate) fn told_late<T>(self, before: T, now: T) -> T {
+    /// The answer to a reader whose fill is too late: Tidings reads once more, the naive cache
+    /// answers with what it read `before`.
+    pub(crate) fn late_answer<T>(self, before: T, now: T) -> T {
         if self.is_tidings() { now } else { before }
     }
 
-    /// An instance.
-    pub(crate) async fn serve(self, world: &World) -> Users {
+    /// Starts an instance.
+    pub(crate) async fn serve(self, env: &TestEnv) -> UserInstance {
         match self {
-            Self::Tidings => world.serve().await,
-            Self::Naive => world.serve_naive().await,
+            Self::Tidings => env.serve().await,
+            Self::Naive => env.serve_naive().await,
         }
     }
 
-    /// Two instances whose settings differ from the usual.
-    pub(crate) async fn two_with(self, world: &World, tune: impl Fn(&mut Config)) -> (Users, Users) {
+    /// Starts two instances with changed settings.
+    pub(crate) async fn two_with(self, env: &TestEnv, tune: impl Fn(&mut Config)) -> (UserInstance, UserInstance) {
         match self {
-            Self::Tidings => (world.serve_with(&tune).await, world.serve_with(&tune).await),
-            Self::Naive => (world.serve_naive_with(&tune).await, world.serve_naive_with(&tune).await),
+            Self::Tidings => (env.serve_with(&tune).await, env.serve_with(&tune).await),
+            Self::Naive => (env.serve_naive_with(&tune).await, env.serve_naive_with(&tune).await),
         }
     }
 
-    /// Two instances, neither of which relays: what the cache hears it hears from the call itself.
-    pub(crate) async fn two(self, world: &World) -> (Users, Users) {
+    /// Starts two instances without a relay: only calls update the cache.
+    pub(crate) async fn two(self, env: &TestEnv) -> (UserInstance, UserInstance) {
         match self {
-            Self::Tidings => (world.serve_without_relay().await, world.serve_without_relay().await),
-            Self::Naive => (world.serve_naive().await, world.serve_naive().await),
+            Self::Tidings => (env.serve_without_relay().await, env.serve_without_relay().await),
+            Self::Naive => (env.serve_naive().await, env.serve_naive().await),
         }
     }
 }
 
-/// Runs a race that Tidings must hold.
-pub(crate) async fn holds(race: impl AsyncFnOnce(Contestant) -> Outcome) {
+/// Runs a race that Tidings must win.
+pub(crate) async fn holds(race: impl AsyncFnOnce(Contestant) -> RaceVerdict) {
     let _scenario = FailScenario::setup();
     if let Err(wrong) = race(Contestant::Tidings).await {
         panic!("{wrong}");
@@ -83,12 +86,13 @@ pub(crate) async fn holds(race: impl AsyncFnOnce(Contestant) -> Outcome) {
 }
 
 /// Runs a race that the naive cache must lose.
-pub(crate) async fn loses(race: impl AsyncFnOnce(Contestant) -> Outcome) {
+pub(crate) async fn loses(race: impl AsyncFnOnce(Contestant) -> RaceVerdict) {
     let _scenario = FailScenario::setup();
-    assert!(race(Contestant::Naive).await.is_err(), "this test would not notice a naive cache");
+    assert!(race(Contestant::Naive).await.is_err(), "the naive cache did not lose, so this race detects nothing");
 }
 
-/// Makes two tests of each race, under its own name: in one Tidings holds, in the other the naive cache loses.
+/// Makes two tests of each race, under its name: Tidings wins in one, the naive cache loses in the
+/// other.
 macro_rules! races {
     ($($race:ident),+ $(,)?) => {
         mod tidings_holds {
@@ -107,38 +111,43 @@ macro_rules! races {
 }
 pub(crate) use races;
 
-/// Judges an answer.
-pub(crate) fn right<T: PartialEq + fmt::Debug>(what: &str, told: &T, right: &T) -> Outcome {
-    if told == right { Ok(()) } else { Err(Wrong(format!("{what}: told {told:?}, right was {right:?}"))) }
+/// Checks an answer.
+pub(crate) fn check<T: PartialEq + fmt::Debug>(what: &str, actual: &T, expected: &T) -> RaceVerdict {
+    if actual == expected { Ok(()) } else { Err(WrongAnswer(format!("{what}: got {actual:?}, expected {expected:?}"))) }
 }
 
-/// Judges a count.
-pub(crate) fn at_most(what: &str, counted: i64, most: i64) -> Outcome {
-    if counted <= most { Ok(()) } else { Err(Wrong(format!("{what}: {counted}, at most {most} was right"))) }
+/// Checks an upper bound of a count.
+pub(crate) fn at_most(what: &str, count: i64, limit: i64) -> RaceVerdict {
+    if count <= limit { Ok(()) } else { Err(WrongAnswer(format!("{what}: got {count}, expected at most {limit}"))) }
 }
 
-/// Judges a plain read at each of these instances: a version, or that there is nobody.
-pub(crate) async fn all_told(instances: [&Users; 2], id: &str, version: Option<i64>) -> Outcome {
+/// Checks a cached read on each instance; `None` expects an absent user.
+pub(crate) async fn check_version(instances: [&UserInstance; 2], id: &str, version: Option<i64>) -> RaceVerdict {
     for users in instances {
-        right(id, &version_of(users, id).await, &version)?;
+        check(id, &version_of(users, id).await, &version)?;
     }
     Ok(())
 }
 
-/// Judges what becomes of an answer: the patience is how long a wrong one may be given.
-pub(crate) async fn right_within(patience: Duration, users: &Users, id: &str, version: Option<i64>) -> Outcome {
+/// Checks that cached reads return this version within `patience`; until then another is allowed.
+pub(crate) async fn check_within(
+    patience: Duration,
+    users: &UserInstance,
+    id: &str,
+    version: Option<i64>,
+) -> RaceVerdict {
     let deadline = Instant::now() + patience;
     loop {
-        let judged = right(id, &version_of(users, id).await, &version);
-        if judged.is_ok() || Instant::now() > deadline {
-            return judged;
+        let verdict = check(id, &version_of(users, id).await, &version);
+        if verdict.is_ok() || Instant::now() > deadline {
+            return verdict;
         }
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// What a plain read says: a version, or that there is nobody.
-pub(crate) async fn version_of(users: &Users, id: &str) -> Option<i64> {
+/// Version returned by a cached read; `None` if the user is absent.
+pub(crate) async fn version_of(users: &UserInstance, id: &str) -> Option<i64> {
     match users.get(id).await {
         Ok(read) => Some(read.version),
         Err(failure) if failure.code == Code::NotFound => None,
@@ -146,7 +155,7 @@ pub(crate) async fn version_of(users: &Users, id: &str) -> Option<i64> {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for WrongAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -1,28 +1,29 @@
-//! Many users in one call.
+//! Tests of BatchGetUsers.
 
 use tidings_proto::user as pb;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
-use super::support::{Users, World};
+use super::support::{TestEnv, UserInstance};
 
+/// Repeated and unknown ids have a result each.
 #[tokio::test]
-async fn results_have_the_order_of_the_ids_with_repeats_and_unknown_ones() {
-    let users = Users::start().await;
+async fn results_have_the_order_of_the_ids() {
+    let users = UserInstance::start().await;
     for id in ["ada", "bob", "cleo"] {
         users.create(id).await.unwrap();
     }
-    users.cache("bob").await;
+    users.warm_redis("bob").await;
     users.delete("cleo").await.unwrap();
     let ids = ["bob", "nobody", "ada", "bob", "cleo", "ada"];
 
     let results = users.batch(&ids).await.unwrap();
 
-    let told: Vec<_> = results.iter().map(|result| (result.id.as_str(), result.outcome())).collect();
+    let received: Vec<_> = results.iter().map(|result| (result.id.as_str(), result.outcome())).collect();
     let expected =
         [Outcome::Found, Outcome::NotFound, Outcome::Found, Outcome::Found, Outcome::NotFound, Outcome::Found];
-    assert_eq!(told, ids.into_iter().zip(expected).collect::<Vec<_>>());
+    assert_eq!(received, ids.into_iter().zip(expected).collect::<Vec<_>>());
     for result in &results {
         let id = result.user.as_ref().map(|user| user.id.as_str());
         assert_eq!(id, (result.outcome() == Outcome::Found).then_some(result.id.as_str()));
@@ -34,14 +35,13 @@ async fn results_have_the_order_of_the_ids_with_repeats_and_unknown_ones() {
 
 #[tokio::test]
 async fn five_hundred_ids_are_answered_and_more_or_none_are_refused() {
-    let world = World::shared().await;
-    world
-        .execute(
-            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+    let env = TestEnv::shared().await;
+    env.execute(
+        "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
          SELECT 'user-' || n, '', 'number ' || n, '', '', '{}', 1 FROM generate_series(0, 499) AS n",
-        )
-        .await;
-    let users = world.serve().await;
+    )
+    .await;
+    let users = env.serve().await;
     let ids: Vec<String> = (0..501).map(|number| format!("user-{number}")).collect();
 
     let cold = users.batch(&ids[..500]).await.unwrap();
@@ -63,11 +63,11 @@ async fn five_hundred_ids_are_answered_and_more_or_none_are_refused() {
 
 #[tokio::test]
 async fn a_strong_batch_is_answered_by_postgres() {
-    let world = World::shared().await;
-    let users = world.serve_without_relay().await;
+    let env = TestEnv::shared().await;
+    let users = env.serve_without_relay().await;
     users.create("ada").await.unwrap();
-    users.cache("ada").await;
-    world.execute("UPDATE user_account SET version = 7").await; // which no cache can know
+    users.warm_redis("ada").await;
+    env.execute("UPDATE user_account SET version = 7").await; // bypasses the caches
 
     let ids = vec!["ada".to_owned()];
     let request = pb::BatchGetUsersRequest { ids, consistency: pb::Consistency::Strong.into() };
@@ -79,22 +79,21 @@ async fn a_strong_batch_is_answered_by_postgres() {
 
 #[tokio::test]
 async fn a_batch_of_the_largest_users_fits_what_clients_can_read() {
-    let world = World::shared().await;
-    world
-        .execute(
-            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+    let env = TestEnv::shared().await;
+    env.execute(
+        "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
          SELECT 'user-' || n, '', repeat('x', 256), repeat('x', 2048), repeat('x', 4096), \
                 jsonb_build_object('x', repeat('x', 4095)), 1 FROM generate_series(0, 499) AS n",
-        )
-        .await;
-    let users = world.serve().await;
+    )
+    .await;
+    let users = env.serve().await;
     let ids: Vec<String> = (0..500).map(|number| format!("user-{number}")).collect();
 
     let results = users.batch(&ids).await.unwrap();
 
     let found = results.iter().filter(|result| result.outcome() == Outcome::Found).count();
     assert!((300..500).contains(&found), "{found}");
-    assert!(results[found..].iter().all(|result| result.outcome() == Outcome::Unavailable), "the rest is asked again");
+    assert!(results[found..].iter().all(|result| result.outcome() == Outcome::Unavailable), "the rest is UNAVAILABLE");
     let rest = users.batch(&ids[found..]).await.unwrap();
     assert!(rest.iter().all(|result| result.outcome() == Outcome::Found));
 }

@@ -1,21 +1,25 @@
-//! What calls cost. One round trip more is a regression.
+//! Costs of calls. One more round trip is a regression.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidings_devstack::Proxy;
 use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tokio::task::JoinSet;
 
-use super::costs::{Cost, Costs, Numbers};
-use super::support::{Answer, NEVER, SOON, Users, World, eventually, told};
+use super::costs::{Cost, CostRecorder, Costs};
+use super::support::{FoundUser, NEVER, SOON, TestEnv, UserInstance, eventually, into_result};
 
-/// Round trips to Redis, statements in Postgres, and the commands that Redis runs for it.
+/// A cost of round trips to Redis, statements in Postgres, and commands in Redis.
 fn cost<const N: usize>(round_trips: u64, statements: u64, commands: [(&str, u64); N]) -> Cost {
     let commands = commands.into_iter().map(|(name, calls)| (name.to_owned(), calls)).collect();
     Cost { round_trips, statements, commands }
 }
 
-async fn start(world: &World) -> Users {
-    let users = world.serve_without_relay().await;
-    users.create("first").await.unwrap(); // Redis learns the scripts
+async fn start(env: &TestEnv) -> UserInstance {
+    let users = env.serve_without_relay().await;
+    users.create("first").await.unwrap(); // loads the scripts into Redis
     users.get("first").await.unwrap();
     users.get("first").await.unwrap();
     users.rename("first", "second").await.unwrap();
@@ -24,10 +28,10 @@ async fn start(world: &World) -> Users {
 }
 
 #[tokio::test]
-async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = start(&world).await;
+async fn calls_cost_the_expected_round_trips_and_statements() {
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = start(&env).await;
     let ids: Vec<String> = (0..500).map(|number| format!("nobody-{number}")).collect();
     costs.spent().await;
 
@@ -37,131 +41,136 @@ async fn every_call_costs_the_round_trips_and_statements_that_it_must() {
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Postgres);
     let lease_and_fill = cost(3, 1, [("mget", 1), ("evalsha", 2), ("get", 1 + 2), ("set", 2), ("del", 1)]);
-    assert_eq!(costs.spent().await, lease_and_fill, "a cold read: a look, a lease, a fill");
+    assert_eq!(costs.spent().await, lease_and_fill, "a cold read: an MGET, a lease, a fill");
 
     assert_eq!(users.get("ada").await.unwrap().source, Source::Redis);
-    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm read: a look");
+    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm read: an MGET");
 
     users.rename("ada", "second").await.unwrap();
     let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("set", 1)]);
-    assert_eq!(costs.spent().await, apply, "a change: one apply");
+    assert_eq!(costs.spent().await, apply, "an update: one apply");
 
     users.batch(&ids).await.unwrap();
     let batch = cost(3, 1, [("mget", 1), ("evalsha", 1000), ("get", 1500), ("set", 1000), ("del", 500)]);
-    assert_eq!(costs.spent().await, batch, "a cold batch: a look, 500 leases at once, 500 fills at once");
+    assert_eq!(costs.spent().await, batch, "a cold batch: an MGET, a pipeline of 500 leases, a pipeline of 500 fills");
 
     users.batch(&ids).await.unwrap();
-    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm batch: a look");
+    assert_eq!(costs.spent().await, cost(1, 0, [("mget", 1)]), "a warm batch: an MGET");
 
     users.get_strong("ada").await.unwrap();
-    assert_eq!(costs.spent().await, cost(0, 1, []), "a strong read: nothing of Redis");
+    assert_eq!(costs.spent().await, cost(0, 1, []), "a strong read: no round trip to Redis");
 }
 
 #[tokio::test]
-async fn the_relay_tells_only_those_who_watch_of_what_the_writer_told_the_cache() {
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = world.serve_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
-    let relayed = async || eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
-    users.create("ada").await.unwrap(); // Redis learns the scripts
+async fn the_relay_only_notifies_of_writes_already_applied() {
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = env.serve_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+    let relayed = async || eventually("the outbox is empty", SOON, async || env.outbox("ada").await == 0).await;
+    users.create("ada").await.unwrap(); // loads the scripts into Redis
     relayed().await;
     costs.spent().await;
 
     users.rename("ada", "second").await.unwrap();
     relayed().await;
 
-    let apply_and_news = cost(2, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("publish", 1)]);
-    assert_eq!(costs.spent().await, apply_and_news);
+    let apply_and_publish = cost(2, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("publish", 1)]);
+    assert_eq!(costs.spent().await, apply_and_publish);
 }
 
+/// They also cost the expected statements.
 #[tokio::test]
-async fn every_call_about_handles_costs_the_round_trips_and_statements_that_it_must() {
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = start(&world).await;
+async fn calls_by_handle_cost_the_expected_round_trips() {
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = start(&env).await;
     users.create_with_handle("other", "other").await.unwrap();
-    assert!(world.evict("h", "other"));
-    users.by_handle("other").await.unwrap(); // Redis learns the script
+    assert!(env.evict("h", "other"));
+    users.by_handle("other").await.unwrap(); // loads the script into Redis
     costs.spent().await;
 
     users.create_with_handle("ada", "Ada").await.unwrap();
     let apply_and_hint = cost(2, 1, [("evalsha", 1), ("del", 1), ("get", 1), ("set", 1)]);
-    assert_eq!(costs.spent().await, apply_and_hint, "who gets a handle says so, at once with the apply");
+    assert_eq!(
+        costs.spent().await,
+        apply_and_hint,
+        "a creation with a handle: the hint is set together with the apply"
+    );
     users.rename("ada", "Countess").await.unwrap();
     let apply = cost(1, 1, [("evalsha", 1), ("del", 1), ("get", 1)]);
-    assert_eq!(costs.spent().await, apply, "the handle is no news");
-    users.cache("ada").await;
+    assert_eq!(costs.spent().await, apply, "an update without a new handle: no hint");
+    users.warm_redis("ada").await;
     costs.spent().await;
 
     assert_eq!(users.by_handle("ada").await.unwrap().source, Source::Redis);
     assert_eq!(costs.spent().await, cost(2, 0, [("get", 1), ("mget", 1)]), "warm: the hint, the profile");
 
-    assert!(world.evict("h", "ada"));
+    assert!(env.evict("h", "ada"));
     costs.spent().await;
     assert_eq!(users.by_handle("ada").await.unwrap().source, Source::Postgres);
-    let look_and_hint = cost(2, 1, [("get", 1 + 1), ("evalsha", 1), ("set", 1)]);
-    assert_eq!(costs.spent().await, look_and_hint, "cold: a look, and a hint for the next");
+    let get_and_hint = cost(2, 1, [("get", 1 + 1), ("evalsha", 1), ("set", 1)]);
+    assert_eq!(costs.spent().await, get_and_hint, "cold: a GET, and a hint for the next read");
 
     users.by_handle("nobody").await.unwrap_err();
-    assert_eq!(costs.spent().await, cost(1, 1, [("get", 1)]), "of nobody there is no hint");
+    assert_eq!(costs.spent().await, cost(1, 1, [("get", 1)]), "an unused handle: no hint is set");
 
     users.call_list(pb::ListUsersRequest::default()).await.unwrap();
-    assert_eq!(costs.spent().await, cost(0, 1, []), "a list: nothing of Redis");
+    assert_eq!(costs.spent().await, cost(0, 1, []), "a list: no round trip to Redis");
 }
 
 #[tokio::test]
 async fn every_key_expires() {
-    let world = World::shared().await;
-    let users = world.serve_without_relay().await;
+    let env = TestEnv::shared().await;
+    let users = env.serve_without_relay().await;
     users.create_with_handle("ada", "ada").await.unwrap();
     users.get("ada").await.unwrap();
     users.get("nobody").await.unwrap_err();
 
-    let hint = || -> i64 { redis::cmd("PTTL").arg(&world.keys("h", "ada")[0]).query(&mut world.redis()).unwrap() };
+    let hint = || -> i64 { redis::cmd("PTTL").arg(&env.keys("h", "ada")[0]).query(&mut env.redis()).unwrap() };
     assert!((480_000..=690_000).contains(&hint()), "{}", hint());
-    assert!(world.evict("h", "ada"));
+    assert!(env.evict("h", "ada"));
     users.by_handle("ada").await.unwrap();
     assert!((480_000..=690_000).contains(&hint()), "{}", hint());
 
-    let life = |id: &str| -> i64 { redis::cmd("PTTL").arg(&world.keys("u", id)[0]).query(&mut world.redis()).unwrap() };
+    let ttl = |id: &str| -> i64 { redis::cmd("PTTL").arg(&env.keys("u", id)[0]).query(&mut env.redis()).unwrap() };
     let hours = 3_600_000;
-    assert!((20 * hours..=28 * hours).contains(&life("ada")), "{}", life("ada"));
-    assert!((1..=17_250).contains(&life("nobody")), "{}", life("nobody"));
+    assert!((20 * hours..=28 * hours).contains(&ttl("ada")), "{}", ttl("ada"));
+    assert!((1..=17_250).contains(&ttl("nobody")), "{}", ttl("nobody"));
 
     users.rename("ada", "second").await.unwrap();
-    assert!((20 * hours..=28 * hours).contains(&life("ada")));
+    assert!((20 * hours..=28 * hours).contains(&ttl("ada")));
     users.delete("ada").await.unwrap();
-    assert!((1..=17_250).contains(&life("ada")));
+    assert!((1..=17_250).contains(&ttl("ada")));
 }
 
 #[tokio::test]
-async fn a_read_from_memory_costs_nothing() {
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = world
-        .serve_near_with(|config| {
+async fn a_read_from_the_local_cache_costs_nothing() {
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = env
+        .serve_from_local_cache_with(|config| {
             config.cache.user_relay_tick = NEVER.into();
         })
         .await;
     users.create("ada").await.unwrap();
-    eventually("the relay is done", SOON, async || world.outbox("ada").await == 0).await;
-    users.remember("ada").await;
+    eventually("the outbox is empty", SOON, async || env.outbox("ada").await == 0).await;
+    users.warm_local_cache("ada").await;
     costs.spent().await;
 
     for _ in 0..100 {
-        assert_eq!(users.get("ada").await.unwrap().source, Source::Near);
-        assert_eq!(users.batch(&["ada"]).await.unwrap()[0].read_info.unwrap().source(), Source::Near);
+        assert_eq!(users.get("ada").await.unwrap().source, Source::LocalCache);
+        assert_eq!(users.batch(&["ada"]).await.unwrap()[0].read_info.unwrap().source(), Source::LocalCache);
     }
 
     assert_eq!(costs.spent().await, cost(0, 0, []));
 }
 
 #[tokio::test]
-async fn reads_at_once_share_their_looks_and_each_gets_its_own_answer() {
+async fn concurrent_reads_share_mgets_and_get_their_own_values() {
     const USERS: usize = 200;
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = start(&world).await;
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = start(&env).await;
     let ids: Vec<String> = (0..USERS).map(|number| format!("user-{number}")).collect();
     for id in &ids {
         users.create(id).await.unwrap();
@@ -174,7 +183,7 @@ async fn reads_at_once_share_their_looks_and_each_gets_its_own_answer() {
         let mut client = users.client();
         reads.spawn(async move {
             let request = pb::GetUserRequest { id: id.clone(), ..Default::default() };
-            let answer = Answer::from(told(client.get_user(request).await).unwrap());
+            let answer = FoundUser::from(into_result(client.get_user(request).await).unwrap());
             assert_eq!((answer.user.id, answer.source), (id, Source::Redis));
         });
     }
@@ -182,6 +191,31 @@ async fn reads_at_once_share_their_looks_and_each_gets_its_own_answer() {
         read.unwrap();
     }
 
-    let looks = costs.spent().await.round_trips;
-    assert!(looks < USERS as u64 / 2, "{looks} questions for {USERS} reads");
+    let round_trips = costs.spent().await.round_trips;
+    assert!(round_trips < USERS as u64 / 2, "{round_trips} round trips for {USERS} reads");
+}
+
+/// Redis has an older version, and each reader needs a load that started after its call: the first
+/// load serves its own caller, the second one all others.
+#[tokio::test]
+async fn a_herd_with_min_version_costs_two_statements() {
+    const READERS: usize = 200;
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let port = env.stack().postgres().port();
+    let proxy = Proxy::to(([127, 0, 0, 1], port).into()).await.unwrap();
+    let postgres_url = env.postgres_url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+    let users = start(&TestEnv { postgres_url, ..env.clone() }).await;
+    users.create("ada").await.unwrap();
+    users.warm_redis("ada").await;
+    env.execute("UPDATE user_account SET version = 2 WHERE id = 'ada'").await; // bypasses the caches
+    costs.spent().await;
+
+    proxy.delay(Duration::from_millis(500)); // the herd gathers during the first load
+    for read in join_all((0..READERS).map(|_| users.get_at_least("ada", 2))).await {
+        assert_eq!(read.unwrap().version, 2);
+    }
+
+    let statements = costs.spent().await.statements;
+    assert!(statements <= 2, "{statements} statements for {READERS} readers");
 }

@@ -1,4 +1,4 @@
-//! What calls cost, as it can be counted: commands that Redis ran, round trips to it, statements in Postgres.
+//! Counts the cost of calls: commands run by Redis, round trips to it, statements in Postgres.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,50 +10,50 @@ use metrics::{
 use redis::Value;
 use uuid::Uuid;
 
-use super::support::{SOON, World, eventually};
+use super::support::{SOON, TestEnv, eventually};
 
-/// Commands that serve callers; others ask only whether Redis is alive, and who it is.
+/// Commands that serve callers; all others are health checks.
 const SERVING: [&str; 8] = ["get", "mget", "set", "del", "eval", "evalsha", "script", "publish"];
 
-/// What was spent.
+/// The cost of some calls.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cost {
-    /// To Redis. What is sent together is one.
+    /// Round trips to Redis; a pipeline is one.
     pub(crate) round_trips: u64,
-    /// In Postgres, for callers.
+    /// Statements in Postgres for callers.
     pub(crate) statements: u64,
-    /// In Redis, by name. What scripts call is counted, too.
+    /// Commands in Redis, by name, including those called by scripts.
     pub(crate) commands: BTreeMap<String, u64>,
 }
 
-/// Counts what is spent by instances that are started in this thread while it lives.
+/// Counts the costs of the instances that are started in this thread while it lives.
 pub(crate) struct Costs<'a> {
-    world: World,
-    told: Arc<Mutex<Vec<String>>>,
-    numbers: &'a Numbers,
+    env: TestEnv,
+    monitored: Arc<Mutex<Vec<String>>>,
+    metrics: &'a CostRecorder,
     _recording: LocalRecorderGuard<'a>,
 }
 
 impl<'a> Costs<'a> {
-    /// Begins to count, on servers that nobody else uses.
-    pub(crate) fn count(world: &World, numbers: &'a Numbers) -> Self {
-        let mut redis = world.redis();
+    /// Starts to count on dedicated servers.
+    pub(crate) fn count(env: &TestEnv, metrics: &'a CostRecorder) -> Self {
+        let mut redis = env.redis();
         redis::cmd("MONITOR").exec(&mut redis).unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&told);
-        // It ends with its server.
+        let monitored = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&monitored);
+        // The thread ends with the server.
         std::thread::spawn(move || {
             while let Ok(value) = redis.recv_response() {
                 let Value::SimpleString(line) = value else { continue };
                 all.lock().unwrap().push(line);
             }
         });
-        Self { world: world.clone(), told, numbers, _recording: metrics::set_default_local_recorder(numbers) }
+        Self { env: env.clone(), monitored, metrics, _recording: metrics::set_default_local_recorder(metrics) }
     }
 
-    /// What was spent since the last look.
+    /// Returns the costs since the last call.
     pub(crate) async fn spent(&self) -> Cost {
-        let lines = self.told_until_now().await;
+        let lines = self.commands_until_now().await;
         let mut commands = BTreeMap::new();
         let mut single = 0;
         for line in lines.iter().filter(|line| !line.contains(":proof\"")) {
@@ -66,39 +66,39 @@ impl<'a> Costs<'a> {
             single += u64::from(!by_script && ["get", "mget", "set"].contains(&name.as_str()));
             *commands.entry(name).or_default() += 1;
         }
-        let of_scripts = self.numbers.scripts.0.swap(0, Ordering::SeqCst);
-        let statements = self.numbers.statements.0.swap(0, Ordering::SeqCst);
+        let of_scripts = self.metrics.scripts.0.swap(0, Ordering::SeqCst);
+        let statements = self.metrics.statements.0.swap(0, Ordering::SeqCst);
         Cost { round_trips: single + of_scripts, statements, commands }
     }
 
-    /// Every command that Redis told of, up to one that is sent now.
-    async fn told_until_now(&self) -> Vec<String> {
+    /// Returns the monitored commands up to a marker that is sent now.
+    async fn commands_until_now(&self) -> Vec<String> {
         let mark = Uuid::new_v4().to_string();
-        redis::cmd("ECHO").arg(&mark).exec(&mut self.world.redis()).unwrap();
-        let told = async || self.told.lock().unwrap().iter().any(|line| line.contains(&mark));
-        eventually("Redis has told all", SOON, told).await;
-        std::mem::take(&mut *self.told.lock().unwrap())
+        redis::cmd("ECHO").arg(&mark).exec(&mut self.env.redis()).unwrap();
+        let complete = async || self.monitored.lock().unwrap().iter().any(|line| line.contains(&mark));
+        eventually("Redis has reported the marker", SOON, complete).await;
+        std::mem::take(&mut *self.monitored.lock().unwrap())
     }
 }
 
-/// Takes from the numbers of the service how often scripts were sent, one or many at once, and what Postgres did for callers.
+/// Counts, from the metrics of the service, round trips with scripts and statements for callers.
 #[derive(Default)]
-pub(crate) struct Numbers {
-    scripts: Arc<Times>,
-    statements: Arc<Times>,
+pub(crate) struct CostRecorder {
+    scripts: Arc<CallCount>,
+    statements: Arc<CallCount>,
 }
 
-/// How often something was measured.
+/// Number of samples of a histogram.
 #[derive(Default)]
-struct Times(AtomicU64);
+struct CallCount(AtomicU64);
 
-impl HistogramFn for Times {
+impl HistogramFn for CallCount {
     fn record(&self, _seconds: f64) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl Recorder for Numbers {
+impl Recorder for CostRecorder {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}

@@ -1,12 +1,12 @@
-//! Creating users: repeats, collisions, races.
+//! Creation of users: retries, conflicts, races.
 
 use tidings_proto::user as pb;
 use tidings_status::Failure;
 use tonic::Code;
 
-use super::support::{Users, World, named, told};
+use super::support::{TestEnv, UserInstance, into_result, named};
 
-async fn create(users: &Users, user: pb::User, request_id: &str) -> Result<(pb::User, bool), Failure> {
+async fn create(users: &UserInstance, user: pb::User, request_id: &str) -> Result<(pb::User, bool), Failure> {
     let request = pb::CreateUserRequest { user: Some(user), request_id: request_id.to_owned() };
     let created = users.call_create(request).await?;
     Ok((created.user.unwrap(), created.deduplicated))
@@ -17,8 +17,8 @@ fn with_handle(id: &str, handle: &str) -> pb::User {
 }
 
 #[tokio::test]
-async fn a_repeat_by_id_answers_with_the_user_as_it_is_now() {
-    let users = Users::start().await;
+async fn a_retry_by_id_returns_the_current_user() {
+    let users = UserInstance::start().await;
     let (first, _) = create(&users, named("ada", "Ada"), "").await.unwrap();
 
     let (again, deduplicated) = create(&users, named("ada", "Ada"), "").await.unwrap();
@@ -32,8 +32,8 @@ async fn a_repeat_by_id_answers_with_the_user_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn what_the_server_sets_makes_no_difference_to_a_repeat() {
-    let users = Users::start().await;
+async fn fields_set_by_the_server_do_not_matter_to_a_retry() {
+    let users = UserInstance::start().await;
     let (first, _) = create(&users, named("ada", "Ada"), "").await.unwrap();
 
     let (again, deduplicated) = create(&users, pb::User { version: 9, ..first.clone() }, "").await.unwrap();
@@ -44,7 +44,7 @@ async fn what_the_server_sets_makes_no_difference_to_a_repeat() {
 
 #[tokio::test]
 async fn another_content_under_the_same_id_is_refused() {
-    let users = Users::start().await;
+    let users = UserInstance::start().await;
     create(&users, named("ada", "Ada"), "").await.unwrap();
 
     let refused = create(&users, named("ada", "Another"), "").await.unwrap_err();
@@ -53,10 +53,11 @@ async fn another_content_under_the_same_id_is_refused() {
     assert_eq!(users.get("ada").await.unwrap().user.display_name, "Ada");
 }
 
+/// Other content under the same request id is refused.
 #[tokio::test]
-async fn a_repeat_by_request_id_answers_with_the_same_user_and_other_content_is_refused() {
-    let world = World::shared().await;
-    let users = world.serve().await;
+async fn a_retry_by_request_id_is_deduplicated() {
+    let env = TestEnv::shared().await;
+    let users = env.serve().await;
     let (first, deduplicated) = create(&users, named("", "Ada"), "r-1").await.unwrap();
     assert!(!deduplicated);
     assert_eq!(uuid::Uuid::parse_str(&first.id).unwrap().get_version_num(), 7);
@@ -71,12 +72,12 @@ async fn a_repeat_by_request_id_answers_with_the_same_user_and_other_content_is_
     }
     let refused = create(&users, named(&first.id, "Ada"), "r-2").await.unwrap_err();
     assert_eq!(refused.reason, "USER_ID_TAKEN");
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 1);
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 1);
 }
 
 #[tokio::test]
-async fn without_id_and_request_id_every_call_makes_another_user() {
-    let users = Users::start().await;
+async fn without_id_and_request_id_every_call_creates_a_user() {
+    let users = UserInstance::start().await;
 
     let (one, _) = create(&users, named("", "Ada"), "").await.unwrap();
     let (two, deduplicated) = create(&users, named("", "Ada"), "").await.unwrap();
@@ -86,8 +87,8 @@ async fn without_id_and_request_id_every_call_makes_another_user() {
 }
 
 #[tokio::test]
-async fn a_handle_is_unique_whatever_its_case_and_kept_as_written() {
-    let users = Users::start().await;
+async fn a_handle_is_unique_ignoring_case_and_stored_as_written() {
+    let users = UserInstance::start().await;
     let (ada, _) = create(&users, with_handle("ada", "Ada.L"), "").await.unwrap();
     assert_eq!(ada.handle, "Ada.L");
     create(&users, with_handle("bob", ""), "").await.unwrap();
@@ -106,7 +107,7 @@ async fn a_handle_is_unique_whatever_its_case_and_kept_as_written() {
 
 #[tokio::test]
 async fn a_deleted_id_stays_taken_and_its_handle_is_free_again() {
-    let users = Users::start().await;
+    let users = UserInstance::start().await;
     create(&users, with_handle("ada", "ada"), "r-1").await.unwrap();
     users.delete("ada").await.unwrap();
 
@@ -118,43 +119,43 @@ async fn a_deleted_id_stays_taken_and_its_handle_is_free_again() {
     create(&users, with_handle("bob", "ADA"), "").await.unwrap();
 }
 
-/// Makes 32 equal calls at once to two instances and returns the users that were answered.
-async fn at_once(world: &World, request: &pb::CreateUserRequest) -> Vec<pb::CreateUserResponse> {
-    let (here, there) = (world.serve().await, world.serve().await);
+/// Makes 32 equal concurrent calls to two instances; returns the responses.
+async fn at_once(env: &TestEnv, request: &pb::CreateUserRequest) -> Vec<pb::CreateUserResponse> {
+    let (here, there) = (env.serve().await, env.serve().await);
     let calls: Vec<_> = (0..32)
         .map(|number| {
             let mut client = if number % 2 == 0 { here.client() } else { there.client() };
             let request = request.clone();
-            tokio::spawn(async move { told(client.create_user(request).await) })
+            tokio::spawn(async move { into_result(client.create_user(request).await) })
         })
         .collect();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for call in calls {
-        answers.push(call.await.unwrap().unwrap());
+        responses.push(call.await.unwrap().unwrap());
     }
-    answers
+    responses
 }
 
 #[tokio::test]
-async fn many_creations_of_one_id_at_once_make_one_user() {
-    let world = World::shared().await;
+async fn concurrent_creations_of_one_id_create_one_user() {
+    let env = TestEnv::shared().await;
     let request = pb::CreateUserRequest { user: Some(with_handle("ada", "ada")), ..Default::default() };
 
-    let answers = at_once(&world, &request).await;
+    let responses = at_once(&env, &request).await;
 
-    assert_eq!(answers.iter().filter(|answer| !answer.deduplicated).count(), 1);
-    assert!(answers.iter().all(|answer| answer.user == answers[0].user));
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 1);
+    assert_eq!(responses.iter().filter(|response| !response.deduplicated).count(), 1);
+    assert!(responses.iter().all(|response| response.user == responses[0].user));
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 1);
 }
 
 #[tokio::test]
-async fn many_creations_under_one_request_id_at_once_make_one_user() {
-    let world = World::shared().await;
+async fn concurrent_creations_with_one_request_id_create_one_user() {
+    let env = TestEnv::shared().await;
     let request = pb::CreateUserRequest { user: Some(named("", "Ada")), request_id: "r-1".to_owned() };
 
-    let answers = at_once(&world, &request).await;
+    let responses = at_once(&env, &request).await;
 
-    assert_eq!(answers.iter().filter(|answer| !answer.deduplicated).count(), 1);
-    assert!(answers.iter().all(|answer| answer.user == answers[0].user));
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 1);
+    assert_eq!(responses.iter().filter(|response| !response.deduplicated).count(), 1);
+    assert!(responses.iter().all(|response| response.user == responses[0].user));
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 1);
 }

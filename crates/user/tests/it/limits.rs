@@ -1,4 +1,4 @@
-//! Every field of every request at its limit, and one above.
+//! Fields of all requests at their limits, and one above.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use tidings_proto::user::read_info::Source;
 use tidings_status::Failure;
 use tonic::Code;
 
-use super::support::{SOON, Users, World, changing, eventually, named};
+use super::support::{SOON, TestEnv, UserInstance, changing, eventually, named};
 
 const FIELDS: [&str; 6] = ["handle", "display_name", "age", "avatar_uri", "bio", "attributes"];
 
-/// The longest of the characters that handles are made of: four bytes each.
+/// A character of four bytes, the maximum in handles.
 const LONG: &str = "𐐷";
 
-/// 32 attributes, of which all names are as long as they may be, and all together as long as they may be.
+/// 32 attributes with names of the maximum length, and of the maximum size in total.
 fn attributes() -> BTreeMap<String, String> {
     (0..32).map(|number| (format!("{number:064}"), "v".repeat(64))).collect()
 }
 
-/// A user of whom every field is at its limit.
+/// A user with every field at its limit.
 fn largest() -> pb::User {
     pb::User {
         id: format!("{}.-~_Az09", "i".repeat(56)),
@@ -33,10 +33,10 @@ fn largest() -> pb::User {
     }
 }
 
-/// A field, and how its value is made one more than it may be.
+/// A field, and a function that makes its value exceed the limit by one.
 type Excess = (&'static str, fn(&mut pb::User));
 
-/// Every way in which a user is too much by one.
+/// All excesses of the fields of a user.
 const EXCESSES: [Excess; 14] = [
     ("id", |user| user.id.push('i')),
     ("id", |user| "i/d".clone_into(&mut user.id)),
@@ -67,9 +67,9 @@ fn expect_refused<T: std::fmt::Debug>(answer: Result<T, Failure>, field: &str) {
     assert_eq!(named, [field]);
 }
 
-/// Reads a user in every way that there is, from every layer.
-async fn expect_everywhere(users: &Users, user: &pb::User) {
-    for source in [Source::Postgres, Source::Redis, Source::Near] {
+/// Reads a user by every RPC and from every layer.
+async fn expect_everywhere(users: &UserInstance, user: &pb::User) {
+    for source in [Source::Postgres, Source::Redis, Source::LocalCache] {
         eventually(&format!("{source:?} answers"), SOON, async || {
             let read = match source {
                 Source::Postgres => users.get_strong(&user.id).await.unwrap(),
@@ -88,10 +88,11 @@ async fn expect_everywhere(users: &Users, user: &pb::User) {
     }
 }
 
+/// Postgres, Redis and the local cache return it unchanged.
 #[tokio::test]
-async fn a_user_with_every_field_at_its_limit_is_stored_and_read_back_from_every_layer() {
-    let world = World::shared().await;
-    let users = world.serve_near().await;
+async fn a_user_with_every_field_at_its_limit_is_stored_and_read() {
+    let env = TestEnv::shared().await;
+    let users = env.serve_from_local_cache().await;
 
     let user = users.call_create(create(largest(), "r".repeat(64))).await.unwrap().user.unwrap();
     assert_eq!(pb::User { version: 0, create_time: None, update_time: None, ..user.clone() }, largest());
@@ -107,10 +108,11 @@ async fn a_user_with_every_field_at_its_limit_is_stored_and_read_back_from_every
     expect_everywhere(&users, &back).await;
 }
 
+/// Nothing is stored.
 #[tokio::test]
-async fn each_field_one_above_its_limit_is_refused_by_itself_and_nothing_is_stored() {
-    let world = World::shared().await;
-    let users = world.serve_without_relay().await;
+async fn each_field_one_above_its_limit_is_refused_by_itself() {
+    let env = TestEnv::shared().await;
+    let users = env.serve_without_relay().await;
     for (field, exceed) in EXCESSES {
         let mut user = largest();
         exceed(&mut user);
@@ -118,8 +120,8 @@ async fn each_field_one_above_its_limit_is_refused_by_itself_and_nothing_is_stor
     }
     expect_refused(users.call_create(create(largest(), "r".repeat(65))).await, "request_id");
     expect_refused(users.call_create(create(largest(), "r/1".to_owned())).await, "request_id");
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM cache_outbox").await, 0);
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 0);
+    assert_eq!(env.count("SELECT count(*) FROM cache_outbox").await, 0);
 
     let user = users.call_create(create(largest(), String::new())).await.unwrap().user.unwrap();
     for (field, exceed) in EXCESSES {
@@ -137,8 +139,8 @@ async fn each_field_one_above_its_limit_is_refused_by_itself_and_nothing_is_stor
 }
 
 #[tokio::test]
-async fn versions_may_be_as_large_as_they_get_and_none_is_below_nothing() {
-    let users = World::shared().await.serve().await;
+async fn the_largest_version_is_accepted_and_negative_ones_refused() {
+    let users = TestEnv::shared().await.serve().await;
     users.create_with_handle("ada", "ada").await.unwrap();
     let reasons = |failure: Failure| failure.reason;
     let get = |min_version| pb::GetUserRequest { id: "ada".to_owned(), min_version, ..Default::default() };
@@ -160,9 +162,10 @@ async fn versions_may_be_as_large_as_they_get_and_none_is_below_nothing() {
     assert_eq!(users.get_strong("ada").await.unwrap().version, 1);
 }
 
+/// The ids of deletions have them, too.
 #[tokio::test]
-async fn ids_and_handles_of_reads_and_deletions_have_the_limits_of_those_that_are_stored() {
-    let users = World::shared().await.serve().await;
+async fn ids_and_handles_of_reads_have_the_limits_of_stored_ones() {
+    let users = TestEnv::shared().await.serve().await;
     let (id, handle) = ("i".repeat(64), LONG.repeat(32));
     users.create_with_handle(&id, &handle).await.unwrap();
 
@@ -197,8 +200,8 @@ async fn ids_and_handles_of_reads_and_deletions_have_the_limits_of_those_that_ar
 }
 
 #[tokio::test]
-async fn a_handle_is_kept_composed_and_is_one_whatever_its_case_and_however_it_was_typed() {
-    let users = World::shared().await.serve().await;
+async fn a_handle_is_composed_and_unique_under_case_folding() {
+    let users = TestEnv::shared().await.serve().await;
     let user = users.create_with_handle("ada", "Gru\u{308}ße").await.unwrap();
     assert_eq!(user.handle, "Grüße");
 
@@ -211,7 +214,7 @@ async fn a_handle_is_kept_composed_and_is_one_whatever_its_case_and_however_it_w
         let request = pb::ListUsersRequest { handle_prefix: handle_prefix.to_owned(), ..Default::default() };
         assert_eq!(users.call_list(request).await.unwrap().users, std::slice::from_ref(&user), "{handle_prefix}");
     }
-    // Typed in parts, it is the same content: a repeat.
+    // A decomposed handle is the same content: a retry.
     let request = |handle: &str| create(pb::User { handle: handle.to_owned(), ..named("cleo", "") }, String::new());
     users.call_create(request("Å")).await.unwrap();
     assert!(users.call_create(request("A\u{30a}")).await.unwrap().deduplicated);

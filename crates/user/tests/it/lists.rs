@@ -1,4 +1,4 @@
-//! Users page by page.
+//! Lists of users and their page tokens.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use tidings_server::page_token;
 use tidings_status::Failure;
 use tonic::Code;
 
-use super::support::{Users, World};
+use super::support::{TestEnv, UserInstance};
 
-/// Users `user-000` and so on, with handles `User-000` and so on.
-async fn seed(world: &World, count: usize) {
+/// Inserts users `user-000` and so on, with handles `User-000` and so on.
+async fn seed(env: &TestEnv, count: usize) {
     let seed = format!(
         "INSERT INTO user_account (id, handle, handle_key, display_name, avatar_uri, bio, attributes, version) \
          SELECT 'user-' || n, 'User-' || n, 'user-' || n, '', '', '', '{{}}', 1 \
          FROM (SELECT lpad(n::text, 3, '0') AS n FROM generate_series(0, {count} - 1) AS n) AS numbers"
     );
-    world.execute(&seed).await;
+    env.execute(&seed).await;
 }
 
 fn list(handle_prefix: &str, page_size: i32) -> pb::ListUsersRequest {
@@ -28,15 +28,20 @@ fn ids(page: &pb::ListUsersResponse) -> Vec<String> {
     page.users.iter().map(|user| user.id.clone()).collect()
 }
 
-/// All ids of a list, and how many pages it took. `between` is called after each page.
-async fn walk(users: &Users, request: pb::ListUsersRequest, between: impl AsyncFn(usize)) -> (Vec<String>, usize) {
-    let (mut request, mut told, mut pages) = (request, Vec::new(), 0);
+/// Reads all pages of a list; returns the ids and the number of pages. Calls `between` after each
+/// page.
+async fn read_all(
+    users: &UserInstance,
+    request: pb::ListUsersRequest,
+    between: impl AsyncFn(usize),
+) -> (Vec<String>, usize) {
+    let (mut request, mut listed, mut pages) = (request, Vec::new(), 0);
     loop {
         let page = users.call_list(request.clone()).await.unwrap();
-        told.extend(ids(&page));
+        listed.extend(ids(&page));
         pages += 1;
         if page.next_page_token.is_empty() {
-            return (told, pages);
+            return (listed, pages);
         }
         assert!(!page.users.is_empty());
         between(pages).await;
@@ -50,46 +55,48 @@ fn expect_refused(answer: Result<pb::ListUsersResponse, Failure>, field: &str) {
     assert_eq!(failure.violations.iter().map(|violation| &violation.field).collect::<Vec<_>>(), [field]);
 }
 
-/// Deletes and creates users behind and ahead of each page; returns who stayed, and who was told.
-async fn walk_among_writes(users: &Users, prefix: &str) -> (BTreeSet<String>, Vec<String>) {
-    let (told, pages) = walk(users, list(prefix, 20), async |page| {
+/// Reads all pages, and deletes and creates users before and after each page's end meanwhile.
+/// Returns the seeded users that still exist, and the listed ids.
+async fn read_all_among_writes(users: &UserInstance, prefix: &str) -> (BTreeSet<String>, Vec<String>) {
+    let (listed, pages) = read_all(users, list(prefix, 20), async |page| {
         for number in [page * 20 - 7, page * 20 + 5] {
             users.delete(&format!("user-{number:03}")).await.ok(); // there are 250
         }
-        for place in ["user-", "user-1005", "user-0505", "user-999"] {
-            let id = format!("{place}-{page}");
+        for prefix in ["user-", "user-1005", "user-0505", "user-999"] {
+            let id = format!("{prefix}-{page}");
             users.create_with_handle(&id, &id).await.unwrap();
         }
     })
     .await;
     assert!(pages > 10, "{pages}");
-    let now = walk(users, list(prefix, 500), async |_| {}).await.0;
-    let stayed = (0..250).map(|number| format!("user-{number:03}")).filter(|id| now.contains(id)).collect();
-    (stayed, told)
+    let current = read_all(users, list(prefix, 500), async |_| {}).await.0;
+    let stayed = (0..250).map(|number| format!("user-{number:03}")).filter(|id| current.contains(id)).collect();
+    (stayed, listed)
 }
 
+/// Every user that exists throughout is returned exactly once, in order.
 #[tokio::test]
-async fn a_walk_through_all_pages_tells_each_user_that_stays_once_whatever_is_written_in_between() {
+async fn paging_through_concurrent_writes_returns_each_user_once() {
     for prefix in ["", "uSER"] {
-        let world = World::shared().await;
-        seed(&world, 250).await;
-        let users = world.serve().await;
+        let env = TestEnv::shared().await;
+        seed(&env, 250).await;
+        let users = env.serve().await;
 
-        let (stayed, told) = walk_among_writes(&users, prefix).await;
+        let (stayed, listed) = read_all_among_writes(&users, prefix).await;
 
         assert!((210..250).contains(&stayed.len()), "some were deleted: {}", stayed.len());
-        let sorted: BTreeSet<String> = told.iter().cloned().collect();
-        assert_eq!(told, sorted.iter().cloned().collect::<Vec<_>>(), "in order, and nobody twice");
+        let sorted: BTreeSet<String> = listed.iter().cloned().collect();
+        assert_eq!(listed, sorted.iter().cloned().collect::<Vec<_>>(), "in order, without duplicates");
         assert!(stayed.is_subset(&sorted), "{:?}", stayed.difference(&sorted));
-        assert!(sorted.len() > stayed.len() + 10, "what was created ahead of the walk is told, too");
+        assert!(sorted.len() > stayed.len() + 10, "users created after the current page are listed, too");
     }
 }
 
 #[tokio::test]
 async fn deleted_users_are_left_out() {
-    let world = World::shared().await;
-    seed(&world, 5).await;
-    let users = world.serve().await;
+    let env = TestEnv::shared().await;
+    seed(&env, 5).await;
+    let users = env.serve().await;
     for id in ["user-000", "user-002", "user-004"] {
         users.delete(id).await.unwrap();
     }
@@ -102,8 +109,8 @@ async fn deleted_users_are_left_out() {
 }
 
 #[tokio::test]
-async fn a_prefix_is_compared_whatever_its_case_and_has_no_wildcards() {
-    let users = World::shared().await.serve().await;
+async fn a_prefix_ignores_case_and_has_no_wildcards() {
+    let users = TestEnv::shared().await.serve().await;
     for (id, handle) in [("4", "ada"), ("3", "Ad_a"), ("2", "AD.a"), ("1", "a"), ("0", ""), ("5", "b-ada"), ("6", "aE")]
     {
         users.create_with_handle(id, handle).await.unwrap();
@@ -120,16 +127,16 @@ async fn a_prefix_is_compared_whatever_its_case_and_has_no_wildcards() {
         ("z", &[]),
     ] {
         for size in [1, 2, 500] {
-            assert_eq!(walk(&users, list(prefix, size), async |_| {}).await.0, expected, "{prefix:?}");
+            assert_eq!(read_all(&users, list(prefix, size), async |_| {}).await.0, expected, "{prefix:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_page_has_100_users_unless_another_number_up_to_500_is_asked_for() {
-    let world = World::shared().await;
-    seed(&world, 500).await;
-    let users = world.serve().await;
+async fn a_page_has_100_users_by_default_and_at_most_500() {
+    let env = TestEnv::shared().await;
+    seed(&env, 500).await;
+    let users = env.serve().await;
 
     for (size, expected, last) in [(0, 100, false), (1, 1, false), (499, 499, false), (500, 500, true)] {
         let page = users.call_list(list("", size)).await.unwrap();
@@ -138,42 +145,42 @@ async fn a_page_has_100_users_unless_another_number_up_to_500_is_asked_for() {
     for size in [-1, 501, i32::MAX, i32::MIN] {
         expect_refused(users.call_list(list("", size)).await, "page_size");
     }
-    assert_eq!(walk(&users, list("", 250), async |_| {}).await.1, 2, "the last page knows that it is");
+    assert_eq!(read_all(&users, list("", 250), async |_| {}).await.1, 2, "the last page, though full, has no token");
 }
 
+/// The next page continues after its last user.
 #[tokio::test]
-async fn a_page_of_the_largest_users_ends_where_clients_can_read_it_and_the_walk_goes_on() {
-    let world = World::shared().await;
-    world
-        .execute(
-            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+async fn a_page_of_the_largest_users_fits_the_message_limit() {
+    let env = TestEnv::shared().await;
+    env.execute(
+        "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
          SELECT 'user-' || n, '', repeat('x', 256), repeat('x', 2048), repeat('x', 4096), \
                 jsonb_build_object('x', repeat('x', 4095)), 1 FROM generate_series(100, 599) AS n",
-        )
-        .await;
-    let users = world.serve().await;
+    )
+    .await;
+    let users = env.serve().await;
 
     let page = users.call_list(list("", 500)).await.unwrap();
     assert!((300..500).contains(&page.users.len()), "{}", page.users.len());
     assert!(page.encoded_len() < 3_670_016 + 256);
 
-    let (told, pages) = walk(&users, list("", 500), async |_| {}).await;
-    assert_eq!((told.len(), pages), (500, 2));
-    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), 500);
+    let (listed, pages) = read_all(&users, list("", 500), async |_| {}).await;
+    assert_eq!((listed.len(), pages), (500, 2));
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), 500);
 }
 
 #[tokio::test]
-async fn a_page_token_is_refused_when_any_byte_of_it_was_altered() {
-    let world = World::shared().await;
-    seed(&world, 5).await;
-    let users = world.serve().await;
+async fn a_page_token_with_any_byte_altered_is_refused() {
+    let env = TestEnv::shared().await;
+    seed(&env, 5).await;
+    let users = env.serve().await;
 
     for prefix in ["", "user"] {
         let token = users.call_list(list(prefix, 2)).await.unwrap().next_page_token;
-        for place in 0..token.len() {
-            for letter in ["A", "z", "="].into_iter().filter(|letter| token[place..=place] != **letter) {
+        for index in 0..token.len() {
+            for letter in ["A", "z", "="].into_iter().filter(|letter| token[index..=index] != **letter) {
                 let mut page_token = token.clone();
-                page_token.replace_range(place..=place, letter);
+                page_token.replace_range(index..=index, letter);
                 expect_refused(
                     users.call_list(pb::ListUsersRequest { page_token, ..list(prefix, 2) }).await,
                     "page_token",
@@ -187,10 +194,10 @@ async fn a_page_token_is_refused_when_any_byte_of_it_was_altered() {
 }
 
 #[tokio::test]
-async fn a_page_token_is_of_one_list_whatever_the_size_of_its_pages() {
-    let world = World::shared().await;
-    seed(&world, 5).await;
-    let users = world.serve().await;
+async fn a_page_token_belongs_to_one_list_of_any_page_size() {
+    let env = TestEnv::shared().await;
+    seed(&env, 5).await;
+    let users = env.serve().await;
     let by_id = users.call_list(list("", 2)).await.unwrap().next_page_token;
     let by_handle = users.call_list(list("User-", 2)).await.unwrap().next_page_token;
 
@@ -202,7 +209,7 @@ async fn a_page_token_is_of_one_list_whatever_the_size_of_its_pages() {
             expect_refused(users.call_list(page(prefix, 2)).await, "page_token");
         }
     }
-    // Made up by somebody who knows how, which Postgres could not compare with.
+    // A forged token with a cursor that Postgres refuses.
     let page_token = page_token::encode(1, "", &"a\0b".to_owned());
     expect_refused(users.call_list(pb::ListUsersRequest { page_token, ..list("", 2) }).await, "page_token");
 }

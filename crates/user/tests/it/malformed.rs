@@ -1,4 +1,4 @@
-//! Requests that are refused: every malformed field is named at once, and nothing is stored.
+//! Malformed requests: all malformed fields are named in one error, and nothing is stored.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use tidings_proto::user as pb;
 use tidings_status::Failure;
 use tonic::Code;
 
-use super::support::{World, changing, named};
+use super::support::{TestEnv, changing, named};
 
 fn fields(failure: &Failure) -> Vec<&str> {
     assert_eq!((failure.code, failure.reason.as_str()), (Code::InvalidArgument, "INVALID_FIELDS"));
     failure.violations.iter().map(|violation| violation.field.as_str()).collect()
 }
 
-/// Every field at its limit.
+/// A user with every field at its limit.
 fn largest() -> pb::User {
     let mut attributes: BTreeMap<_, _> = (0..31).map(|n| (format!("{n:064}"), "v".repeat(64))).collect();
     attributes.insert("k".repeat(64), "v".repeat(4096 - 31 * 128 - 64));
@@ -29,7 +29,7 @@ fn largest() -> pb::User {
     }
 }
 
-/// Every field one above its limit.
+/// A user with every field one above its limit.
 fn too_large() -> pb::User {
     let mut user = largest();
     user.id.push('i');
@@ -42,10 +42,11 @@ fn too_large() -> pb::User {
     user
 }
 
+/// Nothing is stored.
 #[tokio::test]
-async fn every_field_above_its_limit_is_named_at_once_and_nothing_is_stored() {
-    let world = World::shared().await;
-    let users = world.serve().await;
+async fn all_fields_above_their_limits_are_named_at_once() {
+    let env = TestEnv::shared().await;
+    let users = env.serve().await;
     let mut user = too_large();
     let request_id = "r".repeat(65);
     let expected =
@@ -62,14 +63,15 @@ async fn every_field_above_its_limit_is_named_at_once_and_nothing_is_stored() {
     assert_eq!(fields(&refused)[..5], mask);
     assert_eq!(fields(&refused)[5..], expected);
 
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 0);
-    assert_eq!(world.count("SELECT count(*) FROM cache_outbox").await, 0);
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 0);
+    assert_eq!(env.count("SELECT count(*) FROM cache_outbox").await, 0);
 }
 
+/// Postgres cannot store it.
 #[tokio::test]
-async fn what_postgres_can_not_keep_is_refused_in_every_text() {
-    let world = World::shared().await;
-    let users = world.serve().await;
+async fn nul_is_refused_in_every_text() {
+    let env = TestEnv::shared().await;
+    let users = env.serve().await;
     let nul = || "a\0b".to_owned();
     let user = pb::User {
         id: nul(),
@@ -90,12 +92,12 @@ async fn what_postgres_can_not_keep_is_refused_in_every_text() {
         ["request_id", "user.id", "user.handle", "user.display_name", "user.avatar_uri", "user.bio", "user.attributes"];
     assert_eq!(fields(&refused), expected);
     assert_eq!(fields(&refused_name), ["user.attributes"]);
-    assert_eq!(world.count("SELECT count(*) FROM user_account").await, 0);
+    assert_eq!(env.count("SELECT count(*) FROM user_account").await, 0);
 }
 
 #[tokio::test]
 async fn attributes_have_three_limits() {
-    let users = World::shared().await.serve().await;
+    let users = TestEnv::shared().await.serve().await;
     let many: BTreeMap<_, _> = (0..33).map(|n| (n.to_string(), String::new())).collect();
     let nameless = BTreeMap::from([(String::new(), "value".to_owned())]);
     let long_name = BTreeMap::from([("n".repeat(65), String::new())]);
@@ -111,7 +113,7 @@ async fn attributes_have_three_limits() {
 
 #[tokio::test]
 async fn malformed_reads_are_refused() {
-    let users = World::shared().await.serve().await;
+    let users = TestEnv::shared().await.serve().await;
 
     let get = pb::GetUserRequest { id: "no spaces".to_owned(), min_version: -1, consistency: 99 };
     assert_eq!(fields(&users.call_get(get).await.unwrap_err()), ["id", "min_version", "consistency"]);
@@ -128,7 +130,7 @@ async fn malformed_reads_are_refused() {
 
 #[tokio::test]
 async fn malformed_deletions_and_empty_requests_are_refused() {
-    let users = World::shared().await.serve().await;
+    let users = TestEnv::shared().await.serve().await;
 
     let delete = pb::DeleteUserRequest { id: "a/b".to_owned(), expected_version: -1 };
     assert_eq!(fields(&users.call_delete(delete).await.unwrap_err()), ["id", "expected_version"]);

@@ -1,4 +1,4 @@
-//! A profile through its life.
+//! The life cycle of a profile.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
-use super::support::{Users, World, changing};
+use super::support::{TestEnv, UserInstance, changing};
 
 fn ada() -> pb::User {
     pb::User {
@@ -23,7 +23,7 @@ fn ada() -> pb::User {
 
 #[tokio::test]
 async fn a_user_is_created_read_changed_and_deleted() {
-    let users = Users::start().await;
+    let users = UserInstance::start().await;
     let request = pb::CreateUserRequest { user: Some(ada()), ..Default::default() };
 
     let created = users.call_create(request).await.unwrap();
@@ -51,8 +51,8 @@ async fn a_user_is_created_read_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_the_cache_answers_is_what_postgres_answers() {
-    let users = World::shared().await.serve_without_relay().await;
+async fn cached_and_stored_users_are_equal() {
+    let users = TestEnv::shared().await.serve_without_relay().await;
     let request = pb::CreateUserRequest { user: Some(ada()), ..Default::default() };
     users.call_create(request).await.unwrap();
 
@@ -68,7 +68,7 @@ async fn what_the_cache_answers_is_what_postgres_answers() {
 
 #[tokio::test]
 async fn an_unknown_id_is_not_found_and_named() {
-    let users = Users::start().await;
+    let users = UserInstance::start().await;
 
     let failure = users.get("nobody").await.unwrap_err();
 
@@ -79,18 +79,18 @@ async fn an_unknown_id_is_not_found_and_named() {
 
 #[tokio::test]
 async fn nothing_of_a_deleted_user_is_kept_but_id_version_and_times() {
-    let world = World::shared().await;
-    let users = world.serve().await;
+    let env = TestEnv::shared().await;
+    let users = env.serve().await;
     let request = pb::CreateUserRequest { user: Some(ada()), ..Default::default() };
     users.call_create(request).await.unwrap();
-    users.cache("ada").await;
+    users.warm_redis("ada").await;
 
     users.delete("ada").await.unwrap();
 
     let emptied = "SELECT count(*) FROM user_account WHERE id = 'ada' AND handle = '' AND handle_key IS NULL \
                    AND display_name = '' AND age IS NULL AND avatar_uri = '' AND bio = '' AND attributes = '{}' \
                    AND fingerprint IS NULL AND version = 2 AND delete_time IS NOT NULL";
-    assert_eq!(world.count(emptied).await, 1);
-    let value: Vec<u8> = redis::cmd("GET").arg(&world.keys("u", "ada")[0]).query(&mut world.redis()).unwrap();
+    assert_eq!(env.count(emptied).await, 1);
+    let value: Vec<u8> = redis::cmd("GET").arg(&env.keys("u", "ada")[0]).query(&mut env.redis()).unwrap();
     assert!(!String::from_utf8_lossy(&value).contains("Lovelace"));
 }

@@ -1,4 +1,4 @@
-//! Redis killed, stopped, emptied, and come back with yesterday's data.
+//! Redis killed, paused, flushed, and restarted from an old snapshot.
 
 use std::time::Duration;
 
@@ -7,86 +7,87 @@ use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
-use super::costs::{Costs, Numbers};
-use super::support::{SOON, Users, World, eventually, named};
+use super::costs::{CostRecorder, Costs};
+use super::support::{SOON, TestEnv, UserInstance, eventually, named};
 
 const IDS: [&str; 6] = ["ada", "bob", "cleo", "dan", "eve", "nobody"];
 
-/// Compares every way to read with Postgres.
-async fn expect_truth(world: &World, instances: [&Users; 2]) {
+/// Compares single and batch reads on both instances with Postgres.
+async fn expect_reads_equal_postgres(env: &TestEnv, instances: [&UserInstance; 2]) {
     let rows: Vec<(String, i64, String)> =
         sqlx::query_as("SELECT id, version, display_name FROM user_account WHERE delete_time IS NULL")
-            .fetch_all(&mut world.sql().await)
+            .fetch_all(&mut env.sql().await)
             .await
             .unwrap();
-    let truth = |id: &str| rows.iter().find(|row| row.0 == id).map(|row| (row.1, row.2.clone()));
+    let stored = |id: &str| rows.iter().find(|row| row.0 == id).map(|row| (row.1, row.2.clone()));
     for users in instances {
         for id in IDS {
             match users.get(id).await {
-                Ok(read) => assert_eq!(Some((read.version, read.user.display_name)), truth(id), "{id}"),
+                Ok(read) => assert_eq!(Some((read.version, read.user.display_name)), stored(id), "{id}"),
                 Err(failure) => {
                     assert_eq!(failure.code, Code::NotFound, "{failure}");
-                    assert_eq!(truth(id), None, "{id}");
+                    assert_eq!(stored(id), None, "{id}");
                 }
             }
         }
         for result in users.batch(&IDS).await.unwrap() {
             assert_ne!(result.outcome(), Outcome::Unavailable);
-            assert_eq!(result.user.map(|user| (user.version, user.display_name)), truth(&result.id), "{}", result.id);
+            assert_eq!(result.user.map(|user| (user.version, user.display_name)), stored(&result.id), "{}", result.id);
         }
     }
 }
 
-async fn expect_cache_used(users: &Users) {
+async fn expect_cache_used(users: &UserInstance) {
     for id in ["ada", "bob"] {
-        users.cache(id).await;
+        users.warm_redis(id).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flushall_kill_and_an_old_snapshot_of_redis_change_no_answer() {
-    let world = World::own().await;
-    let redis = world.stack().redis();
-    let (here, there) = (world.serve().await, world.serve().await);
+async fn flushall_a_crash_and_an_old_snapshot_change_no_answer() {
+    let env = TestEnv::own().await;
+    let redis = env.stack().redis();
+    let (here, there) = (env.serve().await, env.serve().await);
     for id in &IDS[..4] {
         here.create(id).await.unwrap();
     }
-    expect_truth(&world, [&here, &there]).await;
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
     expect_cache_used(&here).await;
 
-    redis::cmd("FLUSHALL").exec(&mut world.redis()).unwrap();
-    expect_truth(&world, [&here, &there]).await;
+    redis::cmd("FLUSHALL").exec(&mut env.redis()).unwrap();
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
     there.rename("ada", "after the flush").await.unwrap();
-    expect_truth(&world, [&here, &there]).await;
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
 
     redis.kill().await;
     redis.start().await.unwrap();
-    expect_truth(&world, [&here, &there]).await;
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
     expect_cache_used(&here).await;
     expect_cache_used(&there).await;
 
-    redis::cmd("SAVE").exec(&mut world.redis()).unwrap();
+    redis::cmd("SAVE").exec(&mut env.redis()).unwrap();
     here.rename("ada", "after the snapshot").await.unwrap();
     there.delete("bob").await.unwrap();
     here.create("eve").await.unwrap();
     let outbox = "SELECT count(*) FROM cache_outbox";
-    eventually("nobody will repair the snapshot", SOON, async || world.count(outbox).await == 0).await;
+    eventually("the outbox is empty, so no relay repairs the snapshot", SOON, async || env.count(outbox).await == 0)
+        .await;
     redis.kill().await;
-    there.rename("cleo", "while it was away").await.unwrap();
-    expect_truth(&world, [&here, &there]).await;
+    there.rename("cleo", "during the outage").await.unwrap();
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
     redis.start().await.unwrap();
-    assert!(world.cached("bob"), "the snapshot is back");
-    expect_truth(&world, [&here, &there]).await;
+    assert!(env.cached("bob"), "the snapshot is restored");
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
     eventually("the cache is used again", SOON, async || {
         here.get("ada").await.unwrap().source == Source::Redis
             && there.get("ada").await.unwrap().source == Source::Redis
     })
     .await;
-    expect_truth(&world, [&here, &there]).await;
+    expect_reads_equal_postgres(&env, [&here, &there]).await;
 }
 
-/// Reads and writes, with right answers and all of them from Postgres.
-async fn expect_service_without_redis(users: &Users, version: i64) {
+/// Reads and writes: answers are correct and come from Postgres.
+async fn expect_service_without_redis(users: &UserInstance, version: i64) {
     let read = users.get("ada").await.unwrap();
     assert_eq!((read.version, read.source, read.stale), (version, Source::Postgres, false));
     let results = users.batch(&["ada", "nobody"]).await.unwrap();
@@ -106,17 +107,17 @@ async fn expect_service_without_redis(users: &Users, version: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_away_is_slower_not_wrong() {
-    let world = World::own().await;
-    let redis = world.stack().redis();
-    let users = world.serve_with(|config| config.redis.redis_timeout = Some(Duration::from_millis(100).into())).await;
+async fn without_redis_answers_are_correct_and_from_postgres() {
+    let env = TestEnv::own().await;
+    let redis = env.stack().redis();
+    let users = env.serve_with(|config| config.redis.redis_timeout = Some(Duration::from_millis(100).into())).await;
     users.create("ada").await.unwrap();
-    users.cache("ada").await;
+    users.warm_redis("ada").await;
 
     redis.pause();
     expect_service_without_redis(&users, 1).await;
     redis.resume();
-    eventually("the cache is used again, and has heard of the change", SOON, async || {
+    eventually("the cache is used again, with the new version", SOON, async || {
         let read = users.get("ada").await.unwrap();
         read.source == Source::Redis && read.version == 2
     })
@@ -132,36 +133,38 @@ async fn redis_away_is_slower_not_wrong() {
     })
     .await;
     let outbox = "SELECT count(*) FROM cache_outbox";
-    eventually("the relay is done", SOON, async || world.count(outbox).await == 0).await;
+    eventually("the outbox is empty", SOON, async || env.count(outbox).await == 0).await;
 }
 
 #[tokio::test]
-async fn a_service_starts_and_serves_while_redis_is_away() {
-    let world = World::own().await;
-    world.stack().redis().kill().await;
-    let users = world.serve().await;
+async fn a_service_starts_and_serves_while_redis_is_unavailable() {
+    let env = TestEnv::own().await;
+    env.stack().redis().kill().await;
+    let users = env.serve().await;
 
     users.create("ada").await.unwrap();
     assert_eq!(users.get("ada").await.unwrap().source, Source::Postgres);
 
-    world.stack().redis().start().await.unwrap();
-    users.cache("ada").await;
+    env.stack().redis().start().await.unwrap();
+    users.warm_redis("ada").await;
 }
 
+/// A first replica makes Redis change its replication id.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_is_seen_though_a_replica_makes_redis_begin_another_reign() {
-    let (world, other) = (World::own().await, World::own().await);
-    let here = world.serve().await;
+async fn an_update_is_seen_though_redis_changes_its_incarnation() {
+    let (env, other) = (TestEnv::own().await, TestEnv::own().await);
+    let here = env.serve().await;
     here.create("ada").await.unwrap();
-    here.cache("ada").await;
+    here.warm_redis("ada").await;
 
-    // No client is disconnected; whoever connects from now on finds another reign, and others do half a second later.
-    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(world.stack().redis().port()).exec(&mut other.redis()).unwrap();
-    let there = world.serve().await;
-    there.cache("ada").await;
+    // No client is disconnected. New connections see another incarnation at once, existing ones
+    // half a second later.
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(env.stack().redis().port()).exec(&mut other.redis()).unwrap();
+    let there = env.serve().await;
+    there.warm_redis("ada").await;
     here.rename("ada", "Ada King").await.unwrap();
 
-    eventually("both see it", SOON, async || {
+    eventually("both instances see the update", SOON, async || {
         let (here, there) = (here.get("ada").await.unwrap(), there.get("ada").await.unwrap());
         [here, there].iter().all(|read| read.user.display_name == "Ada King")
     })
@@ -169,50 +172,55 @@ async fn an_update_is_seen_though_a_replica_makes_redis_begin_another_reign() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_is_seen_though_redis_takes_no_writes() {
-    let world = World::own().await;
-    let (here, there) = (world.serve().await, world.serve().await);
+async fn an_update_is_seen_though_redis_is_out_of_memory() {
+    let env = TestEnv::own().await;
+    let (here, there) = (env.serve().await, env.serve().await);
     here.create("ada").await.unwrap();
-    there.cache("ada").await;
+    there.warm_redis("ada").await;
 
-    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut world.redis()).unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut env.redis()).unwrap();
     here.rename("ada", "Ada King").await.unwrap();
 
-    eventually("the other sees it", SOON, async || there.get("ada").await.unwrap().user.display_name == "Ada King")
-        .await;
+    eventually("the other instance sees the update", SOON, async || {
+        there.get("ada").await.unwrap().user.display_name == "Ada King"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_that_the_cache_was_not_told_is_seen_at_once_by_the_instance_that_made_it() {
-    let world = World::own().await;
-    let (here, there) = (world.serve().await, world.serve().await);
+async fn an_unapplied_update_is_seen_at_once_by_its_instance() {
+    let env = TestEnv::own().await;
+    let (here, there) = (env.serve().await, env.serve().await);
     here.create("ada").await.unwrap();
-    here.cache("ada").await;
-    let scripts =
-        |may: &str| redis::cmd("ACL").arg("SETUSER").arg("default").arg(may).exec(&mut world.redis()).unwrap();
+    here.warm_redis("ada").await;
+    let set_permission =
+        |rule: &str| redis::cmd("ACL").arg("SETUSER").arg("default").arg(rule).exec(&mut env.redis()).unwrap();
 
-    scripts("-evalsha");
+    set_permission("-evalsha");
     here.rename("ada", "Ada King").await.unwrap();
     for _ in 0..20 {
         assert_eq!(here.get("ada").await.unwrap().version, 2);
         assert_eq!(here.batch(&["ada"]).await.unwrap()[0].user.as_ref().unwrap().version, 2);
     }
-    assert_eq!(there.get("ada").await.unwrap().version, 1, "who can not know asks the cache");
-    scripts("+evalsha");
+    assert_eq!(there.get("ada").await.unwrap().version, 1, "another instance still uses the cache");
+    set_permission("+evalsha");
 
-    eventually("the other sees it", SOON, async || there.get("ada").await.unwrap().version == 2).await;
-    eventually("the cache is asked again", SOON, async || here.get("ada").await.unwrap().source == Source::Redis).await;
+    eventually("the other instance sees the update", SOON, async || there.get("ada").await.unwrap().version == 2).await;
+    eventually("the instance uses the cache again", SOON, async || {
+        here.get("ada").await.unwrap().source == Source::Redis
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_away_many_who_read_one_user_share_their_looks_into_postgres() {
+async fn without_redis_readers_of_one_user_share_postgres_reads() {
     const READERS: usize = 200;
-    let world = World::own().await;
-    let users = world.serve_without_relay().await;
+    let env = TestEnv::own().await;
+    let users = env.serve_without_relay().await;
     users.create("ada").await.unwrap();
-    world.stack().redis().kill().await;
+    env.stack().redis().kill().await;
     for _ in 0..10 {
-        users.get("ada").await.unwrap(); // it is noticed
+        users.get("ada").await.unwrap(); // until the outage is noticed
     }
 
     for read in join_all((0..READERS).map(|_| users.get("ada"))).await {
@@ -220,36 +228,35 @@ async fn while_redis_is_away_many_who_read_one_user_share_their_looks_into_postg
     }
 
     users.stop().await;
-    let looks = world.looks_at_accounts().await - 1 - 10;
-    assert!(looks <= 40, "{looks} looks for {READERS} readers");
+    let scans = env.account_scans().await - 1 - 10;
+    assert!(scans <= 20, "{scans} scans for {READERS} readers");
 }
 
 #[tokio::test]
-async fn after_a_long_outage_the_relay_forgets_users_by_the_thousand() {
+async fn after_a_long_outage_the_relay_unlinks_users_in_bulk() {
     const CHANGES: usize = 2500;
-    let (world, numbers) = (World::own().await, Numbers::default());
-    let costs = Costs::count(&world, &numbers);
-    let users = world.serve_without_relay().await;
+    let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
+    let costs = Costs::count(&env, &metrics);
+    let users = env.serve_without_relay().await;
     for id in ["ada", "bob"] {
         users.create(id).await.unwrap();
-        users.cache(id).await;
+        users.warm_redis(id).await;
     }
-    world.execute("DELETE FROM cache_outbox").await;
-    // Changes of which the cache could not be told.
-    world.execute("UPDATE user_account SET version = 2 WHERE id = 'ada'").await;
-    world
-        .execute(&format!(
-            "INSERT INTO cache_outbox (user_id) SELECT 'nobody-' || number FROM generate_series(1, {CHANGES}) AS number \
+    env.execute("DELETE FROM cache_outbox").await;
+    // Changes that were not applied to the cache.
+    env.execute("UPDATE user_account SET version = 2 WHERE id = 'ada'").await;
+    env.execute(&format!(
+        "INSERT INTO cache_outbox (user_id) SELECT 'nobody-' || number FROM generate_series(1, {CHANGES}) AS number \
              UNION ALL SELECT 'ada'"
-        ))
-        .await;
+    ))
+    .await;
     costs.spent().await;
 
-    let _relaying = world.serve().await;
+    let _relaying = env.serve().await;
     let outbox = "SELECT count(*) FROM cache_outbox";
-    eventually("the relay is done", SOON, async || world.count(outbox).await == 0).await;
+    eventually("the outbox is empty", SOON, async || env.count(outbox).await == 0).await;
 
-    assert_eq!(costs.spent().await.round_trips, 3, "for a thousand changes each");
+    assert_eq!(costs.spent().await.round_trips, 3, "one for each thousand changes");
     assert_eq!(users.get("ada").await.unwrap().version, 2);
-    assert_eq!(users.get("bob").await.unwrap().source, Source::Redis, "who did not change is not forgotten");
+    assert_eq!(users.get("bob").await.unwrap().source, Source::Redis, "an unchanged user is not unlinked");
 }

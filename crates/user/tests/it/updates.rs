@@ -1,4 +1,4 @@
-//! Changing and deleting users: masks, versions, races.
+//! Updates and deletions of users: masks, versions, races.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use sqlx::Connection as _;
 use tidings_proto::user as pb;
 use tonic::Code;
 
-use super::support::{Users, World, changing, renaming, told};
+use super::support::{TestEnv, UserInstance, changing, into_result, renaming};
 
 fn full() -> pb::User {
     pb::User {
@@ -22,8 +22,8 @@ fn full() -> pb::User {
     }
 }
 
-async fn start_with(user: pb::User) -> Users {
-    let users = Users::start().await;
+async fn start_with(user: pb::User) -> UserInstance {
+    let users = UserInstance::start().await;
     users.call_create(pb::CreateUserRequest { user: Some(user), ..Default::default() }).await.unwrap();
     users
 }
@@ -36,7 +36,7 @@ fn without_times(user: pb::User) -> pb::User {
 type Take = fn(&mut pb::User, pb::User);
 
 #[tokio::test]
-async fn a_change_touches_the_named_fields_and_no_others() {
+async fn an_update_changes_the_named_fields_only() {
     let users = start_with(full()).await;
     let other = pb::User {
         id: "ada".to_owned(),
@@ -69,7 +69,7 @@ async fn a_change_touches_the_named_fields_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_named_field_that_is_empty_is_emptied() {
+async fn an_empty_named_field_is_cleared() {
     let users = start_with(full()).await;
     let empty = pb::User { id: "ada".to_owned(), ..Default::default() };
     let all = ["handle", "display_name", "age", "avatar_uri", "bio", "attributes"];
@@ -79,8 +79,9 @@ async fn a_named_field_that_is_empty_is_emptied() {
     assert_eq!(without_times(changed), pb::User { version: 2, ..empty });
 }
 
+/// The error carries the current version.
 #[tokio::test]
-async fn a_change_at_another_version_than_expected_is_aborted_and_told_the_current_one() {
+async fn a_write_at_an_unexpected_version_is_aborted() {
     let users = start_with(full()).await;
     users.rename("ada", "second").await.unwrap();
 
@@ -97,7 +98,7 @@ async fn a_change_at_another_version_than_expected_is_aborted_and_told_the_curre
 }
 
 #[tokio::test]
-async fn a_repeat_with_the_expected_version_is_told_that_it_was_done() {
+async fn a_retry_with_expected_version_fails_with_the_new_version() {
     let users = start_with(full()).await;
     let update = pb::UpdateUserRequest { expected_version: 1, ..renaming("ada", "second") };
 
@@ -108,28 +109,28 @@ async fn a_repeat_with_the_expected_version_is_told_that_it_was_done() {
 }
 
 #[tokio::test]
-async fn an_unknown_user_can_not_be_changed_or_deleted() {
-    let users = Users::start().await;
+async fn an_unknown_user_cannot_be_changed_or_deleted() {
+    let users = UserInstance::start().await;
 
     let update = pb::UpdateUserRequest { expected_version: 1, ..renaming("nobody", "new") };
-    let expecting = users.call_update(update).await.unwrap_err();
-    let blind = users.rename("nobody", "new").await.unwrap_err();
+    let conditional = users.call_update(update).await.unwrap_err();
+    let unconditional = users.rename("nobody", "new").await.unwrap_err();
     let delete = users.delete("nobody").await.unwrap_err();
 
-    for refused in [expecting, blind, delete] {
+    for refused in [conditional, unconditional, delete] {
         assert_eq!((refused.code, refused.reason.as_str()), (Code::NotFound, "USER_NOT_FOUND"));
     }
 }
 
 #[tokio::test]
-async fn changes_at_once_each_get_a_version_of_their_own() {
-    let (here, there) = Users::start_two().await;
+async fn concurrent_updates_get_distinct_versions() {
+    let (here, there) = UserInstance::start_two().await;
     here.create("ada").await.unwrap();
     let calls: Vec<_> = (0..32)
         .map(|number| {
             let mut client = if number % 2 == 0 { here.client() } else { there.client() };
             let request = renaming("ada", &format!("name {number}"));
-            tokio::spawn(async move { told(client.update_user(request).await).unwrap().user.unwrap() })
+            tokio::spawn(async move { into_result(client.update_user(request).await).unwrap().user.unwrap() })
         })
         .collect();
 
@@ -146,13 +147,14 @@ async fn changes_at_once_each_get_a_version_of_their_own() {
     }
 }
 
+/// The update is not done, and can be retried.
 #[tokio::test]
-async fn a_change_that_waits_too_long_for_another_is_not_done_and_may_be_tried_again() {
-    let world = World::shared().await;
+async fn an_update_that_waits_too_long_for_a_lock_is_refused() {
+    let env = TestEnv::shared().await;
     let short = Duration::from_millis(400);
-    let users = world.serve_with(|config| config.postgres.postgres_statement_timeout = short.into()).await;
+    let users = env.serve_with(|config| config.postgres.postgres_statement_timeout = short.into()).await;
     users.create("ada").await.unwrap();
-    let mut other = world.sql().await;
+    let mut other = env.sql().await;
     let mut transaction = other.begin().await.unwrap();
     sqlx::query("SELECT FROM user_account FOR UPDATE").execute(&mut *transaction).await.unwrap();
 

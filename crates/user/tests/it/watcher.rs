@@ -1,4 +1,4 @@
-//! Somebody who watches versions, and takes nothing that must not be told.
+//! A client of WatchUsers that checks every frame.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,47 +9,47 @@ use tidings_status::Failure;
 use tokio::time::timeout;
 use tonic::Streaming;
 
-use super::support::{SOON, Users, World, told};
+use super::support::{SOON, TestEnv, UserInstance, into_result};
 
-/// Somebody who watches versions.
-pub(crate) struct Watcher {
+/// A client of WatchUsers: panics on a repeated or decreasing version.
+pub(crate) struct VersionWatcher {
     stream: Streaming<pb::WatchUsersResponse>,
-    /// The last that was told of each user.
+    /// Last version received of each user, and true if absent.
     pub(crate) known: BTreeMap<String, (i64, bool)>,
-    /// Frames of versions that came so far.
+    /// Number of `Versions` frames received.
     pub(crate) frames: usize,
 }
 
 /// Calls WatchUsers.
-pub(crate) async fn watch<T: ToString>(users: &Users, ids: &[T]) -> Result<Watcher, Failure> {
+pub(crate) async fn watch<T: ToString>(users: &UserInstance, ids: &[T]) -> Result<VersionWatcher, Failure> {
     let ids = ids.iter().map(ToString::to_string).collect();
-    let stream = told(users.client().watch_users(pb::WatchUsersRequest { ids }).await)?;
-    Ok(Watcher::of(stream))
+    let stream = into_result(users.client().watch_users(pb::WatchUsersRequest { ids }).await)?;
+    Ok(VersionWatcher::of(stream))
 }
 
-impl Watcher {
-    /// One that has nothing heard yet.
+impl VersionWatcher {
+    /// Wraps a stream of which no frame is read yet.
     pub(crate) fn of(stream: Streaming<pb::WatchUsersResponse>) -> Self {
         Self { stream, known: BTreeMap::new(), frames: 0 }
     }
 
-    /// One that has caught up.
-    pub(crate) async fn start<T: ToString>(users: &Users, ids: &[T]) -> Self {
+    /// Opens a stream and reads until `CaughtUp`.
+    pub(crate) async fn start<T: ToString>(users: &UserInstance, ids: &[T]) -> Self {
         let mut watcher = watch(users, ids).await.unwrap();
         watcher.catch_up().await;
         watcher
     }
 
-    /// What comes next, `None` if nothing does within `patience`: versions only grow, and none is told twice.
+    /// Returns the next frame, or `None` if none arrives within `patience`.
     pub(crate) async fn frame_within(&mut self, patience: Duration) -> Option<Frame> {
         let response = timeout(patience, self.stream.message()).await.ok()?;
         let Some(pb::WatchUsersResponse { frame: Some(frame) }) = response.unwrap() else {
-            panic!("the stream goes on, and every frame says something");
+            panic!("the stream ended, or a frame is empty");
         };
-        if let Frame::Versions(told) = &frame {
-            assert!(!told.versions.is_empty());
+        if let Frame::Versions(received) = &frame {
+            assert!(!received.versions.is_empty());
             self.frames += 1;
-            for pb::UserVersion { id, version, absent } in &told.versions {
+            for pb::UserVersion { id, version, absent } in &received.versions {
                 let before = self.known.insert(id.clone(), (*version, *absent));
                 assert!(before.is_none_or(|(before, _)| before < *version), "{id}: {version} after {before:?}");
                 assert!(*version > 0 || *absent, "{id}");
@@ -58,29 +58,29 @@ impl Watcher {
         Some(frame)
     }
 
-    /// What comes next.
+    /// Returns the next frame, which must arrive soon.
     pub(crate) async fn frame(&mut self) -> Frame {
         self.frame_within(SOON).await.unwrap()
     }
 
-    /// Reads until the first versions were told.
+    /// Reads until `CaughtUp`.
     pub(crate) async fn catch_up(&mut self) {
         while !matches!(self.frame().await, Frame::CaughtUp(_)) {}
     }
 
-    /// Reads until this was told of a user.
+    /// Reads until a user is at this version.
     pub(crate) async fn until(&mut self, id: &str, version: i64, absent: bool) {
         while self.known.get(id) != Some(&(version, absent)) {
             self.frame().await;
         }
     }
 
-    /// Reads until nothing was told for a while.
+    /// Reads until no frame arrives for a while.
     pub(crate) async fn until_quiet(&mut self, quiet: Duration) {
         while self.frame_within(quiet).await.is_some() {}
     }
 
-    /// Reads to the end of the stream: says what the last frame was.
+    /// Reads to the end of the stream and returns the last frame.
     pub(crate) async fn last(mut self) -> Option<Frame> {
         let mut last = None;
         while let Some(response) = timeout(SOON, self.stream.message()).await.unwrap().unwrap() {
@@ -90,16 +90,16 @@ impl Watcher {
     }
 }
 
-impl World {
-    /// How many instances hear what relays tell.
-    pub(crate) fn ears(&self) -> usize {
+impl TestEnv {
+    /// Number of instances subscribed to notifications.
+    pub(crate) fn subscribers(&self) -> usize {
         let channel = format!("{}:user:news", self.prefix);
-        let (_, ears): (String, usize) =
+        let (_, subscribers): (String, usize) =
             redis::cmd("PUBSUB").arg("NUMSUB").arg(channel).query(&mut self.redis()).unwrap();
-        ears
+        subscribers
     }
 
-    /// What Postgres knows of all users, as a watcher would be told it.
+    /// The versions of all users in Postgres, as in [`VersionWatcher::known`].
     pub(crate) async fn versions(&self) -> BTreeMap<String, (i64, bool)> {
         let rows: Vec<(String, i64, bool)> =
             sqlx::query_as("SELECT id, version, delete_time IS NOT NULL FROM user_account")

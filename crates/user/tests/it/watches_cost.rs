@@ -1,14 +1,14 @@
-//! What watching costs: statements in Postgres, as Postgres writes them down, and commands in Redis, as Redis counts them.
+//! Statements of WatchUsers in Postgres, counted in its log.
 
 use std::fs;
 use std::time::Duration;
 
-use super::support::{NEVER, SOON, World, eventually};
-use super::watcher::Watcher;
+use super::support::{NEVER, SOON, TestEnv, eventually};
+use super::watcher::VersionWatcher;
 
-/// The statements of streams and of comparisons, in their order.
+/// Returns the kinds of logged statements, of new streams and of comparisons, in their order.
 fn statements(log: &str) -> Vec<&'static str> {
-    // A statement goes on over many lines: `LOG:  execute sqlx_s_1: SELECT ...`.
+    // A statement spans many lines: `LOG:  execute sqlx_s_1: SELECT ...`.
     let entries = log.split("LOG:  ").filter(|entry| entry.starts_with("execute "));
     let kind = |entry: &str| match entry {
         _ if entry.contains("FROM unnest($1::text[], $2::bigint[]) AS known") => Some("comparison"),
@@ -18,31 +18,32 @@ fn statements(log: &str) -> Vec<&'static str> {
     entries.filter_map(kind).collect()
 }
 
+/// A comparison of all ids of an instance is one statement, too.
 #[tokio::test]
-async fn a_stream_begins_with_one_statement_and_all_ids_of_an_instance_are_compared_in_one() {
-    let world = World::own().await;
+async fn a_stream_begins_with_one_statement() {
+    let env = TestEnv::own().await;
     let never = |config: &mut tidings_user::Config| config.watches.user_compare_interval = NEVER.into();
-    let users = world.serve_without_relay_with(never).await;
+    let users = env.serve_without_relay_with(never).await;
     users.create("id-7").await.unwrap();
-    eventually("it listens", SOON, async || world.ears() == 1).await;
-    world.log_statements().await;
-    let log = world.stack().dir().join("postgres.log");
+    eventually("the instance is subscribed", SOON, async || env.subscribers() == 1).await;
+    env.log_statements().await;
+    let log = env.stack().dir().join("postgres.log");
     let text = || fs::read_to_string(&log).unwrap();
-    let begun = text().len();
-    let since = || text()[begun..].to_owned();
+    let start = text().len();
+    let since = || text()[start..].to_owned();
 
-    // Four streams of 1,000 ids, half of which they share.
+    // Four streams of 1,000 ids; neighbours share half of them.
     let mut watchers = Vec::new();
     for stream in 0..4 {
         let ids: Vec<String> = (stream * 500..stream * 500 + 1000).map(|number| format!("id-{number}")).collect();
-        watchers.push(Watcher::start(&users, &ids).await);
+        watchers.push(VersionWatcher::start(&users, &ids).await);
     }
     assert_eq!(statements(&since()), ["begin"; 4]);
 
-    // Two reasons: the connection is lost, and there is another.
-    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec(&mut world.redis()).unwrap();
-    eventually("it is compared", SOON, async || statements(&since()).len() > 4).await;
+    // Two reasons to compare: the connection is lost, and a new one is subscribed.
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").exec(&mut env.redis()).unwrap();
+    eventually("a comparison runs", SOON, async || statements(&since()).len() > 4).await;
     watchers[0].until_quiet(Duration::from_secs(1)).await;
     let compared = statements(&since()).len() - 4;
-    assert!((1..=2).contains(&compared), "{compared} comparisons of 2,500 ids for a connection lost and made");
+    assert!((1..=2).contains(&compared), "{compared} comparisons of 2,500 ids for a connection lost and another made");
 }

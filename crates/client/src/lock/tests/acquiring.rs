@@ -1,15 +1,15 @@
-//! From the wish to the grant.
+//! Acquiring: grants, waits, retries and errors.
 
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::*;
-use crate::caller::Error;
-use crate::fake::locks::{Fault, Locks, draining, taken_over};
+use crate::error::Error;
+use crate::fake::locks::{CallFault, FakeLocks, draining, taken_over};
 
 #[tokio::test(start_paused = true)]
 async fn a_free_lock_is_granted_with_a_token_and_a_lease() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
 
     let guard = granted(&caller, options("billing-1")).await;
@@ -20,21 +20,22 @@ async fn a_free_lock_is_granted_with_a_token_and_a_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_holds_is_not_granted_and_the_holder_is_named() {
-    let locks = Locks::new();
+async fn a_held_lock_is_not_granted_and_its_holder_is_named() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let _guard = granted(&caller, options("billing-1")).await;
 
-    let Acquired::Held { blockers, waiting } = LockGuard::acquire(&caller, options("billing-2")).await.unwrap() else {
-        panic!("it is held");
+    let Acquisition::Held { blockers, waiting } = LockGuard::acquire(&caller, options("billing-2")).await.unwrap()
+    else {
+        panic!("expected Held");
     };
 
     assert_eq!((blockers[0].owner.as_str(), blockers[0].token, waiting), ("billing-1", 1, 3));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_can_be_waited_for_longer_than_any_other_call_may_take() {
-    let locks = Locks::new();
+async fn an_acquire_may_wait_longer_than_the_call_timeout() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let first = granted(&caller, options("billing-1")).await;
     let begin = Instant::now();
@@ -48,22 +49,23 @@ async fn a_lock_can_be_waited_for_longer_than_any_other_call_may_take() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_waited_for_in_vain_says_so_and_who_holds_it() {
-    let locks = Locks::new();
+async fn a_wait_that_times_out_names_the_holder() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let _guard = granted(&caller, options("billing-1")).await;
 
     let waited = LockGuard::acquire(&caller, waiting("billing-2", seconds(5))).await.unwrap();
 
-    let Acquired::TimedOut { blockers, position } = waited else { panic!("{waited:?}") };
+    let Acquisition::TimedOut { blockers, position } = waited else { panic!("{waited:?}") };
     assert_eq!((blockers[0].owner.as_str(), position), ("billing-1", 1));
 }
 
+/// The service recognizes the request id and returns the grant of the first attempt.
 #[tokio::test(start_paused = true)]
-async fn an_acquire_whose_answer_was_lost_is_repeated_and_has_the_same_hold() {
-    let locks = Locks::new();
+async fn a_retry_after_a_lost_response_gets_the_same_hold() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a"), &locks.instance("b")]);
-    locks.misbehave(|_, count| if count < 3 { Fault::LoseAnswer } else { Fault::None });
+    locks.inject_faults(|_, count| if count < 3 { CallFault::LoseResponse } else { CallFault::None });
 
     let guard = granted(&caller, options("billing-1")).await;
 
@@ -76,7 +78,7 @@ async fn an_acquire_whose_answer_was_lost_is_repeated_and_has_the_same_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn two_acquires_are_two_requests() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
 
     let _guard = granted(&caller, options("billing-1")).await;
@@ -87,8 +89,8 @@ async fn two_acquires_are_two_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_waits_only_for_what_is_left() {
-    let locks = Locks::new();
+async fn a_retry_waits_only_for_the_rest_of_the_wait() {
+    let locks = FakeLocks::new();
     let (a, b) = (locks.instance("a"), locks.instance("b"));
     let caller = caller([&a, &b]);
     let _guard = granted(&caller, options("billing-1")).await;
@@ -100,15 +102,16 @@ async fn a_repeat_waits_only_for_what_is_left() {
         b.cut();
     });
 
-    assert!(matches!(waited, Ok(Acquired::TimedOut { .. })), "{waited:?}");
+    assert!(matches!(waited, Ok(Acquisition::TimedOut { .. })), "{waited:?}");
     assert_eq!(begin.elapsed().as_secs(), 10);
     let last = locks.state().acquires.last().cloned().unwrap();
     assert_eq!(last.wait.unwrap().seconds, 5, "{last:?}");
 }
 
+/// The service returns Held; the client reports TimedOut, because the caller did wait.
 #[tokio::test(start_paused = true)]
-async fn a_repeat_that_has_no_time_left_to_wait_is_still_a_wait_in_vain() {
-    let locks = Locks::new();
+async fn a_retry_with_no_wait_left_reports_a_timeout() {
+    let locks = FakeLocks::new();
     let a = locks.instance("a");
     let caller = caller([&a]);
     let _guard = granted(&caller, options("billing-1")).await;
@@ -118,43 +121,45 @@ async fn a_repeat_that_has_no_time_left_to_wait_is_still_a_wait_in_vain() {
         a.cut();
     });
 
-    assert!(matches!(waited, Ok(Acquired::TimedOut { position: 0, .. })), "{waited:?}");
+    assert!(matches!(waited, Ok(Acquisition::TimedOut { position: 0, .. })), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_shuts_down_sends_its_waiters_to_another() {
-    let locks = Locks::new();
+async fn waiters_of_a_draining_instance_move_to_another() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a"), &locks.instance("b")]);
-    locks.misbehave(|_, count| if count == 1 { Fault::Refuse(draining()) } else { Fault::None });
+    locks.inject_faults(|_, count| if count == 1 { CallFault::Refuse(draining()) } else { CallFault::None });
 
     let guard = granted(&caller, waiting("billing-1", seconds(10))).await;
 
     assert_eq!((guard.token(), locks.calls("AcquireLock")), (1, 2));
 }
 
+/// TAKEN_OVER is only a reason for a retry: the earlier attempt has no reader any more.
 #[tokio::test(start_paused = true)]
-async fn an_attempt_whose_place_was_taken_by_an_earlier_one_is_repeated() {
-    let locks = Locks::new();
+async fn an_attempt_superseded_by_an_earlier_one_is_retried() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
-    locks.misbehave(|_, count| if count == 1 { Fault::Refuse(taken_over()) } else { Fault::None });
+    locks.inject_faults(|_, count| if count == 1 { CallFault::Refuse(taken_over()) } else { CallFault::None });
 
     assert_eq!(granted(&caller, options("billing-1")).await.token(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_counts_from_before_the_request_was_sent() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let caller = caller_with([&locks.instance("a")], policy(seconds(30), seconds(60)));
-    locks.misbehave(|_, _| Fault::DelayAnswer(seconds(4)));
+    locks.inject_faults(|_, _| CallFault::DelayResponse(seconds(4)));
 
     let guard = granted(&caller, options("billing-1")).await;
 
     assert_eq!(guard.deadline().remaining(), seconds(6));
 }
 
+/// The lease starts when the lock is granted, not when the request is sent.
 #[tokio::test(start_paused = true)]
-async fn the_time_that_the_request_waited_at_the_service_is_not_lost() {
-    let locks = Locks::new();
+async fn time_spent_waiting_at_the_service_is_not_lost() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let first = granted(&caller, options("billing-1")).await;
 
@@ -164,18 +169,19 @@ async fn the_time_that_the_request_waited_at_the_service_is_not_lost() {
     });
 
     assert!(second.deadline().remaining() > seconds(9), "{:?}", second.deadline().remaining());
-    assert_eq!(locks.calls("AcquireLock"), 2, "one each");
+    assert_eq!(locks.calls("AcquireLock"), 2, "one call per acquire");
 }
 
+/// Its response arrives after the lease expired, so the client must not use the grant.
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_is_over_when_its_answer_comes_is_not_believed_but_acquired_anew() {
-    let locks = Locks::new();
+async fn a_grant_that_expired_in_flight_is_acquired_again() {
+    let locks = FakeLocks::new();
     let caller = caller_with([&locks.instance("a")], policy(seconds(30), seconds(60)));
     let late = |method, count| match (method, count) {
-        ("AcquireLock", 1) => Fault::DelayAnswer(seconds(15)),
-        _ => Fault::None,
+        ("AcquireLock", 1) => CallFault::DelayResponse(seconds(15)),
+        _ => CallFault::None,
     };
-    locks.misbehave(late);
+    locks.inject_faults(late);
 
     let guard = granted(&caller, options("billing-1")).await;
 
@@ -184,9 +190,10 @@ async fn a_grant_that_is_over_when_its_answer_comes_is_not_believed_but_acquired
     assert!(locks.is_held(NAME, 2));
 }
 
+/// While the lease lives, the same id gets the same hold; afterwards it gets LEASE_OVER.
 #[tokio::test(start_paused = true)]
-async fn a_request_id_of_the_caller_is_used_once_and_its_end_is_told() {
-    let locks = Locks::new();
+async fn a_request_id_of_the_caller_is_granted_once() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let mine = || AcquireOptions { request_id: Some("nightly-1".into()), ..options("billing-1") };
 
@@ -195,14 +202,14 @@ async fn a_request_id_of_the_caller_is_used_once_and_its_end_is_told() {
     first.release().await.unwrap();
     let error = LockGuard::acquire(&caller, mine()).await.unwrap_err();
 
-    assert_eq!(error.contradiction().unwrap().reason, "LEASE_OVER");
+    assert_eq!(error.precondition_failure().unwrap().reason, "LEASE_OVER");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_malformed_is_refused_at_once() {
-    let locks = Locks::new();
+async fn a_malformed_request_is_refused_without_a_retry() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
-    locks.misbehave(|_, _| Fault::Refuse(Status::invalid_argument("no such name")));
+    locks.inject_faults(|_, _| CallFault::Refuse(Status::invalid_argument("no such name")));
 
     let error = LockGuard::acquire(&caller, waiting("billing-1", seconds(10))).await.unwrap_err();
 
@@ -211,8 +218,8 @@ async fn what_is_malformed_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_away_is_given_up_when_the_patience_ends() {
-    let locks = Locks::new();
+async fn an_acquire_is_given_up_when_the_patience_ends() {
+    let locks = FakeLocks::new();
     let a = locks.instance("a");
     let caller = caller([&a]);
     a.kill();

@@ -1,4 +1,4 @@
-//! From the grant to the end.
+//! Holding: renewal, loss, suspension and release.
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::*;
-use crate::fake::locks::{Fault, Locks, lease_lost};
+use crate::fake::locks::{CallFault, FakeLocks, lease_lost};
 use crate::lock::Lost;
-use crate::lock::moment::tests::suspend;
+use crate::lock::boot_instant::tests::suspend;
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_renewed_for_as_long_as_its_guard_lives() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let guard = granted(&caller, options("billing-1")).await;
 
@@ -27,12 +27,13 @@ async fn a_hold_is_renewed_for_as_long_as_its_guard_lives() {
         assert!(guard.deadline().remaining() > seconds(6), "{:?}", guard.deadline().remaining());
     }
     let renewals = locks.calls("RenewLock");
-    assert!((170..=180).contains(&renewals), "{renewals} of one every third of 10 s");
+    assert!((170..=180).contains(&renewals), "{renewals} renewals, expected one every third of 10 s");
 }
 
+/// Retries continue until the deadline, so an outage of one instance costs no lease.
 #[tokio::test(start_paused = true)]
-async fn renewals_that_fail_are_repeated_elsewhere_until_the_deadline() {
-    let locks = Locks::new();
+async fn failed_renewals_are_retried_elsewhere() {
+    let locks = FakeLocks::new();
     let (a, b) = (locks.instance("a"), locks.instance("b"));
     let caller = caller([&a, &b]);
     let guard = granted(&caller, options("billing-1")).await;
@@ -49,8 +50,8 @@ async fn renewals_that_fail_are_repeated_elsewhere_until_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_hangs_costs_no_lease() {
-    let locks = Locks::new();
+async fn a_hanging_instance_costs_no_lease() {
+    let locks = FakeLocks::new();
     let (a, b) = (locks.instance("a"), locks.instance("b"));
     let caller = caller_with([&a, &b], policy(seconds(60), seconds(60)));
     let guard = granted(&caller, options("billing-1")).await;
@@ -64,7 +65,7 @@ async fn an_instance_that_hangs_costs_no_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_outage_costs_no_lease() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let a = locks.instance("a");
     let guard = granted(&caller([&a]), options("billing-1")).await;
 
@@ -79,24 +80,25 @@ async fn a_short_outage_costs_no_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_the_service_lost_is_told_by_the_next_renewal() {
-    let locks = Locks::new();
+async fn the_next_renewal_reports_a_lease_lost_by_the_service() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
     let begin = Instant::now();
 
-    locks.forget(NAME);
+    locks.drop_hold(NAME);
 
-    assert_eq!(guard.lost().await, Lost::Over);
+    assert_eq!(guard.lost().await, Lost::Ended);
     assert_eq!(begin.elapsed().as_secs(), 3);
     assert!(guard.is_lost());
 }
 
+/// The loss carries the last failure of a renewal as its cause.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_not_renewed_is_lost_at_its_deadline_and_why_is_told() {
-    let locks = Locks::new();
+async fn an_unrenewed_lease_expires_at_its_deadline() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
     let begin = Instant::now();
-    locks.misbehave(|_, _| Fault::Refuse(Status::internal("a bug")));
+    locks.inject_faults(|_, _| CallFault::Refuse(Status::internal("a bug")));
 
     let lost = guard.lost().await;
 
@@ -104,44 +106,45 @@ async fn a_lease_that_is_not_renewed_is_lost_at_its_deadline_and_why_is_told() {
     assert_eq!(lost.to_string(), "the lease was not renewed in time: INTERNAL: a bug");
 }
 
-/// The law of all this: whatever happens to the answers, nobody believes in what the service may have given to another.
+/// The main invariant: under any faults, the guard counts as lost before the service may grant the
+/// lock to another owner.
 #[tokio::test(start_paused = true)]
-async fn a_believer_never_believes_past_its_deadline_whatever_the_network_does() {
+async fn a_guard_never_outlives_the_lease_at_the_service() {
     let (mut losses, mut renewals) = (0, 0);
     for seed in 0..200 {
-        let locks = Locks::new();
+        let locks = FakeLocks::new();
         let caller = caller_with([&locks.instance("a"), &locks.instance("b")], policy(seconds(5), seconds(60)));
         let mut chance = StdRng::seed_from_u64(seed);
-        let unkind = chance.random_range(0.0..1.0);
-        locks.misbehave(move |_, _| {
+        let fault_free = chance.random_range(0.0..1.0);
+        locks.inject_faults(move |_, _| {
             let time = Duration::from_millis(chance.random_range(0..8_000));
             match chance.random_range(0..5) {
-                _ if chance.random_bool(unkind) => Fault::None,
-                0 => Fault::Refuse(Status::unavailable("away")),
-                1 => Fault::LoseAnswer,
-                2 => Fault::Delay(time),
-                3 => Fault::DelayAnswer(time),
-                _ => Fault::None,
+                _ if chance.random_bool(fault_free) => CallFault::None,
+                0 => CallFault::Refuse(Status::unavailable("down")),
+                1 => CallFault::LoseResponse,
+                2 => CallFault::Delay(time),
+                3 => CallFault::DelayResponse(time),
+                _ => CallFault::None,
             }
         });
-        let asked = AcquireOptions { ttl: seconds(3), ..options("billing-1") };
-        let Ok(Acquired::Granted(guard)) = LockGuard::acquire(&caller, asked).await else { continue };
+        let options = AcquireOptions { ttl: seconds(3), ..options("billing-1") };
+        let Ok(Acquisition::Granted(guard)) = LockGuard::acquire(&caller, options).await else { continue };
 
         let begin = Instant::now();
         while !guard.is_lost() && begin.elapsed() < seconds(60) {
-            let (believed, held) = (guard.deadline().remaining(), locks.remaining(NAME, guard.token()));
-            assert!(believed <= held, "seed {seed}: {believed:?} of {held:?}");
+            let (claimed, held) = (guard.deadline().remaining(), locks.remaining(NAME, guard.token()));
+            assert!(claimed <= held, "seed {seed}: the guard claims {claimed:?}, the service {held:?}");
             sleep(Duration::from_millis(7)).await;
         }
         losses += usize::from(guard.is_lost());
         renewals += locks.calls("RenewLock");
     }
-    assert!(losses > 20 && renewals > 1_000, "nothing was tried: {losses} losses, {renewals} renewals");
+    assert!(losses > 20 && renewals > 1_000, "too few faults: {losses} losses, {renewals} renewals");
 }
 
 #[tokio::test(start_paused = true)]
 async fn guarded_work_is_dropped_when_the_lock_is_lost() {
-    let locks = Locks::new();
+    let locks = FakeLocks::new();
     let a = locks.instance("a");
     let guard = granted(&caller([&a]), options("billing-1")).await;
     let (begin, alive) = (Instant::now(), Arc::new(()));
@@ -160,8 +163,8 @@ async fn guarded_work_is_dropped_when_the_lock_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guarded_work_that_ends_in_time_has_its_result() {
-    let locks = Locks::new();
+async fn guarded_work_that_ends_in_time_returns_its_result() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
 
     let work = async {
@@ -172,9 +175,10 @@ async fn guarded_work_that_ends_in_time_has_its_result() {
     assert_eq!(guard.guard(work).await, Ok(42));
 }
 
+/// Work that is woken after a suspension must find the loss before it does anything.
 #[tokio::test(start_paused = true)]
-async fn work_that_wakes_up_after_a_suspension_finds_its_lock_lost_and_does_nothing() {
-    let locks = Locks::new();
+async fn guarded_work_is_not_polled_after_the_deadline() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
     let (wake, polled) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let (woken, polls) = (Arc::clone(&wake), Arc::clone(&polled));
@@ -200,8 +204,8 @@ async fn work_that_wakes_up_after_a_suspension_finds_its_lock_lost_and_does_noth
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_suspension_the_loss_is_noticed_within_a_second_of_being_awake() {
-    let locks = Locks::new();
+async fn a_loss_is_noticed_within_a_second_of_a_resume() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
     let watch = tokio::spawn(async move { guard.lost().await });
     tokio::task::yield_now().await;
@@ -212,11 +216,11 @@ async fn after_a_suspension_the_loss_is_noticed_within_a_second_of_being_awake()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guard_that_is_dropped_releases_its_lock() {
-    let locks = Locks::new();
+async fn a_dropped_guard_releases_its_lock() {
+    let locks = FakeLocks::new();
     let a = locks.instance("a");
     let caller = caller([&a]);
-    locks.misbehave(|_, count| if count == 1 { Fault::LoseAnswer } else { Fault::None });
+    locks.inject_faults(|_, count| if count == 1 { CallFault::LoseResponse } else { CallFault::None });
 
     drop(granted(&caller, options("billing-1")).await);
     sleep(seconds(1)).await;
@@ -225,11 +229,12 @@ async fn a_guard_that_is_dropped_releases_its_lock() {
     assert_eq!(granted(&caller, options("billing-2")).await.token(), 2);
 }
 
+/// After that, the lease has expired at the service anyway.
 #[tokio::test(start_paused = true)]
-async fn the_release_of_a_dropped_guard_is_given_up_when_the_lease_is_over_anyway() {
-    let locks = Locks::new();
+async fn a_background_release_is_not_retried_past_the_lease() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
-    locks.misbehave(|_, _| Fault::Refuse(Status::unavailable("away")));
+    locks.inject_faults(|_, _| CallFault::Refuse(Status::unavailable("down")));
 
     drop(guard);
     sleep(seconds(10)).await;
@@ -240,13 +245,14 @@ async fn the_release_of_a_dropped_guard_is_given_up_when_the_lease_is_over_anywa
     assert_eq!(locks.calls("ReleaseLock"), attempts);
 }
 
+/// Renewals whose responses were lost may have extended the lease at the service.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_ran_out_by_our_clock_is_released_all_the_same() {
-    let locks = Locks::new();
+async fn an_expired_lease_is_still_released() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
-    locks.misbehave(|method, _| if method == "RenewLock" { Fault::LoseAnswer } else { Fault::None });
+    locks.inject_faults(|method, _| if method == "RenewLock" { CallFault::LoseResponse } else { CallFault::None });
     guard.lost().await;
-    assert!(locks.is_held(NAME, guard.token()), "the renewals were done");
+    assert!(locks.is_held(NAME, guard.token()), "the renewals took effect");
 
     drop(guard);
     sleep(seconds(1)).await;
@@ -255,24 +261,24 @@ async fn a_lease_that_ran_out_by_our_clock_is_released_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn release_says_whether_the_lock_was_held_until_then() {
-    let locks = Locks::new();
+async fn release_reports_if_the_lock_was_still_held() {
+    let locks = FakeLocks::new();
     let caller = caller([&locks.instance("a")]);
     let first = granted(&caller, options("billing-1")).await;
     assert!(first.release().await.unwrap());
 
     let second = granted(&caller, options("billing-1")).await;
-    locks.forget(NAME);
+    locks.drop_hold(NAME);
 
     assert!(!second.release().await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_is_left_is_neither_renewed_nor_released() {
-    let locks = Locks::new();
+async fn a_detached_hold_is_neither_renewed_nor_released() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
 
-    guard.leave();
+    guard.detach();
     sleep(seconds(9)).await;
 
     assert!(locks.is_held(NAME, 1));
@@ -282,14 +288,14 @@ async fn a_hold_that_is_left_is_neither_renewed_nor_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_is_lost_stays_lost() {
-    let locks = Locks::new();
+async fn a_lost_lock_stays_lost() {
+    let locks = FakeLocks::new();
     let guard = granted(&caller([&locks.instance("a")]), options("billing-1")).await;
-    locks.misbehave(|_, count| if count == 1 { Fault::Refuse(lease_lost()) } else { Fault::None });
+    locks.inject_faults(|_, count| if count == 1 { CallFault::Refuse(lease_lost()) } else { CallFault::None });
 
     guard.lost().await;
     sleep(seconds(60)).await;
 
     assert!(guard.is_lost());
-    assert_eq!(locks.calls("RenewLock"), 1, "nobody renews what is over");
+    assert_eq!(locks.calls("RenewLock"), 1, "an ended lease is not renewed");
 }

@@ -1,4 +1,4 @@
-//! What comes: each message once and in order, and what is missing in its place.
+//! Delivered events: order, duplicates, gaps, resets and positions.
 
 use tidings_proto::broadcast::gap::Reason;
 use tidings_proto::broadcast::{CaughtUp, Messages, channel_start};
@@ -7,109 +7,111 @@ use super::*;
 use crate::fake::channels::{caught_up, gap, heartbeat, message, reset};
 
 #[tokio::test(start_paused = true)]
-async fn messages_come_once_and_in_order_and_what_comes_twice_is_dropped() {
+async fn messages_come_in_order_and_duplicates_are_dropped() {
     let script = vec![
-        Step::Send(Frame::CaughtUp(caught_up(3))),
+        StreamStep::Send(Frame::CaughtUp(caught_up(3))),
         messages([4, 5]),
         messages([4, 5, 6]),
         messages([6]),
-        Step::Send(Frame::Gap(gap(2, 6, Reason::Trimmed))),
+        StreamStep::Send(Frame::Gap(gap(2, 6, Reason::Trimmed))),
         messages([7]),
     ];
-    let mut subscription = open(&Channels::new([script]));
+    let mut subscription = open(&FakeChannels::new([script]));
 
     assert_eq!(subscription.next().await.unwrap(), Event::CaughtUp(caught_up(3)));
-    assert_eq!(events(&mut subscription, 4).await, told([4, 5, 6, 7]));
+    assert_eq!(events(&mut subscription, 4).await, message_events([4, 5, 6, 7]));
 }
 
+/// Messages of a frame that `next` has not returned yet are requested from the next instance.
 #[tokio::test(start_paused = true)]
-async fn what_was_received_but_not_yet_read_when_a_stream_broke_comes_again() {
-    let contradiction = Message { epoch: "f".into(), ..message(2) };
-    let frame = Step::Send(Frame::Messages(Messages { messages: vec![message(1), contradiction, message(3)] }));
-    let channels = Channels::new([vec![frame], vec![messages([2, 3])]]);
+async fn unread_messages_of_a_broken_stream_come_again() {
+    let other_epoch = Message { epoch: "f".into(), ..message(2) };
+    let frame = StreamStep::Send(Frame::Messages(Messages { messages: vec![message(1), other_epoch, message(3)] }));
+    let channels = FakeChannels::new([vec![frame], vec![messages([2, 3])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
 
-    assert_eq!(events(&mut subscription, 3).await, told(1..4));
-    assert_eq!(channels.asked()[1].after(), 1);
+    assert_eq!(events(&mut subscription, 3).await, message_events(1..4));
+    assert_eq!(channels.requests()[1].after(), 1);
 }
 
+/// Received messages that `next` has not returned yet do not move the position.
 #[tokio::test(start_paused = true)]
-async fn positions_are_those_of_what_was_returned_not_of_what_was_received() {
-    let channels = Channels::new([vec![Step::Send(Frame::CaughtUp(caught_up(0))), messages([1, 2, 3])]]);
+async fn a_position_covers_returned_events_only() {
+    let channels = FakeChannels::new([vec![StreamStep::Send(Frame::CaughtUp(caught_up(0))), messages([1, 2, 3])]]);
     let mut subscription = open(&channels);
-    assert_eq!(subscription.positions().count(), 0, "none is known yet");
+    assert_eq!(subscription.position("c"), None, "no position before the first event");
 
     for offset in 0..4 {
         subscription.next().await.unwrap();
-        assert_eq!(subscription.positions().collect::<Vec<_>>(), [("c", &position(offset))]);
+        assert_eq!(subscription.position("c"), Some(&position(offset)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stored_position_is_where_another_subscription_goes_on() {
-    let channels = Channels::new([vec![messages([43])]]);
+async fn a_subscription_resumes_at_a_stored_position() {
+    let channels = FakeChannels::new([vec![messages([43])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(42)));
 
-    assert_eq!(events(&mut subscription, 1).await, told([43]));
-    assert_eq!(channels.asked()[0].after(), 42);
+    assert_eq!(events(&mut subscription, 1).await, message_events([43]));
+    assert_eq!(channels.requests()[0].after(), 42);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_has_seen_nothing_asks_again_for_what_was_asked() {
-    let channels = Channels::new([vec![heartbeat(), Step::Fail(away())], vec![messages([8, 9])]]);
+async fn without_events_a_retry_sends_the_original_start() {
+    let channels = FakeChannels::new([vec![heartbeat(), StreamStep::Fail(down())], vec![messages([8, 9])]]);
     let mut subscription = open_at(&channels, Start::last("c", 2));
 
-    assert_eq!(events(&mut subscription, 2).await, told([8, 9]));
-    assert_eq!(channels.asked()[0].start(), channels.asked()[1].start());
+    assert_eq!(events(&mut subscription, 2).await, message_events([8, 9]));
+    assert_eq!(channels.requests()[0].start(), channels.requests()[1].start());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_and_a_reset_are_told_in_their_place() {
+async fn gaps_and_resets_are_delivered_in_order() {
     let trimmed = gap(1, 4, Reason::Trimmed);
-    let anew = |offset| Message { epoch: "f".into(), ..message(offset) };
+    let of_new_epoch = |offset| Message { epoch: "f".into(), ..message(offset) };
     let script = vec![
-        Step::Send(Frame::Gap(trimmed.clone())),
+        StreamStep::Send(Frame::Gap(trimmed.clone())),
         messages([5]),
-        Step::Send(Frame::Reset(reset("f", 9))),
-        Step::Send(Frame::Messages(Messages { messages: vec![anew(7), anew(8)] })),
+        StreamStep::Send(Frame::Reset(reset("f", 9))),
+        StreamStep::Send(Frame::Messages(Messages { messages: vec![of_new_epoch(7), of_new_epoch(8)] })),
     ];
-    let mut subscription = open_at(&Channels::new([script]), Start::after("c", position(0)));
+    let mut subscription = open_at(&FakeChannels::new([script]), Start::after("c", position(0)));
 
     let events = events(&mut subscription, 5).await;
 
-    let rest = [Event::Reset(reset("f", 9)), Event::Message(anew(7)), Event::Message(anew(8))];
-    assert_eq!(events, [vec![Event::Gap(trimmed)], told([5]), rest.to_vec()].concat());
+    let rest = [Event::Reset(reset("f", 9)), Event::Message(of_new_epoch(7)), Event::Message(of_new_epoch(8))];
+    assert_eq!(events, [vec![Event::Gap(trimmed)], message_events([5]), rest.to_vec()].concat());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hole_that_no_instance_told_of_is_a_gap_that_says_so() {
+async fn an_unreported_gap_is_delivered_as_unspecified() {
     let script = vec![
-        Step::Send(Frame::CaughtUp(caught_up(3))),
+        StreamStep::Send(Frame::CaughtUp(caught_up(3))),
         messages([6]),
-        Step::Send(Frame::Gap(gap(9, 10, Reason::Trimmed))),
-        Step::Send(Frame::CaughtUp(caught_up(12))),
+        StreamStep::Send(Frame::Gap(gap(9, 10, Reason::Trimmed))),
+        StreamStep::Send(Frame::CaughtUp(caught_up(12))),
     ];
-    let mut subscription = open(&Channels::new([script]));
+    let mut subscription = open(&FakeChannels::new([script]));
 
     let events = events(&mut subscription, 7).await;
 
-    let untold = |first, last| Event::Gap(gap(first, last, Reason::Unspecified));
+    let unreported = |first, last| Event::Gap(gap(first, last, Reason::Unspecified));
     let expected = [
         Event::CaughtUp(caught_up(3)),
-        untold(4, 5),
+        unreported(4, 5),
         Event::Message(message(6)),
-        untold(7, 8),
+        unreported(7, 8),
         Event::Gap(gap(9, 10, Reason::Trimmed)),
-        untold(11, 12),
+        unreported(11, 12),
         Event::CaughtUp(caught_up(12)),
     ];
     assert_eq!(events, expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_that_was_partly_told_before_begins_where_we_are() {
-    let script = vec![messages([1, 2, 3]), Step::Send(Frame::Gap(gap(2, 6, Reason::Trimmed))), messages([7])];
-    let mut subscription = open_at(&Channels::new([script]), Start::after("c", position(0)));
+async fn a_gap_is_cut_to_the_part_not_yet_delivered() {
+    let script = vec![messages([1, 2, 3]), StreamStep::Send(Frame::Gap(gap(2, 6, Reason::Trimmed))), messages([7])];
+    let mut subscription = open_at(&FakeChannels::new([script]), Start::after("c", position(0)));
 
     let events = events(&mut subscription, 5).await;
 
@@ -117,29 +119,31 @@ async fn a_gap_that_was_partly_told_before_begins_where_we_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_epoch_without_a_reset_is_never_believed() {
+async fn another_epoch_without_a_reset_is_rejected() {
     let other = Message { epoch: "f".into(), ..message(4) };
-    let untold = Step::Send(Frame::Messages(Messages { messages: vec![other] }));
-    let channels = Channels::new([
-        vec![Step::Send(Frame::CaughtUp(caught_up(3))), untold],
-        vec![Step::Send(Frame::Reset(reset("f", 1)))],
+    let unannounced = StreamStep::Send(Frame::Messages(Messages { messages: vec![other] }));
+    let channels = FakeChannels::new([
+        vec![StreamStep::Send(Frame::CaughtUp(caught_up(3))), unannounced],
+        vec![StreamStep::Send(Frame::Reset(reset("f", 1)))],
     ]);
     let mut subscription = open(&channels);
 
     let events = events(&mut subscription, 2).await;
 
     assert_eq!(events[1], Event::Reset(reset("f", 1)));
-    assert_eq!(channels.asked()[1].after(), 3, "asked again from where we are");
+    assert_eq!(channels.requests()[1].after(), 3, "resumed at the same position");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_that_had_no_numbering_begins_with_any() {
+async fn a_channel_without_an_epoch_accepts_any() {
     let nothing = CaughtUp { channel: "c".into(), ..Default::default() };
-    let channels =
-        Channels::new([vec![Step::Send(Frame::CaughtUp(nothing.clone())), Step::Fail(away())], vec![messages([1, 2])]]);
+    let channels = FakeChannels::new([
+        vec![StreamStep::Send(Frame::CaughtUp(nothing.clone())), StreamStep::Fail(down())],
+        vec![messages([1, 2])],
+    ]);
     let mut subscription = open(&channels);
 
-    assert_eq!(events(&mut subscription, 3).await, [vec![Event::CaughtUp(nothing)], told([1, 2])].concat());
+    assert_eq!(events(&mut subscription, 3).await, [vec![Event::CaughtUp(nothing)], message_events([1, 2])].concat());
     let empty = Position::default();
-    assert_eq!(channels.asked()[1].start(), Some(channel_start::Start::Position(empty)));
+    assert_eq!(channels.requests()[1].start(), Some(channel_start::Start::Position(empty)));
 }

@@ -1,4 +1,4 @@
-//! The streams it comes by: how they end, and where it goes on.
+//! Streams: failures, goodbyes, silence, outages and cancellation.
 
 use tidings_status::Reply;
 use tokio::time::sleep;
@@ -12,46 +12,47 @@ fn overloaded() -> Status {
     reply.retry_after(seconds(1)).into_status()
 }
 
+/// It resumes after the last event that was delivered.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_is_resumed_elsewhere_behind_what_was_seen() {
-    let channels = Channels::new([
-        vec![Step::Send(Frame::CaughtUp(caught_up(0))), messages([1, 2]), Step::Fail(away())],
-        vec![messages([3]), Step::End],
+async fn a_broken_stream_resumes_elsewhere() {
+    let channels = FakeChannels::new([
+        vec![StreamStep::Send(Frame::CaughtUp(caught_up(0))), messages([1, 2]), StreamStep::Fail(down())],
+        vec![messages([3]), StreamStep::End],
         vec![messages([4])],
     ]);
     let mut subscription = open(&channels);
 
-    assert_eq!(events(&mut subscription, 5).await[1..], told(1..5));
+    assert_eq!(events(&mut subscription, 5).await[1..], message_events(1..5));
 
-    let asked = channels.asked();
-    assert_eq!(asked[0].start(), None);
-    assert_eq!((asked[1].after(), asked[2].after()), (2, 3));
-    assert!(asked.windows(2).all(|two| two[0].instance != two[1].instance), "{asked:?}");
+    let requests = channels.requests();
+    assert_eq!(requests[0].start(), None);
+    assert_eq!((requests[1].after(), requests[2].after()), (2, 3));
+    assert!(requests.windows(2).all(|two| two[0].instance != two[1].instance), "{requests:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn goodbye_means_elsewhere_and_at_once() {
-    let channels = Channels::new([
-        vec![Step::Send(Frame::CaughtUp(caught_up(0))), messages([1]), goodbye(seconds(30))],
-        vec![messages([2]), Step::Fail(overloaded())],
+async fn a_goodbye_moves_the_stream_elsewhere_at_once() {
+    let channels = FakeChannels::new([
+        vec![StreamStep::Send(Frame::CaughtUp(caught_up(0))), messages([1]), goodbye(seconds(30))],
+        vec![messages([2]), StreamStep::Fail(overloaded())],
         vec![messages([3])],
     ]);
     let mut subscription = open(&channels);
     events(&mut subscription, 2).await;
     let begin = Instant::now();
 
-    assert_eq!(events(&mut subscription, 1).await, told([2]));
+    assert_eq!(events(&mut subscription, 1).await, message_events([2]));
     assert_eq!(begin.elapsed(), Duration::ZERO);
 
     events(&mut subscription, 1).await;
-    let asked = channels.asked();
-    assert_ne!(asked[0].instance, asked[1].instance);
-    assert_ne!(asked[0].instance, asked[2].instance, "it said not to come back yet");
+    let requests = channels.requests();
+    assert_ne!(requests[0].instance, requests[1].instance);
+    assert_ne!(requests[0].instance, requests[2].instance, "its Goodbye demanded 30 s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn goodbye_of_the_only_instance_means_when_it_is_back() {
-    let channels = Channels::new([vec![heartbeat(), goodbye(seconds(3))], vec![messages([1])]]);
+async fn a_goodbye_of_the_only_instance_waits_for_retry_after() {
+    let channels = FakeChannels::new([vec![heartbeat(), goodbye(seconds(3))], vec![messages([1])]]);
     let mut subscription =
         Subscription::open(&endpoints([&channels.instance("a")]), vec![Start::after("c", position(0))]);
     let begin = Instant::now();
@@ -62,30 +63,31 @@ async fn goodbye_of_the_only_instance_means_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_that_only_say_goodbye_are_asked_less_and_less() {
-    let channels = Channels::new(std::iter::repeat_n(vec![goodbye(Duration::ZERO)], 1_000));
+async fn repeated_goodbyes_are_retried_with_backoff() {
+    let channels = FakeChannels::new(std::iter::repeat_n(vec![goodbye(Duration::ZERO)], 1_000));
     let mut subscription = open(&channels);
 
     let _ = timeout(seconds(60), subscription.next()).await;
 
-    assert!(channels.asked().len() < 50, "{}", channels.asked().len());
+    assert!(channels.requests().len() < 50, "{}", channels.requests().len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_without_a_frame_for_60_s_is_dead() {
-    let channels = Channels::new([vec![heartbeat(), Step::Pause(Duration::MAX)], vec![messages([1])]]);
+    let channels = FakeChannels::new([vec![heartbeat(), StreamStep::Pause(Duration::MAX)], vec![messages([1])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
     let begin = Instant::now();
 
     events(&mut subscription, 1).await;
 
     assert_eq!(begin.elapsed().as_secs(), 60);
-    assert_ne!(channels.asked()[0].instance, channels.asked()[1].instance);
+    assert_ne!(channels.requests()[0].instance, channels.requests()[1].instance);
 }
 
+/// The 60 s also run while `next` is cancelled and called again every second.
 #[tokio::test(start_paused = true)]
-async fn silence_is_noticed_by_who_waits_a_little_at_a_time() {
-    let channels = Channels::new([vec![heartbeat(), Step::Pause(Duration::MAX)], vec![messages([1])]]);
+async fn silence_is_noticed_across_short_waits() {
+    let channels = FakeChannels::new([vec![heartbeat(), StreamStep::Pause(Duration::MAX)], vec![messages([1])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
     let begin = Instant::now();
 
@@ -97,36 +99,37 @@ async fn silence_is_noticed_by_who_waits_a_little_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_stream_with_heartbeats_is_not_dead() {
-    let quiet = [heartbeat(), Step::Pause(seconds(25))].into_iter().cycle().take(200);
-    let channels = Channels::new([quiet.chain([messages([1])]).collect()]);
+async fn heartbeats_keep_a_quiet_stream_alive() {
+    let quiet = [heartbeat(), StreamStep::Pause(seconds(25))].into_iter().cycle().take(200);
+    let channels = FakeChannels::new([quiet.chain([messages([1])]).collect()]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
 
-    assert_eq!(events(&mut subscription, 1).await, told([1]));
-    assert_eq!(channels.asked().len(), 1);
+    assert_eq!(events(&mut subscription, 1).await, message_events([1]));
+    assert_eq!(channels.requests().len(), 1);
 }
 
+/// Its socket stays open, but keep-alive pings get no reply.
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_dead_and_looks_alive_is_left() {
-    let channels = Channels::new([vec![messages([1]), Step::Pause(Duration::MAX)], vec![messages([2])]]);
+async fn a_frozen_connection_is_replaced() {
+    let channels = FakeChannels::new([vec![messages([1]), StreamStep::Pause(Duration::MAX)], vec![messages([2])]]);
     let (a, b) = (channels.instance("a"), channels.instance("b"));
     let mut subscription = Subscription::open(&endpoints([&a, &b]), vec![Start::after("c", position(0))]);
     events(&mut subscription, 1).await;
     let begin = Instant::now();
 
-    if channels.asked()[0].instance == "a" {
+    if channels.requests()[0].instance == "a" {
         a.freeze();
     } else {
         b.freeze();
     }
 
-    assert_eq!(events(&mut subscription, 1).await, told([2]));
+    assert_eq!(events(&mut subscription, 1).await, message_events([2]));
     assert!(begin.elapsed() < seconds(10), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_all_instances_is_waited_out() {
-    let channels = Channels::new([vec![messages([1])], vec![messages([2])]]);
+    let channels = FakeChannels::new([vec![messages([1])], vec![messages([2])]]);
     let (a, b) = (channels.instance("a"), channels.instance("b"));
     let mut subscription = Subscription::open(&endpoints([&a, &b]), vec![Start::after("c", position(0))]);
     events(&mut subscription, 1).await;
@@ -138,17 +141,17 @@ async fn an_outage_of_all_instances_is_waited_out() {
         b.restart();
     });
 
-    assert_eq!(event, told([2]));
+    assert_eq!(event, message_events([2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_patience_of_who_has_one_ends_and_it_can_go_on_nevertheless() {
-    let channels = Channels::new([vec![messages([1])], vec![messages([2])]]);
+async fn a_subscription_works_again_after_it_gave_up() {
+    let channels = FakeChannels::new([vec![messages([1])], vec![messages([2])]]);
     let a = channels.instance("a");
     let open = Subscription::open(&endpoints([&a]), vec![Start::after("c", position(0))]);
     let mut subscription = open.with_patience(seconds(20));
     events(&mut subscription, 1).await;
-    sleep(seconds(50)).await; // without an outage there is nothing to bear
+    sleep(seconds(50)).await; // without an outage the patience does not run
     a.kill();
     let begin = Instant::now();
 
@@ -158,41 +161,41 @@ async fn the_patience_of_who_has_one_ends_and_it_can_go_on_nevertheless() {
     assert!(error.to_string().contains("a:1: connection refused"), "{error}");
     assert!((17..=20).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
     a.restart();
-    assert_eq!(events(&mut subscription, 1).await, told([2]));
+    assert_eq!(events(&mut subscription, 1).await, message_events([2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_over_is_forgotten() {
-    let script = |offset| vec![messages([offset]), Step::Pause(seconds(3)), Step::Fail(away())];
-    let mut subscription = open_at(&Channels::new((1..=30).map(script)), Start::after("c", position(0)));
+async fn patience_starts_over_with_each_outage() {
+    let script = |offset| vec![messages([offset]), StreamStep::Pause(seconds(3)), StreamStep::Fail(down())];
+    let mut subscription = open_at(&FakeChannels::new((1..=30).map(script)), Start::after("c", position(0)));
     subscription = subscription.with_patience(seconds(10));
 
-    assert_eq!(events(&mut subscription, 30).await, told(1..31));
+    assert_eq!(events(&mut subscription, 30).await, message_events(1..31));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_the_service_does_not_want_is_refused_at_once() {
+async fn a_refused_subscription_is_not_retried() {
     let status = Reply::new(Code::InvalidArgument, "broadcast.tidings", "INVALID_FIELDS", "no such name");
-    let channels = Channels::new([vec![Step::Refuse(status.into_status())]]);
+    let channels = FakeChannels::new([vec![StreamStep::Refuse(status.into_status())]]);
 
     let error = open(&channels).next().await.unwrap_err();
 
     assert_eq!(error.refused().unwrap().reason, "INVALID_FIELDS");
-    assert_eq!(channels.asked().len(), 1);
+    assert_eq!(channels.requests().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_has_too_many_streams_is_left_for_another() {
-    let channels = Channels::new([vec![Step::Refuse(overloaded())], vec![messages([1])]]);
+async fn an_overloaded_instance_is_left_for_another() {
+    let channels = FakeChannels::new([vec![StreamStep::Refuse(overloaded())], vec![messages([1])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
 
-    assert_eq!(events(&mut subscription, 1).await, told([1]));
-    assert_ne!(channels.asked()[0].instance, channels.asked()[1].instance);
+    assert_eq!(events(&mut subscription, 1).await, message_events([1]));
+    assert_ne!(channels.requests()[0].instance, channels.requests()[1].instance);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_opened_once_by_who_waits_a_little_at_a_time() {
-    let channels = Channels::new([vec![Step::Late(seconds(1)), messages([1])]]);
+async fn a_stream_is_opened_once_across_short_waits() {
+    let channels = FakeChannels::new([vec![StreamStep::AcceptAfter(seconds(1)), messages([1])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
     let begin = Instant::now();
 
@@ -200,24 +203,24 @@ async fn a_stream_is_opened_once_by_who_waits_a_little_at_a_time() {
         assert!(begin.elapsed() < seconds(2));
     }
 
-    assert_eq!(channels.asked().len(), 1);
+    assert_eq!(channels.requests().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_does_not_accept_a_stream_is_left_for_another() {
-    let channels = Channels::new([vec![Step::Late(seconds(3_600))], vec![messages([1])]]);
+async fn a_stream_not_accepted_within_10_s_moves_elsewhere() {
+    let channels = FakeChannels::new([vec![StreamStep::AcceptAfter(seconds(3_600))], vec![messages([1])]]);
     let mut subscription = open_at(&channels, Start::after("c", position(0)));
     let begin = Instant::now();
 
-    assert_eq!(events(&mut subscription, 1).await, told([1]));
+    assert_eq!(events(&mut subscription, 1).await, message_events([1]));
     assert_eq!(begin.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_lost_when_next_is_dropped_while_it_waits() {
+async fn no_event_is_lost_when_next_is_cancelled() {
     let script: Vec<_> =
-        (1..=50).flat_map(|offset| [messages([offset]), Step::Pause(Duration::from_millis(70))]).collect();
-    let mut subscription = open_at(&Channels::new([script]), Start::after("c", position(0)));
+        (1..=50).flat_map(|offset| [messages([offset]), StreamStep::Pause(Duration::from_millis(70))]).collect();
+    let mut subscription = open_at(&FakeChannels::new([script]), Start::after("c", position(0)));
     let mut seen = Vec::new();
 
     while seen.len() < 50 {
@@ -226,5 +229,5 @@ async fn nothing_is_lost_when_next_is_dropped_while_it_waits() {
         }
     }
 
-    assert_eq!(seen, told(1..51));
+    assert_eq!(seen, message_events(1..51));
 }

@@ -1,7 +1,8 @@
-//! The transaction that appends: lock, find repeats, number, insert.
+//! The transaction that appends a batch: locks, finds duplicates, assigns seqs, inserts.
 //!
-//! Lock order everywhere: conversation rows ascending, then messages, then outbox. Repeats are looked for in a statement of
-//! their own *after* the locks are held, so that its snapshot sees what others committed while we waited.
+//! Lock order everywhere: conversation rows ascending, then messages, then outbox. A statement of
+//! its own finds the duplicates *after* the locks are held, so that its snapshot includes
+//! everything that other transactions committed while this one waited.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,100 +12,117 @@ use tidings_trace::TraceParent;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::model::{Appended, Body, ConversationId, ConversationNo, Message, NewMessage, State};
-use crate::store::row::Row;
+use super::append_one::committed;
+use crate::model::{AppendOutcome, AppendRequest, Body, ConversationId, ConversationNo, Message};
+use crate::store::row::query_rows;
 
-/// What was found under the locks.
+/// State that was read under the row locks of the conversations.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// The conversations.
+pub struct LockedState {
+    /// The conversations that exist, by id.
     pub conversations: HashMap<ConversationId, ConversationRow>,
-    /// Of the keys asked for, those that are taken: fingerprint and number.
-    pub messages: HashMap<Key, (Vec<u8>, i64)>,
+    /// The messages that already have one of the keys in the batch.
+    pub messages: HashMap<MessageKey, StoredMessage>,
+}
+
+/// A message that has a key already.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    /// Fingerprint of the request that appended it.
+    pub fingerprint: Vec<u8>,
+    /// Seq of the message.
+    pub seq: i64,
 }
 
 /// A locked conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct ConversationRow {
-    /// Its number.
+    /// Number of the conversation.
     pub no: ConversationNo,
-    /// The number of its newest message.
+    /// Seq of its newest message; 0 if there is none.
     pub last_seq: i64,
-    /// When that was committed.
+    /// `create_time` of its newest message.
     pub last_time: Option<OffsetDateTime>,
 }
 
-/// What makes a message unique: conversation, sender and the sender's own name for it.
+/// Unique key of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key(ConversationNo, String, String);
+pub struct MessageKey {
+    conversation: ConversationNo,
+    sender: String,
+    client_message_id: String,
+}
 
-impl Key {
-    /// The key of a message to be appended.
-    pub fn of(conversation: ConversationNo, message: &NewMessage) -> Self {
-        Self(conversation, message.sender.to_string(), message.client_message_id.clone())
+impl MessageKey {
+    /// Returns the key of a message that is to be appended.
+    pub fn of(conversation: ConversationNo, message: &AppendRequest) -> Self {
+        let (sender, client_message_id) = (message.sender.to_string(), message.client_message_id.clone());
+        Self { conversation, sender, client_message_id }
     }
 }
 
-/// What is to become of one item.
+/// Decision about one item of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It gets a number.
-    New(Numbered),
-    /// It is the message of this number.
-    Repeat {
-        /// Which.
+pub enum AppendDecision {
+    /// The message is new and gets a seq.
+    New(AssignedSeq),
+    /// A stored message has the same key and content.
+    AlreadyStored {
+        /// Seq of that message.
         seq: i64,
     },
-    /// It is the same as an item before it in the batch.
-    SameAs {
-        /// Which.
-        place: usize,
+    /// An earlier item of the batch has the same key and content.
+    DuplicateOf {
+        /// Index of that item.
+        index: usize,
     },
-    /// There is no such conversation.
+    /// The conversation does not exist.
     NoConversation,
-    /// The key belongs to a message of another content.
+    /// The key belongs to a message with different content.
     KeyReused {
-        /// Its number.
+        /// Seq of that message.
         seq: i64,
     },
-    /// The message to be answered is not there.
+    /// The message to reply to does not exist yet.
     NoReplyTarget {
-        /// The newest that is.
+        /// Seq of the newest message.
         last_seq: i64,
     },
 }
 
-/// The number of a new message.
+/// The seq assigned to a new message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbered {
-    /// In which conversation.
+pub struct AssignedSeq {
+    /// Number of the conversation.
     pub conversation: ConversationNo,
-    /// The number.
+    /// Seq of the message in that conversation.
     pub seq: i64,
 }
 
 pub(super) async fn append(
     connection: &mut PgConnection,
-    messages: &[NewMessage],
-    cause: Option<TraceParent>,
-    decide: fn(&[NewMessage], &Found) -> Vec<Verdict>,
-) -> Result<Vec<Appended>, sqlx::Error> {
+    messages: &[AppendRequest],
+    trace_parent: Option<TraceParent>,
+    decide: fn(&[AppendRequest], &LockedState) -> Vec<AppendDecision>,
+) -> Result<Vec<AppendOutcome>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let conversations = lock(&mut transaction, messages).await?;
-    let repeated = find(&mut transaction, messages, &conversations).await?;
-    let found = Found { messages: repeated, conversations };
-    let verdicts = decide(messages, &found);
-    let repeats = read(&mut transaction, found.messages.iter().map(|(key, (_, seq))| (key.0, *seq))).await?;
-    let batch = Batch::new(messages, &verdicts, &found);
-    let times = if batch.seqs.is_empty() { HashMap::new() } else { insert(&mut transaction, &batch, cause).await? };
+    let taken = find_keys(&mut transaction, messages, &conversations).await?;
+    let locked = LockedState { messages: taken, conversations };
+    let decisions = decide(messages, &locked);
+    let stored =
+        read(&mut transaction, locked.messages.iter().map(|(key, stored)| (key.conversation, stored.seq))).await?;
+    let batch = BatchColumns::new(messages, &decisions, &locked);
+    let times =
+        if batch.seqs.is_empty() { HashMap::new() } else { insert(&mut transaction, &batch, trace_parent).await? };
     transaction.commit().await?;
-    Ok(answers(messages, &verdicts, &found, &repeats, &batch, &times))
+    Ok(outcomes(messages, &decisions, &locked, &stored, &batch, &times))
 }
 
-/// Locks the conversations in ascending order, so that no two appends wait for each other in a circle.
+/// Locks the conversations in ascending order, so that appends cannot deadlock.
 async fn lock(
     connection: &mut PgConnection,
-    messages: &[NewMessage],
+    messages: &[AppendRequest],
 ) -> Result<HashMap<ConversationId, ConversationRow>, sqlx::Error> {
     let ids: Vec<String> = messages.iter().map(|message| message.conversation.to_string()).collect();
     let rows = sqlx::query!(
@@ -133,21 +151,22 @@ async fn lock(
         .collect())
 }
 
-/// The messages that have one of the keys already.
+/// Finds the messages that already have one of the keys.
 ///
-/// No other table is joined: Postgres would then look a message up by its conversation alone, and read all of it.
-async fn find(
+/// Joins no other table: Postgres would then look up messages by their conversation alone and read
+/// whole conversations.
+async fn find_keys(
     connection: &mut PgConnection,
-    messages: &[NewMessage],
+    messages: &[AppendRequest],
     conversations: &HashMap<ConversationId, ConversationRow>,
-) -> Result<HashMap<Key, (Vec<u8>, i64)>, sqlx::Error> {
-    let keys: Vec<Key> = messages
+) -> Result<HashMap<MessageKey, StoredMessage>, sqlx::Error> {
+    let keys: Vec<MessageKey> = messages
         .iter()
-        .filter_map(|message| Some(Key::of(conversations.get(&message.conversation)?.no, message)))
+        .filter_map(|message| Some(MessageKey::of(conversations.get(&message.conversation)?.no, message)))
         .collect();
-    let numbers: Vec<i64> = keys.iter().map(|key| key.0.get()).collect();
-    let senders: Vec<String> = keys.iter().map(|key| key.1.clone()).collect();
-    let names: Vec<String> = keys.iter().map(|key| key.2.clone()).collect();
+    let conversation_nos: Vec<i64> = keys.iter().map(|key| key.conversation.get()).collect();
+    let senders: Vec<String> = keys.iter().map(|key| key.sender.clone()).collect();
+    let client_message_ids: Vec<String> = keys.iter().map(|key| key.client_message_id.clone()).collect();
     let rows = sqlx::query!(
         r#"
         SELECT message.conversation_no,
@@ -159,51 +178,44 @@ async fn find(
         JOIN message USING (conversation_no, sender_id, client_message_id)
         LIMIT 100
         "#,
-        &numbers,
+        &conversation_nos,
         &senders,
-        &names,
+        &client_message_ids,
     )
     .fetch_all(connection)
     .await?;
-    let found = rows.into_iter().map(|row| {
-        let key = Key(ConversationNo::new(row.conversation_no), row.sender_id, row.client_message_id);
-        (key, (row.fingerprint, row.seq))
+    let taken = rows.into_iter().map(|row| {
+        let key = MessageKey {
+            conversation: ConversationNo::new(row.conversation_no),
+            sender: row.sender_id,
+            client_message_id: row.client_message_id,
+        };
+        (key, StoredMessage { fingerprint: row.fingerprint, seq: row.seq })
     });
-    Ok(found.collect())
+    Ok(taken.collect())
 }
 
-/// The messages of these places, as they are now.
+/// Reads messages by conversation and seq, in their current version.
 async fn read(
     connection: &mut PgConnection,
-    places: impl Iterator<Item = (ConversationNo, i64)>,
+    keys: impl Iterator<Item = (ConversationNo, i64)>,
 ) -> Result<HashMap<(i64, i64), Message>, sqlx::Error> {
-    let (numbers, seqs): (Vec<i64>, Vec<i64>) = places.map(|(no, seq)| (no.get(), seq)).unzip();
+    let (conversation_nos, seqs): (Vec<i64>, Vec<i64>) = keys.map(|(no, seq)| (no.get(), seq)).unzip();
     if seqs.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = sqlx::query_as!(
-        Row,
-        r#"
-        SELECT message.conversation_no,
-               (SELECT conversation.id FROM conversation WHERE no = message.conversation_no) AS "conversation_id!",
-               message.seq,
-               id,
-               sender_id,
-               client_message_id,
-               body_text,
-               body_data,
-               content_type,
-               reply_to_seq,
-               attributes AS "attributes: Json<BTreeMap<String, String>>",
-               state,
-               edit_version,
-               change_seq,
-               create_time
+    let rows = query_rows!(
+        "
         FROM UNNEST($1::bigint[], $2::bigint[]) AS asked (conversation_no, seq)
-        JOIN message USING (conversation_no, seq)
-        LIMIT 100
-        "#,
-        &numbers,
+        JOIN message USING (conversation_no, seq),
+             LATERAL (
+                 SELECT id
+                 FROM conversation
+                 WHERE no = message.conversation_no
+                 LIMIT 1
+             ) AS conversation
+        LIMIT 100",
+        &conversation_nos,
         &seqs,
     )
     .fetch_all(connection)
@@ -211,69 +223,73 @@ async fn read(
     Ok(rows.into_iter().map(|row| ((row.conversation_no, row.seq), Message::from(row))).collect())
 }
 
-/// The new messages as columns, and the conversations that they move.
+/// The new messages of a batch, column by column, and the seq range of each conversation.
 #[derive(Default)]
-struct Batch<'a> {
+struct BatchColumns<'a> {
     conversations: Vec<i64>,
     seqs: Vec<i64>,
     ids: Vec<Uuid>,
     senders: Vec<&'a str>,
-    names: Vec<&'a str>,
+    client_message_ids: Vec<&'a str>,
     fingerprints: Vec<&'a [u8]>,
     texts: Vec<Option<&'a str>>,
-    datas: Vec<Option<&'a [u8]>>,
+    binaries: Vec<Option<&'a [u8]>>,
     content_types: Vec<Option<&'a str>>,
     replies: Vec<i64>,
     attributes: Vec<Json<&'a BTreeMap<String, String>>>,
     last_times: Vec<Option<OffsetDateTime>>,
-    /// By number: first and last new message.
-    moved: BTreeMap<i64, (i64, i64)>,
+    /// First and last new seq, by number of the conversation.
+    ranges: BTreeMap<i64, (i64, i64)>,
 }
 
-impl<'a> Batch<'a> {
-    fn new(messages: &'a [NewMessage], verdicts: &[Verdict], found: &Found) -> Self {
+impl<'a> BatchColumns<'a> {
+    fn new(messages: &'a [AppendRequest], decisions: &[AppendDecision], locked: &LockedState) -> Self {
         let mut batch = Self::default();
-        for (message, verdict) in messages.iter().zip(verdicts) {
-            if let (Verdict::New(numbered), Some(row)) = (verdict, found.conversations.get(&message.conversation)) {
-                batch.add(message, *numbered, row.last_time);
+        for (message, decision) in messages.iter().zip(decisions) {
+            if let (AppendDecision::New(assigned), Some(row)) =
+                (decision, locked.conversations.get(&message.conversation))
+            {
+                batch.add(message, *assigned, row.last_time);
             }
         }
         batch
     }
 
-    fn add(&mut self, message: &'a NewMessage, numbered: Numbered, last_time: Option<OffsetDateTime>) {
-        let no = numbered.conversation.get();
+    fn add(&mut self, message: &'a AppendRequest, assigned: AssignedSeq, last_time: Option<OffsetDateTime>) {
+        let no = assigned.conversation.get();
         let (text, data, content_type) = match &message.body {
             Body::Text(text) => (Some(text.as_str()), None, None),
             Body::Binary { data, content_type } => (None, Some(&data[..]), Some(content_type.as_str())),
         };
         self.conversations.push(no);
-        self.seqs.push(numbered.seq);
+        self.seqs.push(assigned.seq);
         self.ids.push(Uuid::now_v7());
         self.senders.push(message.sender.as_str());
-        self.names.push(&message.client_message_id);
+        self.client_message_ids.push(&message.client_message_id);
         self.fingerprints.push(&message.fingerprint);
         self.texts.push(text);
-        self.datas.push(data);
+        self.binaries.push(data);
         self.content_types.push(content_type);
         self.replies.push(message.reply_to_seq);
         self.attributes.push(Json(&message.attributes));
         self.last_times.push(last_time);
-        self.moved.entry(no).or_insert((numbered.seq, numbered.seq)).1 = numbered.seq;
+        self.ranges.entry(no).or_insert((assigned.seq, assigned.seq)).1 = assigned.seq;
     }
 }
 
-/// Inserts the messages, moves their conversations and leaves a row in the outbox for each; returns when, by key.
+/// Inserts the messages, advances their conversations and inserts an outbox row for each
+/// conversation. Returns the commit time of each message by conversation and seq.
 ///
-/// A message's time is the clock's, or that of the message before it if the clock has gone back.
+/// A message's time is the clock of Postgres, or the time of the preceding message if that is
+/// later.
 async fn insert(
     connection: &mut PgConnection,
-    batch: &Batch<'_>,
-    cause: Option<TraceParent>,
+    batch: &BatchColumns<'_>,
+    trace_parent: Option<TraceParent>,
 ) -> Result<HashMap<(i64, i64), OffsetDateTime>, sqlx::Error> {
-    let moved: Vec<i64> = batch.moved.keys().copied().collect();
-    let firsts: Vec<i64> = batch.moved.values().map(|range| range.0).collect();
-    let lasts: Vec<i64> = batch.moved.values().map(|range| range.1).collect();
+    let conversation_nos: Vec<i64> = batch.ranges.keys().copied().collect();
+    let first_seqs: Vec<i64> = batch.ranges.values().map(|range| range.0).collect();
+    let last_seqs: Vec<i64> = batch.ranges.values().map(|range| range.1).collect();
     let rows = sqlx::query!(
         r#"
         WITH inserted AS (
@@ -311,79 +327,62 @@ async fn insert(
         &batch.seqs,
         &batch.ids,
         &batch.senders as _,
-        &batch.names as _,
+        &batch.client_message_ids as _,
         &batch.fingerprints as _,
         &batch.texts as _,
-        &batch.datas as _,
+        &batch.binaries as _,
         &batch.content_types as _,
         &batch.replies,
         &batch.attributes as _,
         &batch.last_times as _,
-        &moved,
-        &firsts,
-        &lasts,
-        cause.map(|cause| cause.to_string()),
+        &conversation_nos,
+        &first_seqs,
+        &last_seqs,
+        trace_parent.map(|parent| parent.to_string()),
     )
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|row| ((row.conversation_no, row.seq), row.create_time)).collect())
 }
 
-/// What became of each item, now that it is committed.
-fn answers(
-    messages: &[NewMessage],
-    verdicts: &[Verdict],
-    found: &Found,
-    repeats: &HashMap<(i64, i64), Message>,
-    batch: &Batch<'_>,
+/// Returns the outcome of each item after the commit.
+fn outcomes(
+    messages: &[AppendRequest],
+    decisions: &[AppendDecision],
+    locked: &LockedState,
+    stored: &HashMap<(i64, i64), Message>,
+    batch: &BatchColumns<'_>,
     times: &HashMap<(i64, i64), OffsetDateTime>,
-) -> Vec<Appended> {
+) -> Vec<AppendOutcome> {
     let mut ids = batch.ids.iter();
-    let mut answers: Vec<Appended> = Vec::with_capacity(messages.len());
-    for (message, verdict) in messages.iter().zip(verdicts) {
-        let answer = match verdict {
-            Verdict::New(numbered) => {
-                let time = times.get(&(numbered.conversation.get(), numbered.seq)).copied();
-                let message = committed(message, numbered.seq, ids.next().copied(), time);
-                Appended::Done { message, shard: numbered.conversation.shard(), deduplicated: false }
+    let mut outcomes: Vec<AppendOutcome> = Vec::with_capacity(messages.len());
+    for (message, decision) in messages.iter().zip(decisions) {
+        let outcome = match decision {
+            AppendDecision::New(assigned) => {
+                let time = times.get(&(assigned.conversation.get(), assigned.seq)).copied();
+                let message = committed(message, assigned.seq, ids.next().copied(), time);
+                AppendOutcome::Done { message, shard: assigned.conversation.shard(), deduplicated: false }
             }
-            Verdict::SameAs { place } => match &answers[*place] {
-                Appended::Done { message, shard, .. } => {
-                    Appended::Done { message: message.clone(), shard: *shard, deduplicated: true }
+            AppendDecision::DuplicateOf { index } => match &outcomes[*index] {
+                AppendOutcome::Done { message, shard, .. } => {
+                    AppendOutcome::Done { message: message.clone(), shard: *shard, deduplicated: true }
                 }
                 other => other.clone(),
             },
-            Verdict::Repeat { seq } => {
-                let no = found.conversations.get(&message.conversation).map(|row| row.no);
-                match no.and_then(|no| Some((no, repeats.get(&(no.get(), *seq))?))) {
+            AppendDecision::AlreadyStored { seq } => {
+                let no = locked.conversations.get(&message.conversation).map(|row| row.no);
+                match no.and_then(|no| Some((no, stored.get(&(no.get(), *seq))?))) {
                     Some((no, message)) => {
-                        Appended::Done { message: message.clone(), shard: no.shard(), deduplicated: true }
+                        AppendOutcome::Done { message: message.clone(), shard: no.shard(), deduplicated: true }
                     }
-                    None => Appended::NoConversation,
+                    None => AppendOutcome::NoConversation,
                 }
             }
-            Verdict::NoConversation => Appended::NoConversation,
-            Verdict::KeyReused { seq } => Appended::KeyReused { seq: *seq },
-            Verdict::NoReplyTarget { last_seq } => Appended::NoReplyTarget { last_seq: *last_seq },
+            AppendDecision::NoConversation => AppendOutcome::NoConversation,
+            AppendDecision::KeyReused { seq } => AppendOutcome::KeyReused { seq: *seq },
+            AppendDecision::NoReplyTarget { last_seq } => AppendOutcome::NoReplyTarget { last_seq: *last_seq },
         };
-        answers.push(answer);
+        outcomes.push(outcome);
     }
-    answers
-}
-
-pub(super) fn committed(new: &NewMessage, seq: i64, id: Option<Uuid>, time: Option<OffsetDateTime>) -> Message {
-    Message {
-        conversation: new.conversation.clone(),
-        seq,
-        id: id.unwrap_or_default(),
-        sender: new.sender.clone(),
-        client_message_id: new.client_message_id.clone(),
-        body: new.body.clone(),
-        reply_to_seq: new.reply_to_seq,
-        attributes: new.attributes.clone(),
-        state: State::Active,
-        edit_version: 1,
-        change_seq: 0,
-        create_time: time.unwrap_or(OffsetDateTime::UNIX_EPOCH).into(),
-    }
+    outcomes
 }

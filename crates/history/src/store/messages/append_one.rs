@@ -1,31 +1,34 @@
-//! One message in one statement: what nearly every append is.
+//! Append of one message in one statement, the common case.
 //!
-//! It moves the conversation's number first, and with that takes its row's lock: the number that it gets is the newest one there
-//! is, also if it waited for others. The message and the outbox's row follow from that row, so they are made under the lock. That
-//! the key is taken it finds out by the unique constraint, and leaves nothing behind: then, and if there is no such conversation
-//! or no message to be answered, the transaction in `append` says what is so.
+//! The statement first increments the conversation's `last_seq`, which takes the row lock. The seq
+//! is therefore the newest one even if the statement waited for other appends. The message and the
+//! outbox row derive from the updated row, so they are inserted under the lock. A taken key
+//! violates the unique constraint, which rolls everything back. In that case, or if the
+//! conversation or the reply target does not exist, the transaction in `append` decides the
+//! outcome.
 
 use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 use sqlx::types::Json;
 use tidings_trace::TraceParent;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::append::committed;
-use crate::model::{Appended, Body, ConversationNo, NewMessage};
+use crate::model::{AppendOutcome, AppendRequest, Body, ConversationNo, Message, MessageState};
 
-/// Appends a message that is new; `None` if it is not for this statement to say what becomes of it.
+/// Appends a new message; `None` if the conversation or the reply target does not exist.
 ///
-/// A message's time is the clock's, or that of the message before it if the clock has gone back.
+/// A message's time is the clock of Postgres, or the time of the preceding message if that is
+/// later.
 ///
 /// # Errors
-/// A unique constraint, if the key is taken.
+/// A unique violation if the key is taken.
 pub(super) async fn append_one(
     connection: &mut PgConnection,
-    message: &NewMessage,
-    cause: Option<TraceParent>,
-) -> Result<Option<Appended>, sqlx::Error> {
+    message: &AppendRequest,
+    trace_parent: Option<TraceParent>,
+) -> Result<Option<AppendOutcome>, sqlx::Error> {
     let id = Uuid::now_v7();
     let (text, data, content_type) = match &message.body {
         Body::Text(text) => (Some(text.as_str()), None, None),
@@ -68,13 +71,31 @@ pub(super) async fn append_one(
         content_type,
         message.reply_to_seq,
         Json(&message.attributes) as Json<&BTreeMap<String, String>>,
-        cause.map(|cause| cause.to_string()),
+        trace_parent.map(|parent| parent.to_string()),
     )
     .fetch_optional(connection)
     .await?;
-    Ok(row.map(|row| Appended::Done {
+    Ok(row.map(|row| AppendOutcome::Done {
         message: committed(message, row.seq, Some(id), Some(row.time)),
         shard: ConversationNo::new(row.no).shard(),
         deduplicated: false,
     }))
+}
+
+/// Builds the message that was committed for a request.
+pub(super) fn committed(new: &AppendRequest, seq: i64, id: Option<Uuid>, time: Option<OffsetDateTime>) -> Message {
+    Message {
+        conversation: new.conversation.clone(),
+        seq,
+        id: id.unwrap_or_default(),
+        sender: new.sender.clone(),
+        client_message_id: new.client_message_id.clone(),
+        body: new.body.clone(),
+        reply_to_seq: new.reply_to_seq,
+        attributes: new.attributes.clone(),
+        state: MessageState::Active,
+        edit_version: 1,
+        change_seq: 0,
+        create_time: time.unwrap_or(OffsetDateTime::UNIX_EPOCH).into(),
+    }
 }

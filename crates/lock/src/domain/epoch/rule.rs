@@ -1,160 +1,189 @@
-//! The rule of epochs: when one goes on, and what the next one is.
+//! The epoch rule: when an epoch continues, and the next epoch otherwise.
 
 use std::time::Duration;
 
-use crate::leases::Seen;
-use crate::model::{Epoch, TTL_MAX, Token, grace};
-use crate::store::{Opening, Row};
+use crate::leases::EpochReply;
+use crate::model::{FencingToken, LockEpoch, TTL_MAX, grace};
+use crate::store::{NewEpoch, Row};
 
-/// How long whoever has opened an epoch may take to begin it in Redis, before others open another one. Nothing depends on it:
-/// instances that start together end up in one epoch, without a quarantine for those that nobody worked in.
-const HEAD_START: Duration = Duration::from_millis(500);
+/// Time for the activation of an opened epoch, before another instance opens the next one.
+/// Correctness does not depend on it: it makes instances that start together agree on one epoch,
+/// without a quarantine for epochs that were never used.
+const ACTIVATION_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is to be done, after Postgres and Redis were read.
+/// Decision after both Postgres and Redis were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// All agree: this is the epoch.
+    /// All agree on the epoch: it continues.
     Keep,
-    /// Somebody has just opened it, and has yet to begin it.
+    /// Another instance has just opened the epoch and has yet to activate it.
     Wait,
-    /// They do not agree: this one is to be opened.
-    Open(Opening),
-    /// They do not agree, and no epoch is left.
-    UsedUp,
+    /// They disagree: this epoch is to be opened.
+    Open(NewEpoch),
+    /// They disagree, and no epoch is left.
+    Exhausted,
 }
 
-/// Decides. The epoch goes on where Postgres, Redis and the present reign agree, and there are numbers left. Else the next one
-/// is above all that anybody knows of.
+/// Leases of earlier runs of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EarlierLeases {
+    /// Clients may hold some of them.
+    MayBeHeld,
+    /// The operator promises that no client holds one.
+    Over,
+}
+
+/// Decides on the epoch. It continues if Postgres, Redis and the present incarnation agree and it
+/// has sequence numbers left. Otherwise the next epoch is above every epoch that either of them
+/// knows.
 ///
-/// Its quarantine is as long as the longest lease that anybody may believe in. At the very first epoch there can be no lease;
-/// where Redis knows of one and Postgres of none, the row was lost, and leases may be as long as any. `fresh` says that nobody
-/// believes in anything.
-pub(super) fn decide(row: &Row, seen: &Seen, default_ttl: Duration, fresh: bool) -> Decision {
-    let nothing = Epoch::new(0);
-    let known = seen.began.as_ref().map_or(nothing, |began| began.epoch);
-    if agree(row, seen) {
+/// The quarantine of the next epoch lasts as long as the longest lease that may still be held. The
+/// very first epoch follows no lease. If Redis has an epoch and Postgres has none, the row was
+/// lost, and a lease may be as long as [`TTL_MAX`].
+pub(super) fn decide(row: &Row, redis: &EpochReply, default_ttl: Duration, earlier: EarlierLeases) -> Decision {
+    let none = LockEpoch::new(0);
+    let in_redis = redis.stored.as_ref().map_or(none, |stored| stored.epoch);
+    if agree(row, redis) {
         return Decision::Keep;
     }
-    if known < row.epoch && row.reign == seen.reign && row.age < HEAD_START {
+    if in_redis < row.epoch && row.incarnation == redis.incarnation && row.age < ACTIVATION_TIMEOUT {
         return Decision::Wait;
     }
-    let last = row.epoch.max(known);
-    if last >= Epoch::LAST {
-        return Decision::UsedUp;
+    let last = row.epoch.max(in_redis);
+    if last >= LockEpoch::LAST {
+        return Decision::Exhausted;
     }
-    let believed = if fresh {
+    let outstanding_ttl = if earlier == EarlierLeases::Over {
         Duration::ZERO
-    } else if row.epoch == nothing && seen.began.is_some() {
+    } else if row.epoch == none && redis.stored.is_some() {
         TTL_MAX
     } else {
         row.max_ttl.max(row.carry_ttl)
     };
-    let quarantine = if believed.is_zero() { Duration::ZERO } else { believed + grace(believed) };
-    let (epoch, reign) = (last.next(), seen.reign.clone());
-    Decision::Open(Opening { epoch, reign, max_ttl: default_ttl, carry_ttl: believed, quarantine })
+    let quarantine = if outstanding_ttl.is_zero() { Duration::ZERO } else { outstanding_ttl + grace(outstanding_ttl) };
+    let (epoch, incarnation) = (last.next(), redis.incarnation.clone());
+    Decision::Open(NewEpoch { epoch, incarnation, max_ttl: default_ttl, carry_ttl: outstanding_ttl, quarantine })
 }
 
-fn agree(row: &Row, seen: &Seen) -> bool {
-    seen.began.as_ref().is_some_and(|began| {
-        began.epoch == row.epoch && began.reign == row.reign && began.reign == seen.reign && began.seq < Token::SEQ_END
+fn agree(row: &Row, redis: &EpochReply) -> bool {
+    redis.stored.as_ref().is_some_and(|stored| {
+        stored.epoch == row.epoch
+            && stored.incarnation == row.incarnation
+            && stored.incarnation == redis.incarnation
+            && stored.seq < FencingToken::SEQ_END
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::Began;
+    use crate::leases::StoredEpoch;
 
     const TTL: Duration = Duration::from_secs(10);
 
     fn row(epoch: i64, max_ttl: u64, carry_ttl: u64) -> Row {
         let (max_ttl, carry_ttl) = (Duration::from_secs(max_ttl), Duration::from_secs(carry_ttl));
-        Row { epoch: Epoch::new(epoch), reign: "aa".to_owned(), max_ttl, carry_ttl, age: HEAD_START }
+        Row { epoch: LockEpoch::new(epoch), incarnation: "aa".to_owned(), max_ttl, carry_ttl, age: ACTIVATION_TIMEOUT }
     }
 
-    fn seen(reign: &str, epoch: i64, began_in: &str, seq: i64) -> Seen {
-        let began = Some(Began { epoch: Epoch::new(epoch), reign: began_in.to_owned(), seq });
-        Seen { reign: reign.to_owned(), began }
+    fn redis(incarnation: &str, epoch: i64, stored_incarnation: &str, seq: i64) -> EpochReply {
+        let stored =
+            Some(StoredEpoch { epoch: LockEpoch::new(epoch), incarnation: stored_incarnation.to_owned(), seq });
+        EpochReply { incarnation: incarnation.to_owned(), stored }
     }
 
-    fn empty() -> Seen {
-        Seen { reign: "aa".to_owned(), began: None }
+    fn empty() -> EpochReply {
+        EpochReply { incarnation: "aa".to_owned(), stored: None }
     }
 
-    fn open(row: &Row, seen: &Seen, fresh: bool) -> Opening {
-        match decide(row, seen, TTL, fresh) {
-            Decision::Open(opening) => opening,
+    fn open(row: &Row, redis: &EpochReply, earlier: EarlierLeases) -> NewEpoch {
+        match decide(row, redis, TTL, earlier) {
+            Decision::Open(new_epoch) => new_epoch,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn an_epoch_goes_on_only_where_row_redis_and_reign_agree() {
-        assert_eq!(decide(&row(3, 10, 0), &seen("aa", 3, "aa", 7), TTL, false), Decision::Keep);
-        let others =
-            [seen("aa", 2, "aa", 7), seen("aa", 4, "aa", 7), seen("bb", 3, "aa", 7), seen("bb", 3, "bb", 7), empty()];
+    fn an_epoch_continues_only_if_row_redis_and_incarnation_agree() {
+        assert_eq!(decide(&row(3, 10, 0), &redis("aa", 3, "aa", 7), TTL, EarlierLeases::MayBeHeld), Decision::Keep);
+        let others = [
+            redis("aa", 2, "aa", 7),
+            redis("aa", 4, "aa", 7),
+            redis("bb", 3, "aa", 7),
+            redis("bb", 3, "bb", 7),
+            empty(),
+        ];
         for other in others {
-            open(&row(3, 10, 0), &other, false);
+            open(&row(3, 10, 0), &other, EarlierLeases::MayBeHeld);
         }
     }
 
     #[test]
-    fn an_epoch_whose_numbers_are_used_up_does_not_go_on() {
-        assert_eq!(decide(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END - 1), TTL, false), Decision::Keep);
-        assert_eq!(open(&row(3, 10, 0), &seen("aa", 3, "aa", Token::SEQ_END), false).epoch, Epoch::new(4));
+    fn an_epoch_without_free_sequence_numbers_does_not_continue() {
+        assert_eq!(
+            decide(&row(3, 10, 0), &redis("aa", 3, "aa", FencingToken::SEQ_END - 1), TTL, EarlierLeases::MayBeHeld),
+            Decision::Keep
+        );
+        assert_eq!(
+            open(&row(3, 10, 0), &redis("aa", 3, "aa", FencingToken::SEQ_END), EarlierLeases::MayBeHeld).epoch,
+            LockEpoch::new(4)
+        );
     }
 
+    /// Unless its activation would be refused.
     #[test]
-    fn an_epoch_that_was_just_opened_for_this_reign_is_waited_for() {
-        let young = Row { age: HEAD_START / 2, ..row(3, 10, 0) };
+    fn a_freshly_opened_epoch_of_this_incarnation_is_awaited() {
+        let young = Row { age: ACTIVATION_TIMEOUT / 2, ..row(3, 10, 0) };
 
-        assert_eq!(decide(&young, &empty(), TTL, false), Decision::Wait);
-        assert_eq!(decide(&young, &seen("aa", 2, "aa", 7), TTL, false), Decision::Wait);
-        assert_eq!(decide(&young, &seen("aa", 3, "aa", 7), TTL, false), Decision::Keep);
-        assert_eq!(
-            open(&young, &seen("bb", 2, "aa", 7), false).epoch,
-            Epoch::new(4),
-            "whoever opened it will be refused"
-        );
-        assert_eq!(open(&young, &seen("aa", 4, "aa", 7), false).epoch, Epoch::new(5), "nor would it help");
+        assert_eq!(decide(&young, &empty(), TTL, EarlierLeases::MayBeHeld), Decision::Wait);
+        assert_eq!(decide(&young, &redis("aa", 2, "aa", 7), TTL, EarlierLeases::MayBeHeld), Decision::Wait);
+        assert_eq!(decide(&young, &redis("aa", 3, "aa", 7), TTL, EarlierLeases::MayBeHeld), Decision::Keep);
+        let of_another_incarnation = open(&young, &redis("bb", 2, "aa", 7), EarlierLeases::MayBeHeld);
+        assert_eq!(of_another_incarnation.epoch, LockEpoch::new(4), "its activation would be refused");
+        let behind_redis = open(&young, &redis("aa", 4, "aa", 7), EarlierLeases::MayBeHeld);
+        assert_eq!(behind_redis.epoch, LockEpoch::new(5), "its activation would be refused");
     }
 
     #[test]
     fn the_next_epoch_is_above_both_postgres_and_redis() {
-        for (row, seen, next) in [
+        for (row, redis, next) in [
             (row(0, 0, 0), empty(), 1),
             (row(3, 10, 0), empty(), 4),
-            (row(3, 10, 0), seen("bb", 3, "aa", 1), 4),
-            (row(3, 10, 0), seen("bb", 8, "aa", 1), 9),
-            (row(8, 10, 0), seen("bb", 3, "aa", 1), 9),
+            (row(3, 10, 0), redis("bb", 3, "aa", 1), 4),
+            (row(3, 10, 0), redis("bb", 8, "aa", 1), 9),
+            (row(8, 10, 0), redis("bb", 3, "aa", 1), 9),
         ] {
-            let opening = open(&row, &seen, false);
-            assert_eq!((opening.epoch, opening.reign), (Epoch::new(next), seen.reign));
+            let new_epoch = open(&row, &redis, EarlierLeases::MayBeHeld);
+            assert_eq!((new_epoch.epoch, new_epoch.incarnation), (LockEpoch::new(next), redis.incarnation));
         }
     }
 
     #[test]
     fn the_last_epoch_has_no_next() {
-        assert_eq!(decide(&row(Epoch::LAST.get(), 10, 0), &empty(), TTL, false), Decision::UsedUp);
+        assert_eq!(
+            decide(&row(LockEpoch::LAST.get(), 10, 0), &empty(), TTL, EarlierLeases::MayBeHeld),
+            Decision::Exhausted
+        );
     }
 
+    /// Any other epoch has one as long as the longest lease that may still be held.
     #[test]
-    fn the_very_first_epoch_has_no_quarantine_and_any_other_as_long_a_one_as_a_lease_may_be_believed_in() {
-        let after = |row: Row, seen: Seen| {
-            let opening = open(&row, &seen, false);
-            (opening.quarantine.as_millis(), opening.max_ttl.as_secs(), opening.carry_ttl.as_secs())
+    fn only_the_first_epoch_has_no_quarantine() {
+        let after = |row: Row, redis: EpochReply| {
+            let new_epoch = open(&row, &redis, EarlierLeases::MayBeHeld);
+            (new_epoch.quarantine.as_millis(), new_epoch.max_ttl.as_secs(), new_epoch.carry_ttl.as_secs())
         };
         assert_eq!(after(row(0, 0, 0), empty()), (0, 10, 0));
         assert_eq!(after(row(3, 10, 0), empty()), (11_100, 10, 10));
         assert_eq!(after(row(3, 60, 10), empty()), (61_600, 10, 60));
-        assert_eq!(after(row(3, 10, 60), empty()), (61_600, 10, 60), "an epoch that was opened within a quarantine");
-        assert_eq!(after(row(0, 0, 0), seen("aa", 3, "aa", 1)), (304_000, 10, 300), "the row was lost");
+        assert_eq!(after(row(3, 10, 60), empty()), (61_600, 10, 60), "opened during a quarantine");
+        assert_eq!(after(row(0, 0, 0), redis("aa", 3, "aa", 1)), (304_000, 10, 300), "the row was lost");
     }
 
     #[test]
     fn a_fresh_start_has_no_quarantine() {
-        let opening = open(&row(3, 60, 60), &empty(), true);
+        let new_epoch = open(&row(3, 60, 60), &empty(), EarlierLeases::Over);
 
-        assert_eq!((opening.quarantine, opening.carry_ttl), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((new_epoch.quarantine, new_epoch.carry_ttl), (Duration::ZERO, Duration::ZERO));
     }
 }

@@ -1,20 +1,22 @@
-//! What the scripts shall do, said once more without Redis.
+//! Reference model of the scripts, without Redis.
 
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tidings_lock::leases::{Acquire, Cancel, Claim, Limits, Place, Release, Renew, View};
-use tidings_lock::model::{CallId, Epoch, InstanceId, LeaseId, LockName, Token, Waiter, Wish};
+use tidings_lock::leases::{AcquireReply, CancelReply, ClaimReply, LockLimits, LockView, RenewReply, WaiterStatus};
+use tidings_lock::model::{
+    AcquireRequest, CallId, FencingToken, InstanceId, LeaseId, LockEpoch, LockName, LockRelease, WaiterInfo,
+};
 
-const CLAIM_TIME: i64 = 1500;
-const SILENCE: i64 = 1500;
-const REMEMBERED: i64 = 600_000;
-const FORGOTTEN: i64 = 300_000;
+const OFFER_TTL: i64 = 1500;
+const INSTANCE_TIMEOUT: i64 = 1500;
+const REQUEST_TTL: i64 = 600_000;
+const FORGET_AFTER: i64 = 300_000;
 
 #[derive(Clone)]
-struct Hold {
+struct ModelHold {
     lease: LeaseId,
     call: CallId,
     owner: String,
@@ -23,11 +25,11 @@ struct Hold {
     since: i64,
     ends: i64,
     offered: bool,
-    request: Option<String>,
+    request_id: Option<String>,
 }
 
 #[derive(Clone)]
-struct Queued {
+struct ModelWaiter {
     id: LeaseId,
     call: CallId,
     instance: InstanceId,
@@ -36,26 +38,26 @@ struct Queued {
     since: i64,
     ends: i64,
     missed: bool,
-    request: Option<String>,
+    request_id: Option<String>,
 }
 
 #[derive(Clone)]
-struct Record {
+struct ModelRequest {
     fingerprint: [u8; 16],
     id: LeaseId,
     seq: Option<i64>,
 }
 
-/// One partition.
-pub(super) struct Reference {
+/// State of the partition.
+pub(super) struct LockModel {
     pub(super) clock: i64,
     pub(super) quarantine: i64,
-    epoch: Epoch,
-    limits: Limits,
+    epoch: LockEpoch,
+    limits: LockLimits,
     seq: i64,
-    holds: BTreeMap<LockName, Hold>,
-    queues: BTreeMap<LockName, Vec<Queued>>,
-    records: HashMap<String, Record>,
+    holds: BTreeMap<LockName, ModelHold>,
+    queues: BTreeMap<LockName, Vec<ModelWaiter>>,
+    records: HashMap<String, ModelRequest>,
     ended: Vec<(i64, String)>,
     instances: HashMap<InstanceId, i64>,
 }
@@ -68,20 +70,20 @@ fn time(millis: i64) -> Duration {
     Duration::from_millis(millis.try_into().unwrap())
 }
 
-fn wait(wish: &Wish) -> i64 {
-    wish.until.map_or(0, |until| millis(until - wish.arrived))
+fn wait(request: &AcquireRequest) -> i64 {
+    request.wait_until.map_or(0, |until| millis(until - request.arrived))
 }
 
-fn fingerprint(wish: &Wish) -> [u8; 16] {
-    wish.request.as_ref().map_or([0; 16], |request| request.fingerprint)
+fn fingerprint(request: &AcquireRequest) -> [u8; 16] {
+    request.key.as_ref().map_or([0; 16], |key| key.fingerprint)
 }
 
 fn grace(ttl: i64) -> i64 {
     1000 + ttl / 100
 }
 
-impl Reference {
-    pub(super) fn new(epoch: Epoch, limits: Limits, quarantine: Duration) -> Self {
+impl LockModel {
+    pub(super) fn new(epoch: LockEpoch, limits: LockLimits, quarantine: Duration) -> Self {
         Self {
             clock: 0,
             quarantine: millis(quarantine),
@@ -96,54 +98,54 @@ impl Reference {
         }
     }
 
-    /// The id under which a call has what it has.
-    pub(super) fn id_of(&self, id: &LeaseId, wish: &Wish) -> LeaseId {
-        let record = wish.request.as_ref().and_then(|request| self.records.get(&request.id));
+    /// Returns the id of a call's hold or queue entry.
+    pub(super) fn id_of(&self, id: &LeaseId, request: &AcquireRequest) -> LeaseId {
+        let record = request.key.as_ref().and_then(|key| self.records.get(&key.id));
         record.map_or_else(|| id.clone(), |record| record.id.clone())
     }
 
-    /// Whether a call holds the lock.
-    pub(super) fn claimed_by(&self, id: &LeaseId, wish: &Wish, call: &CallId) -> bool {
-        self.holds.get(&wish.name).is_some_and(|hold| hold.lease == *id && hold.call == *call && !hold.offered)
+    /// Returns true if the call holds the lock.
+    pub(super) fn holds(&self, id: &LeaseId, request: &AcquireRequest, call: &CallId) -> bool {
+        self.holds.get(&request.name).is_some_and(|hold| hold.lease == *id && hold.call == *call && !hold.offered)
     }
 
     pub(super) fn acquire(
         &mut self,
         instance: &InstanceId,
         (id, call): (&LeaseId, &CallId),
-        wish: &Wish,
-        again: bool,
-    ) -> Acquire {
-        let (name, wait) = (&wish.name, wait(wish));
-        let record = wish.request.as_ref().and_then(|request| self.records.get(&request.id)).cloned();
-        if record.as_ref().is_some_and(|record| record.fingerprint != fingerprint(wish)) {
-            return Acquire::Reused;
+        request: &AcquireRequest,
+        requeued: bool,
+    ) -> AcquireReply {
+        let (name, wait) = (&request.name, wait(request));
+        let record = request.key.as_ref().and_then(|key| self.records.get(&key.id)).cloned();
+        if record.as_ref().is_some_and(|record| record.fingerprint != fingerprint(request)) {
+            return AcquireReply::Reused;
         }
-        let id = self.id_of(id, wish);
-        self.end_what_is_over(name);
+        let id = self.id_of(id, request);
+        self.end_expired_hold(name);
         let held_by = self.holds.get(name).filter(|hold| hold.lease == id).map(|hold| hold.call.clone());
-        let queued_by = self.find(name, &id).map(|queued| queued.call.clone());
-        if again && held_by.into_iter().chain(queued_by).any(|other| other != *call) {
-            return Acquire::Taken;
+        let queued_by = self.find(name, &id).map(|waiter| waiter.call.clone());
+        if requeued && held_by.into_iter().chain(queued_by).any(|other| other != *call) {
+            return AcquireReply::TakenOver;
         }
         if let Some(hold) = self.holds.get(name).filter(|hold| hold.lease == id && !hold.offered) {
             let deduplicated = hold.call != *call;
-            let told = if deduplicated { &CallId::new(String::new()) } else { call };
-            return self.grant(name, told, deduplicated);
+            let owner_call = if deduplicated { &CallId::new(String::new()) } else { call };
+            return self.grant(name, owner_call, deduplicated);
         }
         let clock = self.clock;
-        let queued = self.find(name, &id).map(|queued| {
-            queued.call = call.clone();
-            queued.instance = instance.clone();
-            queued.missed = false;
-            queued.ends = clock + wait + grace(wait);
+        let queued = self.find(name, &id).map(|waiter| {
+            waiter.call = call.clone();
+            waiter.instance = instance.clone();
+            waiter.missed = false;
+            waiter.ends = clock + wait + grace(wait);
         });
         if queued.is_some() {
             self.instances.insert(instance.clone(), clock);
         } else if let Some(seq) = record.as_ref().and_then(|record| record.seq) {
-            return Acquire::LeaseOver(Token::new(self.epoch, seq));
+            return AcquireReply::LeaseOver(FencingToken::new(self.epoch, seq));
         } else if self.quarantine > clock {
-            return Acquire::Quarantine(time(self.quarantine - clock));
+            return AcquireReply::Quarantine(time(self.quarantine - clock));
         }
 
         if !self.holds.contains_key(name) {
@@ -152,84 +154,86 @@ impl Reference {
         if self.holds.get(name).is_some_and(|hold| hold.lease == id) {
             return self.grant(name, call, false);
         }
-        self.get_or_queue(instance, (&id, call), wish, queued.is_some())
+        self.grant_or_queue(instance, (&id, call), request, queued.is_some())
     }
 
-    /// Nothing is offered to this call: it gets the lock if nobody else has it, and queues if it may.
-    fn get_or_queue(
+    /// Acquires without an offer to this call: grants a free lock, or queues the call.
+    fn grant_or_queue(
         &mut self,
         instance: &InstanceId,
         (id, call): (&LeaseId, &CallId),
-        wish: &Wish,
+        request: &AcquireRequest,
         queued: bool,
-    ) -> Acquire {
-        let (name, clock, wait) = (&wish.name, self.clock, wait(wish));
-        let fingerprint = fingerprint(wish);
-        let request = wish.request.as_ref().map(|request| request.id.clone());
+    ) -> AcquireReply {
+        let (name, clock, wait) = (&request.name, self.clock, wait(request));
+        let fingerprint = fingerprint(request);
+        let request_id = request.key.as_ref().map(|key| key.id.clone());
         if !self.holds.contains_key(name) {
             self.seq += 1;
             self.holds.insert(
                 name.clone(),
-                Hold {
+                ModelHold {
                     lease: id.clone(),
                     call: call.clone(),
-                    owner: wish.owner.clone(),
+                    owner: request.owner.clone(),
                     seq: self.seq,
-                    ttl: millis(wish.ttl),
+                    ttl: millis(request.ttl),
                     since: clock,
                     ends: 0,
                     offered: false,
-                    request: request.clone(),
+                    request_id: request_id.clone(),
                 },
             );
             let seq = Some(self.seq);
-            self.records.extend(request.map(|request| (request, Record { fingerprint, id: id.clone(), seq })));
+            self.records
+                .extend(request_id.map(|request_id| (request_id, ModelRequest { fingerprint, id: id.clone(), seq })));
             return self.grant(name, call, false);
         }
         if wait == 0 {
             if queued {
                 self.remove(name, id);
-                self.forget(request.as_ref());
+                self.forget(request_id.as_ref());
             }
-            let holder = self.holds.get(name).and_then(|hold| self.seen(hold));
-            return Acquire::Held { holder, waiting: self.waiting(name) };
+            let holder = self.holds.get(name).and_then(|hold| self.holder_view(hold));
+            return AcquireReply::Held { holder, waiting: self.waiting(name) };
         }
         if queued {
-            return Acquire::Waiting { id: id.clone() };
+            return AcquireReply::Waiting { id: id.clone() };
         }
-        if self.waiting(name) >= self.limits.queue.try_into().unwrap() {
-            return Acquire::QueueFull;
+        if self.waiting(name) >= self.limits.waiters_per_lock.try_into().unwrap() {
+            return AcquireReply::QueueFull;
         }
-        self.queues.entry(name.clone()).or_default().push(Queued {
+        self.queues.entry(name.clone()).or_default().push(ModelWaiter {
             id: id.clone(),
             call: call.clone(),
             instance: instance.clone(),
-            owner: wish.owner.clone(),
-            ttl: millis(wish.ttl),
+            owner: request.owner.clone(),
+            ttl: millis(request.ttl),
             since: clock,
             ends: clock + wait + grace(wait),
             missed: false,
-            request: request.clone(),
+            request_id: request_id.clone(),
         });
-        self.records.extend(request.map(|request| (request, Record { fingerprint, id: id.clone(), seq: None })));
+        self.records
+            .extend(request_id.map(|request_id| (request_id, ModelRequest { fingerprint, id: id.clone(), seq: None })));
         self.instances.insert(instance.clone(), clock);
-        Acquire::Waiting { id: id.clone() }
+        AcquireReply::Waiting { id: id.clone() }
     }
 
-    pub(super) fn claim(&mut self, name: &LockName, id: &LeaseId, call: &CallId) -> Claim {
-        let queued = self.find(name, id).map(|queued| queued.call == *call);
+    pub(super) fn claim(&mut self, name: &LockName, id: &LeaseId, call: &CallId) -> ClaimReply {
+        let owned = self.find(name, id).map(|waiter| waiter.call == *call);
         match self.holds.get(name) {
             Some(hold) if hold.lease == *id && hold.call == *call => {
                 if hold.offered {
                     self.start(name);
                 }
                 let hold = &self.holds[name];
-                Claim::Claimed { token: Token::new(self.epoch, hold.seq), lease: self.remaining(hold) }
+                ClaimReply::Claimed { token: FencingToken::new(self.epoch, hold.seq), lease: self.time_left(hold) }
             }
-            Some(hold) if hold.lease == *id => Claim::Taken,
-            _ if queued == Some(false) => Claim::Taken,
-            _ if queued == Some(true) => Claim::Waiting,
-            _ => Claim::Gone,
+            Some(hold) if hold.lease == *id => ClaimReply::TakenOver,
+            _ if owned == Some(false) => ClaimReply::TakenOver,
+            _ if owned == Some(true) => ClaimReply::Waiting,
+            _ => ClaimReply::Absent,
         }
     }
 
@@ -237,44 +241,44 @@ impl Reference {
         &mut self,
         name: &LockName,
         (id, call): (&LeaseId, &CallId),
-        request: &str,
-        claimed: bool,
-    ) -> Cancel {
-        let id = self.records.get(request).map_or_else(|| id.clone(), |record| record.id.clone());
+        request_id: &str,
+        cancel_claimed: bool,
+    ) -> CancelReply {
+        let id = self.records.get(request_id).map_or_else(|| id.clone(), |record| record.id.clone());
         let hold = self.holds.get(name).filter(|hold| hold.lease == id && hold.call == *call);
-        let hold = hold.filter(|hold| hold.offered || claimed).cloned();
-        let place = self
+        let hold = hold.filter(|hold| hold.offered || cancel_claimed).cloned();
+        let position = self
             .queues
             .get(name)
-            .and_then(|queue| queue.iter().position(|queued| queued.id == id && queued.call == *call));
-        if hold.is_none() && place.is_none() {
-            return Cancel::Nothing;
+            .and_then(|queue| queue.iter().position(|waiter| waiter.id == id && waiter.call == *call));
+        if hold.is_none() && position.is_none() {
+            return CancelReply::Nothing;
         }
-        let queued = place.map(|_| self.remove(name, &id));
-        self.forget(hold.as_ref().map_or_else(|| queued.unwrap().request, |hold| hold.request.clone()).as_ref());
-        let position = place.map_or(0, |place| i64::try_from(place).unwrap() + 1);
+        let waiter = position.map(|_| self.remove(name, &id));
+        self.forget(hold.as_ref().map_or_else(|| waiter.unwrap().request_id, |hold| hold.request_id.clone()).as_ref());
+        let position = position.map_or(0, |position| i64::try_from(position).unwrap() + 1);
         if hold.is_some() {
             self.holds.remove(name);
             self.offer_next(name);
-            return Cancel::Left { position, holder: None };
+            return CancelReply::Cancelled { position, holder: None };
         }
-        Cancel::Left { position, holder: self.holds.get(name).and_then(|hold| self.seen(hold)) }
+        CancelReply::Cancelled { position, holder: self.holds.get(name).and_then(|hold| self.holder_view(hold)) }
     }
 
-    pub(super) fn release(&mut self, name: &LockName, id: &LeaseId, token: Token) -> Release {
-        let Some(ends) = self.claimed(name, id, token) else { return Release::NotHeld };
-        self.run_out(name);
+    pub(super) fn release(&mut self, name: &LockName, id: &LeaseId, token: FencingToken) -> LockRelease {
+        let Some(ends) = self.end_of_hold(name, id, token) else { return LockRelease::NotHeld };
+        self.end_hold(name);
         self.offer_next(name);
-        if ends > self.clock { Release::Released } else { Release::NotHeld }
+        if ends > self.clock { LockRelease::Released } else { LockRelease::NotHeld }
     }
 
-    pub(super) fn renew(&mut self, name: &LockName, id: &LeaseId, token: Token) -> Renew {
-        match self.claimed(name, id, token) {
+    pub(super) fn renew(&mut self, name: &LockName, id: &LeaseId, token: FencingToken) -> RenewReply {
+        match self.end_of_hold(name, id, token) {
             Some(ends) if ends > self.clock => {
                 self.start(name);
-                Renew::Renewed(time(self.holds[name].ttl))
+                RenewReply::Renewed(time(self.holds[name].ttl))
             }
-            _ => Renew::Lost,
+            _ => RenewReply::Lost,
         }
     }
 
@@ -285,70 +289,70 @@ impl Reference {
         due.sort();
         due.truncate(limit);
         for (_, entry) in &due {
-            self.end(entry);
+            self.end_entry(entry);
         }
         self.ended.sort();
         let over = self.ended.iter().take_while(|(until, _)| *until <= self.clock).take(limit).count();
-        for (_, request) in self.ended.drain(..over).collect::<Vec<_>>() {
-            self.forget(Some(&request));
+        for (_, request_id) in self.ended.drain(..over).collect::<Vec<_>>() {
+            self.forget(Some(&request_id));
         }
-        self.instances.retain(|_, heard| self.clock - *heard <= FORGOTTEN);
+        self.instances.retain(|_, last_seen| self.clock - *last_seen <= FORGET_AFTER);
         (due.len() == limit || over == limit, time((self.quarantine - self.clock).max(0)))
     }
 
-    pub(super) fn reread<'a>(
+    pub(super) fn recheck<'a>(
         &mut self,
         instance: &InstanceId,
-        places: impl Iterator<Item = (&'a LockName, &'a LeaseId, &'a CallId)>,
-    ) -> Vec<Place> {
+        waiters: impl Iterator<Item = (&'a LockName, &'a LeaseId, &'a CallId)>,
+    ) -> Vec<WaiterStatus> {
         self.instances.insert(instance.clone(), self.clock);
-        let look = |(name, id, call): (&LockName, &LeaseId, &CallId)| {
-            let queued = self.find(name, id);
-            let ours = queued.as_ref().map(|queued| queued.call == *call);
+        let status = |(name, id, call): (&LockName, &LeaseId, &CallId)| {
+            let waiter = self.find(name, id);
+            let ours = waiter.as_ref().map(|waiter| waiter.call == *call);
             if ours == Some(true) {
-                queued.unwrap().missed = false;
+                waiter.unwrap().missed = false;
                 if !self.holds.contains_key(name) {
                     self.offer_next(name);
                 }
             }
             match self.holds.get(name).filter(|hold| hold.lease == *id) {
-                Some(hold) if hold.call == *call => Place::Offered,
-                Some(_) => Place::Taken,
+                Some(hold) if hold.call == *call => WaiterStatus::Offered,
+                Some(_) => WaiterStatus::TakenOver,
                 None => match ours {
-                    Some(true) => Place::Waiting,
-                    Some(false) => Place::Taken,
-                    None => Place::Missing,
+                    Some(true) => WaiterStatus::Waiting,
+                    Some(false) => WaiterStatus::TakenOver,
+                    None => WaiterStatus::Absent,
                 },
             }
         };
-        places.map(look).collect()
+        waiters.map(status).collect()
     }
 
-    pub(super) fn look(&self, name: &LockName, limit: usize) -> View {
+    pub(super) fn get(&self, name: &LockName, limit: usize) -> LockView {
         let hold = self.holds.get(name).filter(|hold| hold.ends > self.clock);
         let waiters = self.queues.get(name).into_iter().flatten().take(limit);
-        View {
-            last: Token::new(self.epoch, self.seq),
+        LockView {
+            last_token: FencingToken::new(self.epoch, self.seq),
             quarantine: time((self.quarantine - self.clock).max(0)),
             waiting: self.waiting(name),
-            offered: hold.filter(|hold| hold.offered).map(|hold| Token::new(self.epoch, hold.seq)),
-            holder: hold.and_then(|hold| self.seen(hold)),
+            offered_token: hold.filter(|hold| hold.offered).map(|hold| FencingToken::new(self.epoch, hold.seq)),
+            holder: hold.and_then(|hold| self.holder_view(hold)),
             waiters: waiters
-                .map(|queued| Waiter { owner: queued.owner.clone(), waited: time(self.clock - queued.since) })
+                .map(|waiter| WaiterInfo { owner: waiter.owner.clone(), waited: time(self.clock - waiter.since) })
                 .collect(),
         }
     }
 
-    /// What ends by itself, and when.
+    /// Returns all expiring entries with their times.
     pub(super) fn due(&self) -> BTreeMap<String, i64> {
         let holds = self.holds.iter().map(|(name, hold)| (format!("h{}", name.as_str()), hold.ends));
-        let queued = self.queues.values().flatten().map(|queued| (format!("w{}", queued.id.as_str()), queued.ends));
-        holds.chain(queued).collect()
+        let waiters = self.queues.values().flatten().map(|waiter| (format!("w{}", waiter.id.as_str()), waiter.ends));
+        holds.chain(waiters).collect()
     }
 
-    /// Sizes of the queue, the requests, those that are over, the instances.
+    /// Returns the sizes of queue, requests, ended requests and instances.
     pub(super) fn sizes(&self) -> [usize; 4] {
-        let queued = self.queues.values().map(Vec::len).sum();
-        [queued, self.records.len(), self.ended.len(), self.instances.len()]
+        let waiters = self.queues.values().map(Vec::len).sum();
+        [waiters, self.records.len(), self.ended.len(), self.instances.len()]
     }
 }

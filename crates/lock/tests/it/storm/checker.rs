@@ -1,49 +1,49 @@
-//! Checks a history of grants, as those who were granted them know it.
+//! History checker: validates the holds of all clients, as the clients saw them.
 
 use tokio::time::Instant;
 
-use crate::support::client::Hold;
+use crate::support::client::HeldLock;
 
-/// Somebody who believed that he held a lock.
+/// Time in which a client relied on its hold.
 #[derive(Clone, Debug)]
-pub(super) struct Belief {
+pub(super) struct HoldInterval {
     pub(super) name: String,
     pub(super) token: i64,
-    /// When he heard of it.
+    /// Time of the response with the grant.
     pub(super) from: Instant,
-    /// When he stopped: at the deadline that he computed, or before he asked for the release.
+    /// Deadline of the hold, or the time before its release was sent.
     pub(super) until: Instant,
 }
 
-impl Belief {
-    /// A belief that begins now.
-    pub(super) fn begin(hold: &Hold) -> Self {
+impl HoldInterval {
+    /// Starts an interval now.
+    pub(super) fn start(hold: &HeldLock) -> Self {
         Self { name: hold.name.clone(), token: hold.token, from: Instant::now(), until: hold.deadline }
     }
 
-    /// The holder stops to believe, if he has not before.
+    /// Ends the interval now, unless its deadline was earlier.
     pub(super) fn end(&mut self) {
         self.until = self.until.min(Instant::now());
     }
 }
 
-/// In the order of their tokens, believers of one lock follow each other: nobody begins before the one before has stopped.
-/// A belief that came too late was none.
-pub(super) fn check(history: &[Belief]) -> Result<(), String> {
-    let mut believers: Vec<&Belief> = history.iter().filter(|belief| belief.from < belief.until).collect();
-    believers.sort_by(|one, other| (&one.name, one.token, one.from).cmp(&(&other.name, other.token, other.from)));
-    for pair in believers.windows(2) {
+/// Checks that the intervals of a lock, in the order of their tokens, do not overlap. An interval
+/// whose response arrived after its deadline is ignored.
+pub(super) fn check(history: &[HoldInterval]) -> Result<(), String> {
+    let mut intervals: Vec<&HoldInterval> = history.iter().filter(|interval| interval.from < interval.until).collect();
+    intervals.sort_by(|one, other| (&one.name, one.token, one.from).cmp(&(&other.name, other.token, other.from)));
+    for pair in intervals.windows(2) {
         let (before, after) = (pair[0], pair[1]);
         if before.name != after.name {
             continue;
         }
         if before.token == after.token {
-            return Err(format!("token {} of {} was given twice", before.token, before.name));
+            return Err(format!("token {} of {} was granted twice", before.token, before.name));
         }
         if after.from < before.until {
             let early = before.until - after.from;
             return Err(format!(
-                "{} was granted {} {early:?} early, while {} was believed in",
+                "{}: token {} was granted {early:?} before the end of the hold with token {}, while it was valid",
                 after.name, after.token, before.token
             ));
         }

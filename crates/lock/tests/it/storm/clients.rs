@@ -1,4 +1,4 @@
-//! Those who use locks: some try, some wait, some repeat, some go away, some hold on until their deadline.
+//! Clients of the storm: some wait, retry, disconnect, or hold a lock until their deadline.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::NAMES;
-use super::checker::Belief;
+use super::checker::HoldInterval;
 use crate::support::GRACE;
-use crate::support::client::{Acquired, Client, Hold, named, once, waiting_for};
+use crate::support::client::{AcquireResult, HeldLock, LockClient, named, once, waiting_for};
 
 fn chance(percent: u32) -> bool {
     rand::rng().random_range(0..100) < percent
@@ -21,11 +21,11 @@ fn millis(range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rand::rng().random_range(range))
 }
 
-/// Acquires and releases until told to stop, and writes down what it believed.
+/// Acquires and releases until `stop`, and records the intervals of its holds.
 pub(super) async fn work(
     number: usize,
-    instances: [Client; 3],
-    history: Arc<Mutex<Vec<Belief>>>,
+    instances: [LockClient; 3],
+    history: Arc<Mutex<Vec<HoldInterval>>>,
     stop: CancellationToken,
 ) {
     let mut round = 0;
@@ -39,22 +39,22 @@ pub(super) async fn work(
             request = named(&format!("{number}-{round}"), request);
         }
         match acquire(&instances, request).await {
-            Some(hold) => use_it(&instances, hold, &history).await,
+            Some(hold) => hold_and_release(&instances, hold, &history).await,
             None => sleep(millis(1..50)).await,
         }
     }
 }
 
-/// Tries on one instance after the other; a named request is repeated, any other is another one each time.
-async fn acquire(instances: &[Client; 3], request: AcquireLockRequest) -> Option<Hold> {
+/// Tries random instances. Only a request with a request id is retried; any other is a new request.
+async fn acquire(instances: &[LockClient; 3], request: AcquireLockRequest) -> Option<HeldLock> {
     for _ in 0..4 {
         let client = &instances[rand::rng().random_range(0..3)];
-        let asked = client.acquire(request.clone());
-        // Some go away in the middle.
-        let answer = if chance(10) { timeout(millis(1..300), asked).await.ok()? } else { asked.await };
-        match answer {
-            Ok(Acquired::Granted(hold)) => return Some(hold),
-            Ok(Acquired::Held(_) | Acquired::TimedOut(_)) => return None,
+        let call = client.acquire(request.clone());
+        // One call in ten is cancelled midway.
+        let result = if chance(10) { timeout(millis(1..300), call).await.ok()? } else { call.await };
+        match result {
+            Ok(AcquireResult::Granted(hold)) => return Some(hold),
+            Ok(AcquireResult::Held(_) | AcquireResult::TimedOut(_)) => return None,
             Err(failure) => {
                 let known = ["QUARANTINE", "STATE_AWAY", "STORE_AWAY", "OVERLOADED", "TAKEN_OVER", "LEASE_OVER", ""];
                 assert!(known.contains(&failure.reason.as_str()), "{failure}");
@@ -65,28 +65,28 @@ async fn acquire(instances: &[Client; 3], request: AcquireLockRequest) -> Option
     None
 }
 
-/// Believes for a while, perhaps renews, and releases, or never does.
-async fn use_it(instances: &[Client; 3], mut hold: Hold, history: &Mutex<Vec<Belief>>) {
-    let mut belief = Belief::begin(&hold);
+/// Holds a lock for a while, sometimes renews it, and mostly releases it.
+async fn hold_and_release(instances: &[LockClient; 3], mut hold: HeldLock, history: &Mutex<Vec<HoldInterval>>) {
+    let mut interval = HoldInterval::start(&hold);
     let client = &instances[rand::rng().random_range(0..3)];
     sleep(millis(0..80)).await;
     if chance(30) && Instant::now() < hold.deadline && client.renew(&mut hold).await.is_ok() {
-        belief.until = hold.deadline;
+        interval.until = hold.deadline;
     }
     let stuck = chance(7);
     if stuck {
-        sleep_until(belief.until).await; // the holder does not move, and so does the lock not
+        sleep_until(interval.until).await; // a holder that does nothing, not even release
     }
-    belief.end();
-    history.lock().unwrap().push(belief);
+    interval.end();
+    history.lock().unwrap().push(interval);
     if stuck {
-        sleep(GRACE + millis(0..400)).await; // by now somebody else may have it
+        sleep(GRACE + millis(0..400)).await; // another client may hold the lock by now
     }
     if chance(90) {
         let _ = client.release(&hold).await;
     }
     if chance(20) {
         sleep(millis(0..200)).await;
-        let _ = client.release(&hold).await; // a repeat that comes late
+        let _ = client.release(&hold).await; // a late retry
     }
 }

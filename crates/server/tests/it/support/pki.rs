@@ -1,4 +1,4 @@
-//! Certificates: a CA, and what it signs, in files that are exchanged as Kubernetes does it.
+//! Certificates: a CA and its leaf certificates, in files that are replaced as in Kubernetes.
 
 use std::cell::Cell;
 use std::fs;
@@ -8,23 +8,24 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use tempfile::TempDir;
 
-/// Somebody who signs.
-pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
+/// A certificate authority.
+pub(crate) struct TestCa(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
-pub(crate) struct Pair {
+pub(crate) struct CertAndKey {
     pub(crate) der: Vec<u8>,
     pub(crate) cert: String,
     pub(crate) key: String,
 }
 
-/// A directory in which all files are exchanged at once: each is a link into `..data`, which is a link to a directory.
-pub(crate) struct Mount {
+/// A directory whose files are all replaced at once: each is a link into `..data`, which is a link
+/// to a directory.
+pub(crate) struct SecretMount {
     dir: TempDir,
     versions: Cell<u32>,
 }
 
-impl Ca {
+impl TestCa {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,29 +37,29 @@ impl Ca {
         self.0.pem()
     }
 
-    /// A pair with these names: hosts and addresses, or URIs.
-    pub(crate) fn sign(&self, names: &[&str]) -> Pair {
+    /// Signs a certificate with these names: DNS names and IP addresses, or URIs.
+    pub(crate) fn sign(&self, names: &[&str]) -> CertAndKey {
         let (uris, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains("://"));
         let mut params = CertificateParams::new(others.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
         params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
-        Pair { der: cert.der().to_vec(), cert: cert.pem(), key: key.serialize_pem() }
+        CertAndKey { der: cert.der().to_vec(), cert: cert.pem(), key: key.serialize_pem() }
     }
 
-    /// A pair for a server of this machine.
-    pub(crate) fn server(&self) -> Pair {
+    /// Signs a certificate for a server on this machine.
+    pub(crate) fn server(&self) -> CertAndKey {
         self.sign(&["localhost", "127.0.0.1"])
     }
 }
 
-impl Mount {
+impl SecretMount {
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let mount = Self { dir: TempDir::new().unwrap(), versions: Cell::new(0) };
         for (name, _) in files {
             symlink(Path::new("..data").join(name), mount.path(name)).unwrap();
         }
-        mount.exchange(files);
+        mount.replace(files);
         mount
     }
 
@@ -66,8 +67,8 @@ impl Mount {
         self.dir.path().join(name)
     }
 
-    /// Exchanges all files; no look sees some old and some new.
-    pub(crate) fn exchange(&self, files: &[(&str, &str)]) {
+    /// Replaces all files atomically: no reader sees a mix of old and new files.
+    pub(crate) fn replace(&self, files: &[(&str, &str)]) {
         let version = self.versions.get() + 1;
         self.versions.set(version);
         let data = self.dir.path().join(format!("..{version}"));

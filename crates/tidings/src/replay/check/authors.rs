@@ -1,23 +1,23 @@
-//! What each user is said to have written equals that nick's lines.
+//! Checks that the messages listed for each user equal the lines of that nick.
 
 use std::collections::{BTreeMap, HashMap};
 
 use tidings_proto::history::ListUserMessagesRequest;
 use tidings_proto::history::list_user_messages_request::Scope;
 
+use crate::replay::clients::{Error, ServiceClients};
 use crate::replay::difference::Difference;
-use crate::replay::findings::Findings;
-use crate::replay::plan::{Conversation, Message};
-use crate::replay::progress::Done;
-use crate::replay::services::{Error, Services};
+use crate::replay::findings::ReplayFindings;
+use crate::replay::plan::{PlannedConversation, PlannedMessage};
+use crate::replay::progress::DoneCount;
 
-const DURING: &str = "read by author";
+const PHASE: &str = "read by author";
 
-/// What one user sent, by conversation.
-pub(in crate::replay) type Authored<'a> = BTreeMap<&'a str, Vec<&'a Message>>;
+/// The messages of one user, by conversation id.
+pub(in crate::replay) type Authored<'a> = BTreeMap<&'a str, Vec<&'a PlannedMessage>>;
 
-/// Sorts what was sent by who sent it.
-pub(in crate::replay) fn authors<'a>(sent: &[&'a Conversation]) -> BTreeMap<&'a str, Authored<'a>> {
+/// Groups the sent messages by user id.
+pub(in crate::replay) fn authors<'a>(sent: &[&'a PlannedConversation]) -> BTreeMap<&'a str, Authored<'a>> {
     let mut authors: BTreeMap<&str, Authored<'_>> = BTreeMap::new();
     for conversation in sent {
         for message in &conversation.messages {
@@ -28,17 +28,17 @@ pub(in crate::replay) fn authors<'a>(sent: &[&'a Conversation]) -> BTreeMap<&'a 
     authors
 }
 
-/// Compares the messages of one user in the `conversations` of this replay. Newest first, each conversation by itself:
-/// how conversations that were sent side by side mix is nobody's promise.
+/// Compares the messages listed for one user with the sent ones, newest first. Only the order
+/// within each conversation is compared: the contract promises none across conversations.
 pub(in crate::replay) async fn check(
-    services: &Services,
-    conversations: &HashMap<&str, &Conversation>,
+    clients: &ServiceClients,
+    conversations: &HashMap<&str, &PlannedConversation>,
     user_id: &str,
     mut authored: Authored<'_>,
     page_size: i32,
-    done: &Done,
-) -> Result<Findings, Error> {
-    let mut findings = Findings::default();
+    done: &DoneCount,
+) -> Result<ReplayFindings, Error> {
+    let mut findings = ReplayFindings::default();
     let mut request = ListUserMessagesRequest {
         user_id: user_id.to_owned(),
         scope: Scope::Authored.into(),
@@ -46,14 +46,14 @@ pub(in crate::replay) async fn check(
         ..Default::default()
     };
     loop {
-        let page = services.authored(&request).await?;
+        let page = clients.authored(&request).await?;
         for message in &page.messages {
             let Some(conversation) = conversations.get(message.conversation_id.as_str()) else { continue };
-            findings.tally.read_back += 1;
+            findings.counts.read_back += 1;
             done.add(1);
             let expected = authored.get_mut(conversation.id.as_str()).and_then(Vec::pop);
             if let Some(difference) = Difference::find(conversation, expected, Some(message)) {
-                findings.differ(Some(difference.during(DURING)));
+                findings.record(Some(difference.in_phase(PHASE)));
                 return Ok(findings);
             }
         }
@@ -66,7 +66,7 @@ pub(in crate::replay) async fn check(
         let difference = conversations
             .get(id)
             .and_then(|conversation| Difference::find(conversation, missing.last().copied(), None));
-        findings.differ(difference.map(|difference| difference.during(DURING)));
+        findings.record(difference.map(|difference| difference.in_phase(PHASE)));
     }
     Ok(findings)
 }

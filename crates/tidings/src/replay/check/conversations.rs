@@ -1,4 +1,4 @@
-//! Each conversation, read page by page from both ends, equals its file line by line.
+//! Checks that each conversation, read page by page from both ends, equals its file line by line.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -8,23 +8,23 @@ use tidings_proto::history::list_messages_request::Anchor;
 use tidings_proto::history::read_info::Source;
 use tidings_proto::history::{self as pb, ListMessagesRequest, ListMessagesResponse, ReadInfo};
 
+use crate::replay::clients::{Error, ServiceClients};
 use crate::replay::difference::Difference;
-use crate::replay::findings::{Findings, Tally};
-use crate::replay::plan::{Conversation, Message};
-use crate::replay::progress::Done;
-use crate::replay::services::{Error, Services};
+use crate::replay::findings::{ReplayCounts, ReplayFindings};
+use crate::replay::plan::{PlannedConversation, PlannedMessage};
+use crate::replay::progress::DoneCount;
 
-/// Compares one conversation: as a whole, from its first message on, and from its newest back.
+/// Compares the fields of one conversation, then its messages forwards and backwards.
 pub(in crate::replay) async fn check(
-    services: &Services,
-    sent: &Conversation,
+    clients: &ServiceClients,
+    sent: &PlannedConversation,
     page_size: i32,
-    done: &Done,
-) -> Result<Findings, Error> {
-    let mut findings = Findings::default();
-    let last_seq = whole(services, sent, &mut findings).await?;
-    // A cache may lag behind what was acknowledged elsewhere; `min_seq` makes the reading exact. Asking for more than
-    // is there would be refused, and would hide which message is missing.
+    done: &DoneCount,
+) -> Result<ReplayFindings, Error> {
+    let mut findings = ReplayFindings::default();
+    let last_seq = check_fields(clients, sent, &mut findings).await?;
+    // A cache may lag behind an append acknowledged by another instance; `min_seq` makes the read
+    // exact. A `min_seq` above the stored `last_seq` would be refused and hide the missing message.
     let min_seq = last_seq.min(sent.last_seq());
     for direction in [Direction::Forwards, Direction::Backwards] {
         let request = ListMessagesRequest {
@@ -34,72 +34,78 @@ pub(in crate::replay) async fn check(
             min_seq,
             ..Default::default()
         };
-        let reading = Reading::new(sent, direction);
-        findings.add(reading.run(services, request, done).await?);
+        let pass = ReadPass::new(sent, direction);
+        findings.add(pass.run(clients, request, done).await?);
     }
     Ok(findings)
 }
 
-/// Compares what a conversation says of itself. Returns the number of its newest message.
-async fn whole(services: &Services, sent: &Conversation, findings: &mut Findings) -> Result<i64, Error> {
-    let shown =
+/// Compares the fields of a conversation. Returns the seq of its newest message.
+async fn check_fields(
+    clients: &ServiceClients,
+    sent: &PlannedConversation,
+    findings: &mut ReplayFindings,
+) -> Result<i64, Error> {
+    let text =
         |kind: Kind, title: &str, last_seq: i64| format!("{} {title:?} with last_seq {last_seq}", kind.as_str_name());
-    let expected = shown(Kind::Open, &sent.title, sent.last_seq());
-    let (read, last_seq) = match services.conversation(&sent.id).await {
-        Ok(read) => (shown(read.kind(), &read.title, read.last_seq), read.last_seq),
-        Err(error) => (error.contradiction().map(ToString::to_string).ok_or(error)?, 0),
+    let expected = text(Kind::Open, &sent.title, sent.last_seq());
+    let (read, last_seq) = match clients.conversation(&sent.id).await {
+        Ok(read) => (text(read.kind(), &read.title, read.last_seq), read.last_seq),
+        Err(error) => (error.precondition_failure().map(ToString::to_string).ok_or(error)?, 0),
     };
     if read != expected {
         let difference = Difference::conversation(sent, "conversation", expected, read);
-        findings.differ(Some(difference.during("read as a whole")));
+        findings.record(Some(difference.in_phase("read by GetConversation")));
     }
     Ok(last_seq)
 }
 
-/// From which end a conversation is read.
+/// Direction in which a conversation is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Forwards,
     Backwards,
 }
 
-/// One reading of a conversation from one end to the other.
+/// One read of a conversation from one end to the other.
 #[derive(Debug)]
-struct Reading<'a> {
-    sent: &'a Conversation,
+struct ReadPass<'a> {
+    sent: &'a PlannedConversation,
     direction: Direction,
     read: usize,
-    names: HashSet<(String, String)>,
-    tally: Tally,
+    /// Sender and client message id of each message read.
+    ids: HashSet<(String, String)>,
+    counts: ReplayCounts,
     first: Option<Difference>,
 }
 
-impl<'a> Reading<'a> {
-    fn new(sent: &'a Conversation, direction: Direction) -> Self {
-        Self { sent, direction, read: 0, names: HashSet::new(), tally: Tally::default(), first: None }
+impl<'a> ReadPass<'a> {
+    fn new(sent: &'a PlannedConversation, direction: Direction) -> Self {
+        Self { sent, direction, read: 0, ids: HashSet::new(), counts: ReplayCounts::default(), first: None }
     }
 
-    /// Reads page by page, beginning with the one that `request` asks for, and goes on after a difference to count what
-    /// is lost and doubled. A service that never comes to an end is left a page after its end should have come.
+    /// Reads page by page from `request` on. Continues after a difference, to count lost and
+    /// duplicated messages. Against a service whose pages never end, stops at the first page beyond
+    /// the expected end.
     async fn run(
         mut self,
-        services: &Services,
+        clients: &ServiceClients,
         mut request: ListMessagesRequest,
-        done: &Done,
-    ) -> Result<Findings, Error> {
+        done: &DoneCount,
+    ) -> Result<ReplayFindings, Error> {
         while self.read <= self.sent.messages.len() {
-            let page = match services.messages(&request).await {
+            let page = match clients.messages(&request).await {
                 Ok(page) => page,
                 Err(error) => {
-                    let failure = error.contradiction().map(ToString::to_string).ok_or(error)?;
-                    self.differ("page", "messages", failure);
+                    let failure = error.precondition_failure().map(ToString::to_string).ok_or(error)?;
+                    self.record("page", "messages", failure);
                     break;
                 }
             };
             done.add(page.messages.len());
             let empty = page.messages.is_empty();
             if empty && !request.page_token.is_empty() {
-                self.differ("page", "messages, as the token of the page before says", "none");
+                self.record("page", "messages, because the previous page had a page token", "none");
             }
             request.anchor = None;
             request.page_token = self.page(page);
@@ -110,12 +116,12 @@ impl<'a> Reading<'a> {
         Ok(self.finish())
     }
 
-    /// Compares a page. Returns the token of the next one.
+    /// Compares a page. Returns the token of the next page.
     fn page(&mut self, page: ListMessagesResponse) -> String {
-        self.tally.read_back += page.messages.len();
+        self.counts.read_back += page.messages.len();
         match page.read_info.as_ref().map(ReadInfo::source) {
-            Some(Source::Near | Source::Redis) => self.tally.pages_redis += 1,
-            Some(Source::Postgres) => self.tally.pages_postgres += 1,
+            Some(Source::LocalCache | Source::Redis) => self.counts.pages_redis += 1,
+            Some(Source::Postgres) => self.counts.pages_postgres += 1,
             Some(Source::Unspecified) | None => {}
         }
         let mut messages = page.messages;
@@ -129,16 +135,16 @@ impl<'a> Reading<'a> {
         for message in messages {
             self.compare(Some(&message));
             self.read += 1;
-            self.names.insert((message.sender_id, message.client_message_id));
+            self.ids.insert((message.sender_id, message.client_message_id));
         }
         if page.last_seq != self.sent.last_seq() {
-            self.differ("last_seq", self.sent.last_seq(), page.last_seq);
+            self.record("last_seq", self.sent.last_seq(), page.last_seq);
         }
         token
     }
 
-    /// The message that must be read next.
-    fn expected(&self) -> Option<&'a Message> {
+    /// Returns the next expected message.
+    fn expected(&self) -> Option<&'a PlannedMessage> {
         let messages = &self.sent.messages;
         match self.direction {
             Direction::Forwards => messages.get(self.read),
@@ -152,29 +158,30 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn differ(&mut self, field: &'static str, expected: impl Display, read: impl Display) {
+    fn record(&mut self, field: &'static str, expected: impl Display, read: impl Display) {
         if self.first.is_none() {
             self.first = Some(Difference::conversation(self.sent, field, expected, read));
         }
     }
 
-    /// Compares the end and counts.
-    fn finish(mut self) -> Findings {
+    /// Checks that no expected message is left, and counts lost and duplicated messages.
+    fn finish(mut self) -> ReplayFindings {
         self.compare(None);
-        let Self { sent, direction, read, names, mut tally, first } = self;
-        let during = match direction {
+        let Self { sent, direction, read, ids, mut counts, first } = self;
+        let phase = match direction {
             Direction::Forwards => "read forwards",
             Direction::Backwards => "read backwards",
         };
         if direction == Direction::Forwards {
-            let name =
-                |message: &Message| (message.request.sender_id.clone(), message.request.client_message_id.clone());
-            let present = sent.messages.iter().filter(|message| names.contains(&name(message))).count();
-            tally.lost = sent.messages.len() - present;
-            tally.doubled = read - present;
+            let id = |message: &PlannedMessage| {
+                (message.request.sender_id.clone(), message.request.client_message_id.clone())
+            };
+            let present = sent.messages.iter().filter(|message| ids.contains(&id(message))).count();
+            counts.lost = sent.messages.len() - present;
+            counts.duplicated = read - present;
         }
-        let mut findings = Findings { tally, ..Findings::default() };
-        findings.differ(first.map(|difference| difference.during(during)));
+        let mut findings = ReplayFindings { counts, ..ReplayFindings::default() };
+        findings.record(first.map(|difference| difference.in_phase(phase)));
         findings
     }
 }

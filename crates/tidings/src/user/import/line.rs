@@ -1,55 +1,55 @@
-//! A line of an import, and what can be wrong with it.
+//! A line of an import, and the errors it can have.
 
 use std::fmt;
 
 use ::csv::ByteRecord;
 use tidings_proto::user::CreateUserRequest;
 
-/// The longest line: many times the largest user.
-pub(super) const LONGEST: usize = 1024 * 1024;
+/// The longest line in bytes: many times the largest user.
+pub(super) const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A line of the file.
+/// A parsed line of the file.
 #[derive(Debug)]
-pub(super) struct Line {
-    /// Its number, counted from 1.
+pub(super) struct ImportLine {
+    /// The line's number, counted from 1.
     pub(super) number: u64,
-    /// As it stands in the file, for those who will correct it.
-    pub(super) raw: Raw,
-    /// What it asks for, or why it asks for nothing.
-    pub(super) wish: Result<CreateUserRequest, Vec<Flaw>>,
+    /// The line as read, for the file of rejects.
+    pub(super) raw: RawLine,
+    /// The request that creates the user, or the line's errors.
+    pub(super) request: Result<CreateUserRequest, Vec<LineError>>,
 }
 
-/// A line as it stands in the file.
+/// A line as read from the file.
 #[derive(Debug)]
-pub(super) enum Raw {
-    /// Of CSV.
+pub(super) enum RawLine {
+    /// The cells of a CSV row.
     Cells(ByteRecord),
-    /// Of JSON Lines, without its end.
+    /// The bytes of a JSON line, or of a CSV row with wrong quotes, without the line end.
     Text(Vec<u8>),
 }
 
-/// One thing that is wrong with a line.
+/// An error in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flaw {
-    /// The field, if it is that of one.
+pub(super) struct LineError {
+    /// The field, `None` if the error concerns the whole line.
     pub(super) field: Option<String>,
-    /// What is wrong.
+    /// The text for the user.
     pub(super) problem: String,
 }
 
-impl Flaw {
-    /// Something is wrong with a field.
+impl LineError {
+    /// Creates an error of one field.
     pub(super) fn of(field: &(impl ToString + ?Sized), problem: &(impl ToString + ?Sized)) -> Self {
         Self { field: Some(field.to_string()), problem: problem.to_string() }
     }
 
-    /// Something is wrong with all of it.
+    /// Creates an error of the whole line.
     pub(super) fn whole(problem: &(impl ToString + ?Sized)) -> Self {
         Self { field: None, problem: problem.to_string() }
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for LineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.field {
             Some(field) => write!(f, "{field}: {}", self.problem),

@@ -1,111 +1,98 @@
-//! Keeps the lines that were refused, in the format of the input, so that they can be corrected and imported again.
+//! The file of refused lines, in the format of the input: to be corrected and imported again.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ::csv::{ByteRecord, IntoInnerError, Writer};
 
-use super::Error;
-use super::line::{Line, Raw};
-use super::source::Source;
+use super::error::Error;
+use super::identity::Identity;
+use super::line::{ImportLine, RawLine};
+use super::source::ImportSource;
 
-/// Which file it is, under whatever name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    /// That of a file with content, which could be lost; `None` of a pipe or a terminal.
-    pub(super) fn of(file: &Metadata) -> Option<Self> {
-        file.is_file().then(|| Self { device: file.dev(), inode: file.ino() })
-    }
-}
-
-/// A file of refused lines. What was in it before stays until the first is refused, or the import is done.
+/// The file of refused lines. Earlier content stays until the first line is refused, or until the
+/// import is completed.
 pub(super) struct Rejects {
     path: PathBuf,
-    /// The first row of CSV, until it is written.
+    /// The first row of a CSV input; `None` once it is written.
     header: Option<ByteRecord>,
-    file: Kept,
+    file: RejectsFile,
 }
 
-enum Kept {
-    /// There is no such file yet.
+enum RejectsFile {
+    /// The file does not exist yet.
     Absent,
-    /// What was in it is still there.
+    /// The file has its earlier content.
     Old(File),
-    /// It has what this import refused, and nothing else.
+    /// The file has the refused lines of this import only.
     New(File),
 }
 
 impl Rejects {
-    /// Looks whether the file can be written, and changes nothing.
+    /// Checks that the file can be written, without changing it.
     ///
     /// # Errors
-    /// It can not be written, or is the input.
-    pub(super) fn open(path: &Path, source: &Source) -> Result<Self, Error> {
-        let file = Self::look(path, source.identity)
+    /// The file cannot be written, or is the input.
+    pub(super) fn open(path: &Path, source: &ImportSource) -> Result<Self, Error> {
+        let file = Self::check(path, source.identity)
             .map_err(|problem| Error::Rejects { path: path.to_owned(), problem: problem.to_string() })?;
         Ok(Self { path: path.to_owned(), header: source.header.clone(), file })
     }
 
-    fn look(path: &Path, input: Option<Identity>) -> io::Result<Kept> {
+    fn check(path: &Path, input: Option<Identity>) -> io::Result<RejectsFile> {
         match OpenOptions::new().write(true).open(path) {
             Ok(file) if input.is_some() && Identity::of(&file.metadata()?) == input => {
-                Err(io::Error::other("it is the file that is imported"))
+                Err(io::Error::other("the file is the input of the import"))
             }
-            Ok(file) => Ok(Kept::Old(file)),
+            Ok(file) => Ok(RejectsFile::Old(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                if directory.is_none_or(Path::is_dir) { Ok(Kept::Absent) } else { Err(error) }
+                if directory.is_none_or(Path::is_dir) { Ok(RejectsFile::Absent) } else { Err(error) }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Keeps a line; it is in the file when this returns.
-    pub(super) fn keep(&mut self, line: &Line) -> io::Result<()> {
+    /// Appends a line. The line is in the file when this returns.
+    pub(super) fn append(&mut self, line: &ImportLine) -> io::Result<()> {
         let mut text = self.header.take().map_or_else(|| Ok(Vec::new()), |header| row(&header))?;
         match &line.raw {
-            Raw::Cells(cells) => text.extend(row(cells)?),
-            Raw::Text(line) => {
+            RawLine::Cells(cells) => text.extend(row(cells)?),
+            RawLine::Text(line) => {
                 text.extend_from_slice(line);
                 text.push(b'\n');
             }
         }
-        self.anew()?.write_all(&text)
+        self.truncated()?.write_all(&text)
     }
 
-    /// Every line is done: an earlier file says nothing any more.
+    /// Discards earlier content at the end of a completed import.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        self.anew().map(drop)
+        self.truncated().map(drop)
     }
 
-    /// The file without what was in it before.
-    fn anew(&mut self) -> io::Result<&mut File> {
-        let file = match std::mem::replace(&mut self.file, Kept::Absent) {
-            Kept::New(file) => file,
-            Kept::Absent => File::create(&self.path)?,
-            Kept::Old(file) => {
+    /// Returns the file without its earlier content.
+    fn truncated(&mut self) -> io::Result<&mut File> {
+        let file = match std::mem::replace(&mut self.file, RejectsFile::Absent) {
+            RejectsFile::New(file) => file,
+            RejectsFile::Absent => File::create(&self.path)?,
+            RejectsFile::Old(file) => {
                 if file.metadata()?.is_file() {
                     file.set_len(0)?;
                 }
                 file
             }
         };
-        self.file = Kept::New(file);
+        self.file = RejectsFile::New(file);
         match &mut self.file {
-            Kept::New(file) => Ok(file),
-            Kept::Absent | Kept::Old(_) => Err(io::ErrorKind::NotFound.into()),
+            RejectsFile::New(file) => Ok(file),
+            RejectsFile::Absent | RejectsFile::Old(_) => Err(io::ErrorKind::NotFound.into()),
         }
     }
 }
 
-/// A row of CSV, with its end.
+/// Renders a row of CSV, including its line end.
 fn row(cells: &ByteRecord) -> io::Result<Vec<u8>> {
     let mut rows = Writer::from_writer(Vec::new());
     rows.write_byte_record(cells)?;
@@ -116,18 +103,18 @@ fn row(cells: &ByteRecord) -> io::Result<Vec<u8>> {
 mod tests {
     use std::fs;
 
-    use super::super::line::Flaw;
+    use super::super::line::LineError;
     use super::*;
 
-    fn source(path: &Path) -> Source {
-        Source::open(path, None, None).unwrap()
+    fn source(path: &Path) -> ImportSource {
+        ImportSource::open(path, None, None).unwrap()
     }
 
-    fn refused(raw: Raw) -> Line {
-        Line { number: 2, raw, wish: Err(vec![Flaw::whole("wrong")]) }
+    fn refused(raw: RawLine) -> ImportLine {
+        ImportLine { number: 2, raw, request: Err(vec![LineError::whole("wrong")]) }
     }
 
-    /// A directory with an input and an earlier file of rejects.
+    /// Creates a directory with an input and an earlier file of rejects.
     fn files() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let (input, rejects) = (dir.path().join("staff.csv"), dir.path().join("rejects.csv"));
@@ -137,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_input_is_refused_under_any_name_and_stays_as_it_is() {
+    fn the_input_is_refused_under_any_name_and_stays_unchanged() {
         let (dir, input, _) = files();
         let (hard, soft) = (dir.path().join("hard.csv"), dir.path().join("soft.csv"));
         fs::hard_link(&input, &hard).unwrap();
@@ -145,20 +132,20 @@ mod tests {
 
         for name in [&input, &hard, &soft] {
             let error = Rejects::open(name, &source(&input)).err().unwrap().to_string();
-            assert!(error.contains("it is the file that is imported"), "{error}");
+            assert!(error.contains("the file is the input of the import"), "{error}");
         }
         assert_eq!(fs::read_to_string(&input).unwrap(), "id,bio\nada,x\n");
     }
 
     #[test]
-    fn an_earlier_file_stays_until_a_line_is_refused_or_all_are_done() {
+    fn earlier_content_stays_until_a_refused_line_or_the_end() {
         let (dir, input, path) = files();
         let read = || fs::read_to_string(&path).unwrap();
 
         let mut rejects = Rejects::open(&path, &source(&input)).unwrap();
         assert_eq!(read(), "earlier\n");
-        rejects.keep(&refused(Raw::Cells(ByteRecord::from(vec!["eve", "a,b"])))).unwrap();
-        rejects.keep(&refused(Raw::Text(b"bob,\"b\" c".to_vec()))).unwrap();
+        rejects.append(&refused(RawLine::Cells(ByteRecord::from(vec!["eve", "a,b"])))).unwrap();
+        rejects.append(&refused(RawLine::Text(b"bob,\"b\" c".to_vec()))).unwrap();
         rejects.finish().unwrap();
         assert_eq!(read(), "id,bio\neve,\"a,b\"\nbob,\"b\" c\n");
 

@@ -1,26 +1,24 @@
-//! The summary of an import, for people and for programs.
+//! The summary of an import, as a table or as JSON.
 
 use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use serde_json::{Value, json};
 
-use super::send::{End, Tally};
-use crate::cli::Output;
-use crate::shown;
+use super::send::{ImportEnd, ImportTally};
+use crate::args::Output;
+use crate::display;
 
-/// Everything that an import tells at its end.
-pub(super) struct Report<'a> {
-    /// What became of the lines.
-    pub(super) tally: &'a Tally,
-    /// How it ended.
-    pub(super) end: &'a End,
-    /// How long it took.
+/// The summary of an import.
+pub(super) struct ImportReport<'a> {
+    pub(super) tally: &'a ImportTally,
+    pub(super) end: &'a ImportEnd,
+    /// Duration of the whole import.
     pub(super) total: Duration,
 }
 
-impl Report<'_> {
-    /// Writes it down.
+impl ImportReport<'_> {
+    /// Renders the summary in the output format.
     pub(super) fn render(&self, output: Output) -> String {
         match output {
             Output::Table => self.table(),
@@ -29,42 +27,42 @@ impl Report<'_> {
     }
 
     fn rows(&self) -> [(&'static str, Value); 5] {
-        let Tally { created, already, refused, repeats, .. } = *self.tally;
+        let ImportTally { created, already_existed, refused, retries, .. } = *self.tally;
         let millis = u64::try_from(self.total.as_millis()).unwrap_or(u64::MAX);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let seconds = json!(millis as f64 / 1000.0);
         [
             ("created", json!(created)),
-            ("already there", json!(already)),
+            ("already existed", json!(already_existed)),
             ("refused", json!(refused)),
-            ("calls repeated", json!(repeats)),
+            ("calls retried", json!(retries)),
             ("seconds", seconds),
         ]
     }
 
     fn table(&self) -> String {
-        let mut table = shown::table();
+        let mut table = display::table();
         for (name, value) in self.rows() {
             table.add_row([name.to_owned(), value.to_string()]);
         }
-        if let Some(numbers) = table.column_mut(1) {
-            numbers.set_cell_alignment(CellAlignment::Right);
+        if let Some(values) = table.column_mut(1) {
+            values.set_cell_alignment(CellAlignment::Right);
         }
-        let end = match self.ended() {
-            "whole" => "every line is done".to_owned(),
-            _ => format!("not finished: every line up to {} is done, and perhaps a few after it", self.tally.last),
+        let end = match self.end {
+            ImportEnd::Completed => "completed: every line is finished".to_owned(),
+            _ => format!("incomplete: finished up to line {}, and perhaps a few lines after it", self.tally.last_line),
         };
-        format!("{}\n{end}", shown::render(table))
+        format!("{}\n{end}", display::render(table))
     }
 
     fn json(&self) -> Value {
         let mut json: serde_json::Map<_, _> =
             self.rows().into_iter().map(|(name, value)| (name.replace(' ', "_"), value)).collect();
         json.insert("ended".to_owned(), json!(self.ended()));
-        json.insert("last_line".to_owned(), json!(self.tally.last));
+        json.insert("last_line".to_owned(), json!(self.tally.last_line));
         let refusals = self.tally.refusals.iter();
         let refusals = refusals
-            .map(|(line, flaw)| json!({ "line": line, "field": flaw.field, "problem": flaw.problem }))
+            .map(|(line, error)| json!({ "line": line, "field": error.field, "problem": error.problem }))
             .collect();
         json.insert("refusals".to_owned(), refusals);
         json.into()
@@ -72,43 +70,50 @@ impl Report<'_> {
 
     fn ended(&self) -> &'static str {
         match self.end {
-            End::Whole => "whole",
-            End::Stopped => "at a refused line",
-            End::Interrupted => "interrupted",
-            End::Unread(_) | End::Unkept(_) => "at a file",
-            End::Failed(_) => "at the service",
+            ImportEnd::Completed => "completed",
+            ImportEnd::StoppedAtRefusal => "at a refused line",
+            ImportEnd::Interrupted => "interrupted",
+            ImportEnd::ReadFailed(_) | ImportEnd::RejectsFailed(_) => "file error",
+            ImportEnd::ServiceFailed(_) => "service error",
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::line::Flaw;
+    use super::super::line::LineError;
     use super::*;
 
-    fn render(end: &End, output: Output) -> String {
-        let refusals = vec![(7, Flaw::of("age", "expected a whole number of years"))];
-        let tally = Tally { created: 5, already: 2, refused: 1, refusals, last: 9, repeats: 3 };
-        Report { tally: &tally, end, total: Duration::from_millis(1500) }.render(output)
+    fn render(end: &ImportEnd, output: Output) -> String {
+        let refusals = vec![(7, LineError::of("age", "expected a whole number of years"))];
+        let tally = ImportTally { created: 5, already_existed: 2, refused: 1, refusals, last_line: 9, retries: 3 };
+        ImportReport { tally: &tally, end, total: Duration::from_millis(1500) }.render(output)
     }
 
     #[test]
-    fn people_read_how_many_became_what_and_whether_it_is_all() {
-        let table = render(&End::Whole, Output::Table);
+    fn the_table_has_the_counts_and_says_if_the_import_is_complete() {
+        let table = render(&ImportEnd::Completed, Output::Table);
         let lines: Vec<_> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
 
         assert_eq!(
             lines,
-            ["created 5", "already there 2", "refused 1", "calls repeated 3", "seconds 1.5", "every line is done"]
+            [
+                "created 5",
+                "already existed 2",
+                "refused 1",
+                "calls retried 3",
+                "seconds 1.5",
+                "completed: every line is finished"
+            ]
         );
-        assert!(render(&End::Interrupted, Output::Table).contains("not finished: every line up to 9 is done"));
+        assert!(render(&ImportEnd::Interrupted, Output::Table).contains("incomplete: finished up to line 9"));
     }
 
     #[test]
-    fn programs_read_each_refusal_with_line_and_field() {
-        let json: Value = serde_json::from_str(&render(&End::Stopped, Output::Jsonl)).unwrap();
+    fn json_has_each_refusal_with_line_and_field() {
+        let json: Value = serde_json::from_str(&render(&ImportEnd::StoppedAtRefusal, Output::Jsonl)).unwrap();
 
-        assert_eq!((&json["created"], &json["already_there"]), (&json!(5), &json!(2)));
+        assert_eq!((&json["created"], &json["already_existed"]), (&json!(5), &json!(2)));
         assert_eq!(json["ended"], "at a refused line");
         assert_eq!(json["refusals"][0]["line"], 7);
         assert_eq!(json["refusals"][0]["field"], "age");

@@ -1,96 +1,96 @@
-//! Creates the users of an import, a bounded number at once.
+//! Creates the users of an import, with a bounded number of concurrent calls.
 
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::ProgressBar;
+use parking_lot::Mutex;
 use tidings_client::Caller;
-use tidings_proto::user::CreateUserRequest;
 use tidings_proto::user::user_service_client::UserServiceClient;
+use tidings_proto::user::{CreateUserRequest, ErrorReason};
 use tidings_status::{Failure, code_name};
 use tokio::signal::ctrl_c;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::line::{Flaw, Line};
+use super::line::{ImportLine, LineError};
 use super::rejects::Rejects;
-use super::source::Source;
+use super::source::ImportSource;
 use crate::out;
-use crate::progress::{Place, Progress, repeated};
+use crate::progress::{ProgressMode, ProgressSnapshot, retries_suffix};
 
-/// When nothing was done for so long it is said what is waited for.
-const STILL: Duration = Duration::from_secs(1);
+/// Time without a finished line after which the progress says what the import waits for.
+const IDLE_NOTICE: Duration = Duration::from_secs(1);
 const BAR: &str = "{prefix:>12} [{bar:32}] line {human_pos} of {human_len}{msg}";
-/// The same where nobody knows how many there are.
-const BAR_WITHOUT_END: &str = "{prefix:>12} line {human_pos}{msg}";
+/// The progress bar for an input of unknown length.
+const BAR_WITHOUT_LENGTH: &str = "{prefix:>12} line {human_pos}{msg}";
 
-/// What became of the lines, in their order.
+/// The counts of an import; lines are counted in the order of the file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
-    /// How many users were created.
+pub(super) struct ImportTally {
+    /// Number of users created.
     pub(super) created: u64,
-    /// How many were there already.
-    pub(super) already: u64,
-    /// How many lines were refused.
+    /// Users that had been created before.
+    pub(super) already_existed: u64,
+    /// Number of lines refused.
     pub(super) refused: u64,
-    /// The first of them.
-    pub(super) refusals: Vec<(u64, Flaw)>,
-    /// The last line that is done, with all before it.
-    pub(super) last: u64,
-    /// How many calls were repeats.
-    pub(super) repeats: u64,
+    /// The first refused lines, with their numbers; at most [`Self::REFUSALS_MAX`].
+    pub(super) refusals: Vec<(u64, LineError)>,
+    /// The number of the last finished line; all lines before it are finished too.
+    pub(super) last_line: u64,
+    /// Calls that were retries.
+    pub(super) retries: u64,
 }
 
-impl Tally {
-    /// Refusals that programs are told; a file that is nothing at all has as many as it has lines.
-    const TOLD: usize = 100;
+impl ImportTally {
+    /// Most refusals in the JSON summary: in a file of the wrong format every line is refused.
+    const REFUSALS_MAX: usize = 100;
 
-    /// How many lines are done.
+    /// Returns the number of finished lines.
     pub(super) fn lines(&self) -> u64 {
-        self.created + self.already + self.refused
+        self.created + self.already_existed + self.refused
     }
 }
 
-/// How an import came to its end.
+/// The reason for which an import ended.
 #[derive(Debug)]
-pub(super) enum End {
-    /// Every line was read, and is done.
-    Whole,
-    /// A line was refused, and that was to end it.
-    Stopped,
-    /// By Ctrl-C.
+pub(super) enum ImportEnd {
+    /// Every line is finished.
+    Completed,
+    /// A line was refused, and `--stop-on-error` is set.
+    StoppedAtRefusal,
+    /// Ctrl-C was pressed.
     Interrupted,
-    /// The file can not be read on.
-    Unread(io::Error),
-    /// A refused line could not be kept.
-    Unkept(io::Error),
-    /// The service refuses everything, or did not answer for too long.
-    Failed(tidings_client::Error),
+    /// The input cannot be read further.
+    ReadFailed(io::Error),
+    /// A refused line could not be written to the file of rejects.
+    RejectsFailed(io::Error),
+    /// The service refused the caller, or did not respond within `--patience`.
+    ServiceFailed(tidings_client::Error),
 }
 
-/// An import under way.
+/// A running import.
 pub(super) struct Import {
     caller: Caller,
     file: PathBuf,
     rejects: Mutex<Option<Rejects>>,
     in_flight: usize,
     stop_on_error: bool,
-    tally: Mutex<Tally>,
-    /// How the last attempt failed, until another is answered.
-    trouble: Mutex<Option<String>>,
+    tally: Mutex<ImportTally>,
+    /// Failure of the most recent attempt; `None` after a success or a refused line.
+    last_failure: Mutex<Option<String>>,
 }
 
-/// What became of a line.
-enum Outcome {
+/// The outcome of one line.
+enum LineOutcome {
     Created,
-    Already,
-    Refused(Vec<Flaw>),
+    AlreadyExisted,
+    Refused(Vec<LineError>),
 }
 
 impl Import {
@@ -101,112 +101,123 @@ impl Import {
         in_flight: usize,
         stop_on_error: bool,
     ) -> Self {
-        let (tally, trouble) = (Mutex::default(), Mutex::default());
-        Self { caller, file, rejects: Mutex::new(rejects), in_flight, stop_on_error, tally, trouble }
+        let (tally, last_failure) = (Mutex::default(), Mutex::default());
+        Self { caller, file, rejects: Mutex::new(rejects), in_flight, stop_on_error, tally, last_failure }
     }
 
-    /// Creates everybody, and tells meanwhile how far it is.
-    pub(super) async fn run(self, source: Source, progress: Progress) -> (Tally, End) {
-        let template = if source.total.is_some() { BAR } else { BAR_WITHOUT_END };
+    /// Creates the users of `source` and reports the progress.
+    pub(super) async fn run(self, source: ImportSource, progress: ProgressMode) -> (ImportTally, ImportEnd) {
+        let template = if source.total.is_some() { BAR } else { BAR_WITHOUT_LENGTH };
         let bar = progress.bar(template, "users", source.total.unwrap_or_default());
         let total = source.total.map(|total| format!(" of {total}")).unwrap_or_default();
-        let mut moved = (0, Instant::now());
-        let look = |now| {
-            let last = lock(&self.tally).last;
-            if last != moved.0 {
-                moved = (last, now);
+        let mut last_progress = (0, Instant::now());
+        let snapshot = |now| {
+            let last = self.tally.lock().last_line;
+            if last != last_progress.0 {
+                last_progress = (last, now);
             }
-            self.look(&total, now - moved.1 > STILL)
+            self.snapshot(&total, now - last_progress.1 > IDLE_NOTICE)
         };
         let job = async {
             tokio::select! {
                 end = self.send(read_ahead(source, self.in_flight), &bar) => end,
-                _ = ctrl_c() => End::Interrupted,
+                _ = ctrl_c() => ImportEnd::Interrupted,
             }
         };
-        let end = progress.during(&bar, look, job).await;
-        let tally = Tally { repeats: self.caller.repeats(), ..lock(&self.tally).clone() };
+        let end = progress.during(&bar, snapshot, job).await;
+        let tally = ImportTally { retries: self.caller.retries(), ..self.tally.lock().clone() };
         (tally, end)
     }
 
-    fn look(&self, total: &str, waits: bool) -> Place {
-        let repeated = repeated(self.caller.repeats());
-        let message = match &*lock(&self.trouble) {
-            Some(trouble) if waits => format!("{repeated}; waiting for the user service: {trouble}"),
-            None if waits => format!("{repeated}; waiting for the user service"),
-            _ => repeated,
+    fn snapshot(&self, total: &str, is_waiting: bool) -> ProgressSnapshot {
+        let retries = retries_suffix(self.caller.retries());
+        let message = match &*self.last_failure.lock() {
+            Some(last_failure) if is_waiting => format!("{retries}; waiting for the user service: {last_failure}"),
+            None if is_waiting => format!("{retries}; waiting for the user service"),
+            _ => retries,
         };
-        let Tally { last, created, refused, .. } = *lock(&self.tally);
+        let ImportTally { last_line: last, created, refused, .. } = *self.tally.lock();
         let line = format!("users: line {last}{total}, {created} created, {refused} refused{message}");
-        Place { position: last, message, line }
+        ProgressSnapshot { position: last, message, line }
     }
 
-    /// Sends the lines; they are judged in their order, whatever the order of their answers.
-    async fn send(&self, lines: impl Stream<Item = io::Result<Line>>, bar: &ProgressBar) -> End {
+    /// Sends the lines concurrently and records their outcomes in the order of the file.
+    async fn send(&self, lines: impl Stream<Item = io::Result<ImportLine>>, bar: &ProgressBar) -> ImportEnd {
         let outcomes = lines.map(async |line| {
-            let line = line.map_err(End::Unread)?;
-            let outcome = self.create(&line).await.map_err(End::Failed)?;
+            let line = line.map_err(ImportEnd::ReadFailed)?;
+            let outcome = self.create(&line).await.map_err(ImportEnd::ServiceFailed)?;
             Ok((line, outcome))
         });
         let mut outcomes = pin!(outcomes.buffered(self.in_flight));
         while let Some(outcome) = outcomes.next().await {
-            let ended = outcome.and_then(|(line, outcome)| self.judge(&line, outcome, bar));
+            let ended = outcome.and_then(|(line, outcome)| self.record(&line, outcome, bar));
             if let Err(end) = ended {
                 return end;
             }
         }
-        lock(&self.rejects).as_mut().map_or(Ok(()), Rejects::finish).map_or_else(End::Unkept, |()| End::Whole)
+        self.rejects
+            .lock()
+            .as_mut()
+            .map_or(Ok(()), Rejects::finish)
+            .map_or_else(ImportEnd::RejectsFailed, |()| ImportEnd::Completed)
     }
 
-    /// Counts a line. Fails if the import ends with it.
-    fn judge(&self, line: &Line, outcome: Outcome, bar: &ProgressBar) -> Result<(), End> {
-        let mut tally = lock(&self.tally);
-        tally.last = line.number;
+    /// Counts a finished line.
+    ///
+    /// # Errors
+    /// The import ends with this line.
+    fn record(&self, line: &ImportLine, outcome: LineOutcome, bar: &ProgressBar) -> Result<(), ImportEnd> {
+        let mut tally = self.tally.lock();
+        tally.last_line = line.number;
         match outcome {
-            Outcome::Created => tally.created += 1,
-            Outcome::Already => tally.already += 1,
-            Outcome::Refused(flaws) => {
+            LineOutcome::Created => tally.created += 1,
+            LineOutcome::AlreadyExisted => tally.already_existed += 1,
+            LineOutcome::Refused(errors) => {
                 tally.refused += 1;
-                for flaw in flaws {
-                    bar.suspend(|| out::note(format_args!("{}: line {}: {flaw}", self.file.display(), line.number)));
-                    if tally.refusals.len() < Tally::TOLD {
-                        tally.refusals.push((line.number, flaw));
+                for error in errors {
+                    bar.suspend(|| out::note(format_args!("{}: line {}: {error}", self.file.display(), line.number)));
+                    if tally.refusals.len() < ImportTally::REFUSALS_MAX {
+                        tally.refusals.push((line.number, error));
                     }
                 }
-                lock(&self.rejects).as_mut().map_or(Ok(()), |rejects| rejects.keep(line)).map_err(End::Unkept)?;
+                self.rejects
+                    .lock()
+                    .as_mut()
+                    .map_or(Ok(()), |rejects| rejects.append(line))
+                    .map_err(ImportEnd::RejectsFailed)?;
                 if self.stop_on_error {
-                    return Err(End::Stopped);
+                    return Err(ImportEnd::StoppedAtRefusal);
                 }
             }
         }
         Ok(())
     }
 
-    /// Creates the user of a line, or finds that it was created.
+    /// Creates the user of a line, or finds that it was created before.
     ///
     /// # Errors
-    /// It is not the line that is to blame.
-    async fn create(&self, line: &Line) -> Result<Outcome, tidings_client::Error> {
-        let wish = match &line.wish {
-            Ok(wish) => wish,
-            Err(flaws) => return Ok(Outcome::Refused(flaws.clone())),
+    /// The call failed for a reason that does not concern the line.
+    async fn create(&self, line: &ImportLine) -> Result<LineOutcome, tidings_client::Error> {
+        let request = match &line.request {
+            Ok(request) => request,
+            Err(errors) => return Ok(LineOutcome::Refused(errors.clone())),
         };
         let send = async |channel, request: tonic::Request<CreateUserRequest>| {
-            let answer = UserServiceClient::new(channel).create_user(request).await;
-            *lock(&self.trouble) = answer.as_ref().err().map(|status| {
+            let response = UserServiceClient::new(channel).create_user(request).await;
+            *self.last_failure.lock() = response.as_ref().err().map(|status| {
                 let failure = Failure::from(status);
                 let reason = if failure.reason.is_empty() { status.message() } else { &failure.reason };
                 format!("{} {reason}", code_name(failure.code))
             });
-            answer
+            response
         };
-        match self.caller.call("CreateUser", wish, send).await {
-            Ok(answer) if answer.deduplicated => Ok(Outcome::Already),
-            Ok(_) => Ok(Outcome::Created),
-            Err(error) => match error.refused().filter(|failure| is_of_the_line(failure)) {
+        match self.caller.call("CreateUser", request, send).await {
+            Ok(response) if response.deduplicated => Ok(LineOutcome::AlreadyExisted),
+            Ok(_) => Ok(LineOutcome::Created),
+            Err(error) => match error.refused().filter(|failure| concerns_the_line(failure)) {
                 Some(failure) => {
-                    *lock(&self.trouble) = None; // it has spoken
-                    Ok(Outcome::Refused(flaws(failure)))
+                    *self.last_failure.lock() = None; // the service is available
+                    Ok(LineOutcome::Refused(errors(failure)))
                 }
                 None => Err(error),
             },
@@ -214,36 +225,34 @@ impl Import {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether another line may fare better: everything but who we are, and what the service is.
-fn is_of_the_line(failure: &Failure) -> bool {
+/// Returns true if a call for another line may succeed: the failure concerns neither the
+/// credentials nor the service as a whole.
+fn concerns_the_line(failure: &Failure) -> bool {
     !matches!(failure.code, Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented)
 }
 
-/// What the service says is wrong, by the names that fields have in the file.
-fn flaws(failure: &Failure) -> Vec<Flaw> {
+/// Returns the service's errors under the field names of the file.
+fn errors(failure: &Failure) -> Vec<LineError> {
     if !failure.violations.is_empty() {
         let name = |field: &str| field.strip_prefix("user.").unwrap_or(field).to_owned();
-        return failure.violations.iter().map(|flaw| Flaw::of(&name(&flaw.field), &flaw.description)).collect();
+        return failure.violations.iter().map(|error| LineError::of(&name(&error.field), &error.description)).collect();
     }
-    let field = match failure.reason.as_str() {
-        "USER_ID_TAKEN" => "id",
-        "HANDLE_TAKEN" => "handle",
-        "REQUEST_ID_REUSED" => "request_id",
-        _ => return vec![Flaw::whole(&format_args!("{} {}", code_name(failure.code), failure.message))],
+    let field = match ErrorReason::of_text(&failure.reason) {
+        Some(ErrorReason::UserIdTaken) => "id",
+        Some(ErrorReason::HandleTaken) => "handle",
+        Some(ErrorReason::RequestIdReused) => "request_id",
+        _ => return vec![LineError::whole(&format_args!("{} {}", code_name(failure.code), failure.message))],
     };
-    vec![Flaw::of(field, &failure.message)]
+    vec![LineError::of(field, &failure.message)]
 }
 
-/// Reads on a thread of its own, at most `ahead` lines before they are needed. Nothing is read after an error: what follows
-/// may be the rest of a line.
-fn read_ahead(source: Source, ahead: usize) -> impl Stream<Item = io::Result<Line>> {
+/// Reads the source on its own thread, at most `ahead` lines in advance.
+///
+/// Reading ends at the first error: the bytes after it may be the rest of a line.
+fn read_ahead(source: ImportSource, ahead: usize) -> impl Stream<Item = io::Result<ImportLine>> {
     let (sender, receiver) = mpsc::channel(ahead);
     thread::spawn(move || {
-        // Until nobody wants any more.
+        // A failed send means that the import has ended.
         let mut lines = source.lines;
         lines.all(|line| {
             let goes_on = line.is_ok();
@@ -259,21 +268,23 @@ mod tests {
     use tidings_status::{Fields, Reply};
     use tonic::Status;
 
-    use super::super::line::Raw;
+    use super::super::line::RawLine;
     use super::*;
 
     #[test]
     fn the_bars_can_be_drawn() {
-        for bar in [BAR, BAR_WITHOUT_END] {
+        for bar in [BAR, BAR_WITHOUT_LENGTH] {
             assert!(ProgressStyle::with_template(bar).is_ok());
         }
     }
 
     #[tokio::test]
     async fn nothing_is_read_after_an_error() {
-        let lines =
-            [Err(io::Error::other("too long")), Ok(Line { number: 3, raw: Raw::Text(vec![]), wish: Err(vec![]) })];
-        let source = Source { lines: Box::new(lines.into_iter()), header: None, identity: None, total: None };
+        let lines = [
+            Err(io::Error::other("too long")),
+            Ok(ImportLine { number: 3, raw: RawLine::Text(vec![]), request: Err(vec![]) }),
+        ];
+        let source = ImportSource { lines: Box::new(lines.into_iter()), header: None, identity: None, total: None };
 
         assert_eq!(read_ahead(source, 8).count().await, 1);
     }
@@ -286,8 +297,8 @@ mod tests {
         let taken = Reply::new(Code::AlreadyExists, "user.tidings", "HANDLE_TAKEN", "taken").into_status();
         let bug = Status::internal("internal error");
 
-        assert_eq!(flaws(&Failure::from(&malformed)), [Flaw::of("age", "expected 0 to 150, got 200")]);
-        assert_eq!(flaws(&Failure::from(&taken)), [Flaw::of("handle", "taken")]);
-        assert_eq!(flaws(&Failure::from(&bug)), [Flaw::whole("INTERNAL internal error")]);
+        assert_eq!(errors(&Failure::from(&malformed)), [LineError::of("age", "expected 0 to 150, got 200")]);
+        assert_eq!(errors(&Failure::from(&taken)), [LineError::of("handle", "taken")]);
+        assert_eq!(errors(&Failure::from(&bug)), [LineError::whole("INTERNAL internal error")]);
     }
 }

@@ -1,4 +1,4 @@
-//! Where the lines of an import come from.
+//! The input of an import: a file or standard input.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Cursor, Read};
@@ -7,76 +7,67 @@ use std::path::{Path, PathBuf};
 
 use ::csv::ByteRecord;
 
-use super::csv::Rows;
-use super::jsonl::Objects;
-use super::line::Line;
-use super::name::Names;
-use super::rejects::Identity;
+use super::csv::CsvReader;
+use super::identity::Identity;
+use super::jsonl::JsonlReader;
+use super::line::ImportLine;
+use super::request_ids::RequestIds;
 
-/// What a file holds.
+/// The format of an input file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// Rows, of which the first names the columns.
+    /// Rows, the first of which names the columns.
     Csv,
-    /// A JSON object on each line.
+    /// One JSON object per line.
     Jsonl,
 }
 
-/// Why a file can not be imported.
+/// The errors of opening an input; nothing has been created then.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It can not be read.
-    #[error("can not read {}: {cause}", .path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// Nobody said what it holds.
-    #[error("{}: expected a name that ends in .csv, .jsonl or .ndjson; else give --format", .0.display())]
+    /// The file cannot be read.
+    #[error("cannot read {}: {cause}", .path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
+    /// The format is neither given nor known from the file's extension.
+    #[error("{}: unknown format: expected a name that ends in .csv, .jsonl or .ndjson, or --format", .0.display())]
     Format(PathBuf),
-    /// It is not what it is said to be.
+    /// The file is not in the given format.
     #[error("{}: {problem}", .path.display())]
-    Malformed {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Its users could not be known again.
+    Malformed { path: PathBuf, problem: String },
+    /// The import would not be idempotent: neither the file nor the command line identifies the
+    /// users.
     #[error(
-        "{}: there is no column id or request_id by which users are known again; give the import an --import-name, under \
-         which it can be run again and creates nobody twice",
+        "{}: the file has neither a column id nor request_id; give the import an --import-name, so that it can be run \
+         again and creates no user twice",
         .0.display()
     )]
-    Nameless(PathBuf),
+    NoImportName(PathBuf),
 }
 
-/// The lines of a file.
-pub(super) struct Source {
-    /// Each line, safe to repeat.
-    pub(super) lines: Box<dyn Iterator<Item = io::Result<Line>> + Send>,
-    /// The first row of CSV.
+/// An opened input.
+pub(super) struct ImportSource {
+    /// The lines, each made idempotent.
+    pub(super) lines: Box<dyn Iterator<Item = io::Result<ImportLine>> + Send>,
+    /// The first row of a CSV file.
     pub(super) header: Option<ByteRecord>,
-    /// Which file is read, if that is known.
+    /// The identity of the input, `None` for a pipe or a terminal.
     pub(super) identity: Option<Identity>,
-    /// The number of the last line, if the file can be read twice.
+    /// The number of lines, `None` for standard input.
     pub(super) total: Option<u64>,
 }
 
-impl Source {
-    /// Opens a file, or standard input.
+impl ImportSource {
+    /// Opens the file at `path`, or standard input if `path` is `-`.
     ///
     /// # Errors
-    /// Why it can not be imported; nothing was done then.
+    /// The input cannot be imported; nothing has been created.
     pub(super) fn open(path: &Path, format: Option<Format>, import_name: Option<String>) -> Result<Self, Error> {
         let unreadable = |cause| Error::Unreadable { path: path.to_owned(), cause };
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-        let format = format.or_else(|| by_ending(path)).ok_or_else(|| Error::Format(path.to_owned()))?;
+        let format = format.or_else(|| format_of(path)).ok_or_else(|| Error::Format(path.to_owned()))?;
         let is_standard = path.as_os_str() == "-";
         let (input, metadata): (Box<dyn Read + Send>, _) = if is_standard {
-            // A descriptor of its own, to ask it what it is.
+            // A duplicate of the descriptor: `Stdin` gives no metadata.
             let file = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?);
             (Box::new(io::stdin()), file.metadata())
         } else {
@@ -86,29 +77,30 @@ impl Source {
         };
         let identity = Identity::of(&metadata.map_err(unreadable)?);
         let total = match identity {
-            Some(_) if !is_standard => Some(count(path).map_err(unreadable)?),
+            Some(_) if !is_standard => Some(count_lines(path).map_err(unreadable)?),
             _ => None,
         };
-        let input = BufReader::new(unmarked(input).map_err(unreadable)?);
-        let names = Names::new(import_name);
+        let input = BufReader::new(without_byte_order_mark(input).map_err(unreadable)?);
+        let request_ids = RequestIds::new(import_name);
         Ok(match format {
             Format::Csv => {
-                let rows = Rows::open(input).map_err(malformed)?;
-                if !rows.has_names() && !names.can_name() {
-                    return Err(Error::Nameless(path.to_owned()));
+                let rows = CsvReader::open(input).map_err(malformed)?;
+                if !rows.has_id_column() && !request_ids.has_import_name() {
+                    return Err(Error::NoImportName(path.to_owned()));
                 }
                 let header = Some(rows.header().clone());
-                Self { lines: Box::new(named(rows, names)), header, identity, total }
+                Self { lines: Box::new(with_request_ids(rows, request_ids)), header, identity, total }
             }
             Format::Jsonl => {
-                let objects = Objects::new(input).map_err(|unknown| malformed(unknown.to_string()))?;
-                Self { lines: Box::new(named(objects, names)), header: None, identity, total }
+                let users = JsonlReader::new(input).map_err(|unknown| malformed(unknown.to_string()))?;
+                Self { lines: Box::new(with_request_ids(users, request_ids)), header: None, identity, total }
             }
         })
     }
 }
 
-fn by_ending(path: &Path) -> Option<Format> {
+/// Returns the format that belongs to the file's extension.
+fn format_of(path: &Path) -> Option<Format> {
     match path.extension()?.to_ascii_lowercase().to_str()? {
         "csv" => Some(Format::Csv),
         "jsonl" | "ndjson" => Some(Format::Jsonl),
@@ -116,8 +108,8 @@ fn by_ending(path: &Path) -> Option<Format> {
     }
 }
 
-/// What follows the byte order mark that some programs begin a file with.
-fn unmarked(mut input: impl Read) -> io::Result<impl Read> {
+/// Skips the byte order mark that some programs write at the start of a file.
+fn without_byte_order_mark(mut input: impl Read) -> io::Result<impl Read> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let mut begin = Vec::new();
     (&mut input).take(MARK.len() as u64).read_to_end(&mut begin)?;
@@ -127,8 +119,8 @@ fn unmarked(mut input: impl Read) -> io::Result<impl Read> {
     Ok(Cursor::new(begin).chain(input))
 }
 
-/// How many lines a file has.
-fn count(path: &Path) -> io::Result<u64> {
+/// Counts the lines of a file; the last one need not have a line end.
+fn count_lines(path: &Path) -> io::Result<u64> {
     let mut file = BufReader::new(File::open(path)?);
     let mut lines = 0;
     while file.skip_until(b'\n')? > 0 {
@@ -137,14 +129,17 @@ fn count(path: &Path) -> io::Result<u64> {
     Ok(lines)
 }
 
-/// Makes each line safe to repeat.
-fn named(lines: impl Iterator<Item = io::Result<Line>>, mut names: Names) -> impl Iterator<Item = io::Result<Line>> {
+/// Makes each line idempotent.
+fn with_request_ids(
+    lines: impl Iterator<Item = io::Result<ImportLine>>,
+    mut request_ids: RequestIds,
+) -> impl Iterator<Item = io::Result<ImportLine>> {
     lines.map(move |line| {
         let mut line = line?;
-        if let Ok(wish) = &mut line.wish
-            && let Err(flaw) = names.name(wish)
+        if let Ok(request) = &mut line.request
+            && let Err(error) = request_ids.assign(request)
         {
-            line.wish = Err(vec![flaw]);
+            line.request = Err(vec![error]);
         }
         Ok(line)
     })
@@ -157,42 +152,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ending_says_what_a_file_holds() {
-        assert_eq!(by_ending(Path::new("a/staff.CSV")), Some(Format::Csv));
-        assert_eq!(by_ending(Path::new("staff.ndjson")), Some(Format::Jsonl));
-        assert_eq!(by_ending(Path::new("-")), None);
+    fn the_extension_determines_the_format() {
+        assert_eq!(format_of(Path::new("a/staff.CSV")), Some(Format::Csv));
+        assert_eq!(format_of(Path::new("staff.ndjson")), Some(Format::Jsonl));
+        assert_eq!(format_of(Path::new("-")), None);
     }
 
     #[test]
-    fn lines_are_counted_whether_or_not_the_last_has_an_end() {
+    fn lines_are_counted_with_or_without_a_final_line_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (text, lines) in [("", 0), ("a", 1), ("a\n", 1), ("a\nb", 2), ("\n\n", 2)] {
             fs::write(&file, text).unwrap();
-            assert_eq!(count(file.path()).unwrap(), lines, "{text:?}");
+            assert_eq!(count_lines(file.path()).unwrap(), lines, "{text:?}");
         }
     }
 
     #[test]
-    fn rows_that_could_not_be_known_again_are_refused_before_anything_is_done() {
+    fn a_file_without_ids_needs_an_import_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("staff.csv");
         fs::write(&path, "display_name\nBob\n").unwrap();
 
-        assert!(matches!(Source::open(&path, None, None), Err(Error::Nameless(_))));
-        assert!(Source::open(&path, None, Some("staff".into())).is_ok());
+        assert!(matches!(ImportSource::open(&path, None, None), Err(Error::NoImportName(_))));
+        assert!(ImportSource::open(&path, None, Some("staff".into())).is_ok());
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over_in_every_format() {
+    fn a_byte_order_mark_is_skipped_in_every_format() {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in [("a.csv", "id\nada\n"), ("a.jsonl", "{\"id\": \"ada\"}\n")] {
             for mark in ["", "\u{feff}"] {
                 let path = dir.path().join(name);
                 fs::write(&path, format!("{mark}{text}")).unwrap();
 
-                let lines: Vec<_> = Source::open(&path, None, None).unwrap().lines.map(Result::unwrap).collect();
-                let wish = lines[0].wish.as_ref().unwrap();
-                assert_eq!((lines.len(), wish.user.as_ref().unwrap().id.as_str()), (1, "ada"), "{name}");
+                let lines: Vec<_> = ImportSource::open(&path, None, None).unwrap().lines.map(Result::unwrap).collect();
+                let request = lines[0].request.as_ref().unwrap();
+                assert_eq!((lines.len(), request.user.as_ref().unwrap().id.as_str()), (1, "ada"), "{name}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The broadcast service in memory.
+//! The in-memory broadcast service.
 
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -11,17 +11,17 @@ use tidings_proto::broadcast::subscribe_response::Frame;
 use tidings_proto::broadcast::{self as pb, CaughtUp, Gap, Message, Messages, Position, Reset};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, Store};
+use super::{FakeHandler, Store};
 
-/// How often a subscriber looks whether there is more.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval at which a subscription polls for messages.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A channel: its numbering, and what is kept.
+/// A channel.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) epoch: String,
     pub(crate) messages: Vec<Message>,
-    /// How many of them are not kept any more.
+    /// Number of messages trimmed from the start.
     pub(crate) trimmed: usize,
     request_ids: Vec<String>,
 }
@@ -63,21 +63,22 @@ impl Store {
             attributes: request.attributes,
             trace_parent: request.trace_parent,
         };
-        let answer = pb::PublishResponse { epoch: message.epoch.clone(), offset: message.offset, deduplicated: false };
+        let response =
+            pb::PublishResponse { epoch: message.epoch.clone(), offset: message.offset, deduplicated: false };
         channel.messages.push(message);
-        answer
+        response
     }
 }
 
-/// What a subscriber has of a channel, and what it is to be told first.
-struct Place {
+/// The position of a subscription in a channel, and the frames to send next.
+struct SubscriberState {
     channel: String,
     epoch: String,
     offset: i64,
     frames: Vec<Frame>,
 }
 
-impl Place {
+impl SubscriberState {
     fn new(start: pb::ChannelStart, store: &mut Store) -> Self {
         let channel = store.channel(&start.channel);
         let (epoch, head) = (channel.epoch.clone(), channel.head());
@@ -91,15 +92,15 @@ impl Place {
             Some(Start::Last(count)) => ((head - i64::from(count)).max(offset(channel.trimmed)), Vec::new()),
             None => (head, Vec::new()),
         };
-        let mut place = Self { channel: start.channel.clone(), epoch: epoch.clone(), offset, frames: Vec::new() };
-        frames.extend(place.missed(channel));
+        let mut state = Self { channel: start.channel.clone(), epoch: epoch.clone(), offset, frames: Vec::new() };
+        frames.extend(state.next_frames(channel));
         frames.push(Frame::CaughtUp(CaughtUp { channel: start.channel, epoch, head }));
-        place.frames = frames;
-        place
+        state.frames = frames;
+        state
     }
 
-    /// What the channel has and the subscriber has not.
-    fn missed(&mut self, channel: &Channel) -> Vec<Frame> {
+    /// Returns the frames from the subscription's position to the head, and advances it.
+    fn next_frames(&mut self, channel: &Channel) -> Vec<Frame> {
         let mut frames = Vec::new();
         if self.epoch != channel.epoch {
             (self.epoch, self.offset) = (channel.epoch.clone(), 0);
@@ -128,7 +129,7 @@ impl Place {
 }
 
 #[tonic::async_trait]
-impl BroadcastService for Shared {
+impl BroadcastService for FakeHandler {
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<pb::SubscribeResponse, Status>> + Send>>;
 
     async fn subscribe(
@@ -136,26 +137,26 @@ impl BroadcastService for Shared {
         request: Request<pb::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         self.enter().await?;
-        let shared = self.clone();
-        let places: Vec<_> = {
+        let handler = self.clone();
+        let states: Vec<_> = {
             let mut store = self.store();
             store.subscriptions += 1;
-            request.into_inner().channels.into_iter().map(|start| Place::new(start, &mut store)).collect()
+            request.into_inner().channels.into_iter().map(|start| SubscriberState::new(start, &mut store)).collect()
         };
-        let frames = stream::unfold((shared, places), async |(shared, mut places)| {
+        let frames = stream::unfold((handler, states), async |(handler, mut states)| {
             loop {
-                for place in &mut places {
-                    if place.frames.is_empty() {
-                        let mut store = shared.store();
-                        let name = place.channel.clone();
-                        place.frames = place.missed(store.channel(&name));
+                for state in &mut states {
+                    if state.frames.is_empty() {
+                        let mut store = handler.store();
+                        let name = state.channel.clone();
+                        state.frames = state.next_frames(store.channel(&name));
                     }
-                    if !place.frames.is_empty() {
-                        let frame = Some(place.frames.remove(0));
-                        return Some((Ok(pb::SubscribeResponse { frame }), (shared, places)));
+                    if !state.frames.is_empty() {
+                        let frame = Some(state.frames.remove(0));
+                        return Some((Ok(pb::SubscribeResponse { frame }), (handler, states)));
                     }
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         Ok(Response::new(Box::pin(frames)))
@@ -170,10 +171,10 @@ impl BroadcastService for Shared {
         &self,
         _: Request<pb::BatchPublishRequest>,
     ) -> Result<Response<pb::BatchPublishResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn get_channel(&self, _: Request<pb::GetChannelRequest>) -> Result<Response<pb::GetChannelResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 }

@@ -1,4 +1,4 @@
-//! The history service in memory.
+//! The in-memory history service.
 
 use prost::Message as _;
 use tidings_proto::broadcast::PublishRequest;
@@ -10,25 +10,25 @@ use tidings_proto::history::{self as pb, Body, Conversation, Message, ReadInfo, 
 use tonic::{Code, Request, Response, Status};
 
 use super::broadcast::Channel;
-use super::{Damage, Push, Shared, Store, away, refusal};
+use super::{Damage, FakeHandler, Push, Store, refusal, unavailable};
 
-impl Shared {
-    /// The messages of a conversation as they are read.
+impl FakeHandler {
+    /// Returns the messages of a conversation, with the read fault if there is one.
     fn read(&self, store: &Store, id: &str, author: Option<&str>) -> Result<Vec<Message>, Status> {
         let (_, stored) = store.conversations.get(id).ok_or_else(absent)?;
-        let is_asked_for = |message: &&Message| author.is_none_or(|author| message.sender_id == author);
+        let is_selected = |message: &&Message| author.is_none_or(|author| message.sender_id == author);
         if let Some(damage) = self.faults.damage
             && store.conversations.keys().nth(1).is_some_and(|second| second == id)
         {
-            let mut harmed = stored.clone();
-            harm(&mut harmed, damage, author.is_some());
-            return Ok(harmed.iter().filter(is_asked_for).cloned().collect());
+            let mut corrupted = stored.clone();
+            corrupt(&mut corrupted, damage, author.is_some());
+            return Ok(corrupted.iter().filter(is_selected).cloned().collect());
         }
-        Ok(stored.iter().filter(is_asked_for).cloned().collect())
+        Ok(stored.iter().filter(is_selected).cloned().collect())
     }
 }
 
-/// Publishes a message, as the relay does, or in another way.
+/// Publishes a message like the relay, with the push fault if there is one.
 fn push(store: &mut Store, message: &Message, damage: Option<Push>) {
     let channel = format!("conversation/{}", message.conversation_id);
     let mut pushed = vec![message.clone()];
@@ -58,45 +58,45 @@ fn absent() -> Status {
     refusal(Code::NotFound, "CONVERSATION_NOT_FOUND", "there is no such conversation")
 }
 
-fn harm(messages: &mut Vec<Message>, damage: Damage, by_author: bool) {
+fn corrupt(messages: &mut Vec<Message>, damage: Damage, by_author: bool) {
     let (Damage::Lose(seq) | Damage::Double(seq) | Damage::Swap(seq) | Damage::Alter(seq) | Damage::LoseOfAuthor(seq)) =
         damage;
-    let place = usize::try_from(seq - 1).unwrap();
+    let index = usize::try_from(seq - 1).unwrap();
     match damage {
-        Damage::Lose(_) => drop(messages.remove(place)),
-        Damage::LoseOfAuthor(_) if by_author => drop(messages.remove(place)),
+        Damage::Lose(_) => drop(messages.remove(index)),
+        Damage::LoseOfAuthor(_) if by_author => drop(messages.remove(index)),
         Damage::LoseOfAuthor(_) => {}
         Damage::Double(_) => {
-            messages.insert(place, messages[place].clone());
-            messages[place + 1..].iter_mut().for_each(|message| message.seq += 1);
+            messages.insert(index, messages[index].clone());
+            messages[index + 1..].iter_mut().for_each(|message| message.seq += 1);
         }
         Damage::Swap(_) => {
-            messages.swap(place, place + 1);
-            messages[place].seq -= 1;
-            messages[place + 1].seq += 1;
+            messages.swap(index, index + 1);
+            messages[index].seq -= 1;
+            messages[index + 1].seq += 1;
         }
         Damage::Alter(_) => {
-            messages[place].body = Some(Body { content: Some(body::Content::Text("something else".into())) });
+            messages[index].body = Some(Body { content: Some(body::Content::Text("something else".into())) });
         }
     }
 }
 
 #[tonic::async_trait]
-impl ConversationService for Shared {
+impl ConversationService for FakeHandler {
     async fn create_conversation(
         &self,
         request: Request<pb::CreateConversationRequest>,
     ) -> Result<Response<pb::CreateConversationResponse>, Status> {
         self.enter().await?;
-        let wanted = request.into_inner().conversation.unwrap_or_default();
+        let requested = request.into_inner().conversation.unwrap_or_default();
         let mut store = self.store();
-        let known = store.conversations.get(&wanted.id);
+        let known = store.conversations.get(&requested.id);
         let deduplicated = known.is_some();
-        if known.is_some_and(|(known, _)| known.title != wanted.title) {
+        if known.is_some_and(|(known, _)| known.title != requested.title) {
             return Err(refusal(Code::AlreadyExists, "CONVERSATION_ID_TAKEN", "the id is taken"));
         }
-        store.conversations.entry(wanted.id.clone()).or_insert((wanted.clone(), Vec::new()));
-        Ok(Response::new(pb::CreateConversationResponse { conversation: Some(wanted), deduplicated }))
+        store.conversations.entry(requested.id.clone()).or_insert((requested.clone(), Vec::new()));
+        Ok(Response::new(pb::CreateConversationResponse { conversation: Some(requested), deduplicated }))
     }
 
     async fn get_conversation(
@@ -114,7 +114,7 @@ impl ConversationService for Shared {
 }
 
 #[tonic::async_trait]
-impl HistoryService for Shared {
+impl HistoryService for FakeHandler {
     async fn append_message(
         &self,
         request: Request<pb::AppendMessageRequest>,
@@ -123,7 +123,7 @@ impl HistoryService for Shared {
         let request = request.into_inner();
         let mut store = self.store();
         store.appends += 1;
-        let every = self.faults.drop_answer_every;
+        let every = self.faults.drop_response_every;
         let dropped = every > 0 && store.appends.is_multiple_of(every);
         let (_, messages) = store.conversations.get_mut(&request.conversation_id).ok_or_else(absent)?;
         let known = messages
@@ -132,7 +132,11 @@ impl HistoryService for Shared {
         let deduplicated = known.is_some();
         let message = match known {
             Some(known) if known.body != request.body => {
-                return Err(refusal(Code::AlreadyExists, "CLIENT_MESSAGE_ID_REUSED", "the name was used before"));
+                return Err(refusal(
+                    Code::AlreadyExists,
+                    "CLIENT_MESSAGE_ID_REUSED",
+                    "the client message id was used before",
+                ));
             }
             Some(known) => known.clone(),
             None => {
@@ -150,14 +154,14 @@ impl HistoryService for Shared {
                     return Err(refusal(Code::FailedPrecondition, "REPLY_TARGET_NOT_FOUND", "not there yet"));
                 }
                 messages.push(message.clone());
-                // By its name: while conversations are created, nobody knows which will be the second.
-                let is_meant = message.conversation_id == "irc-b";
-                push(&mut store, &message, self.faults.push.filter(|_| is_meant));
+                // By name: while conversations are created, it is unknown which will be the second.
+                let is_faulty = message.conversation_id == "irc-b";
+                push(&mut store, &message, self.faults.push.filter(|_| is_faulty));
                 message
             }
         };
         if dropped {
-            return Err(away());
+            return Err(unavailable());
         }
         Ok(Response::new(pb::AppendMessageResponse { message: Some(message), deduplicated }))
     }
@@ -174,7 +178,7 @@ impl HistoryService for Shared {
             return Err(refusal(Code::FailedPrecondition, "SEQ_AHEAD", "not there yet"));
         }
         let size = usize::try_from(request.page_size).unwrap();
-        let number = |prefix| request.page_token.strip_prefix(prefix).map(|place| place.parse::<usize>().unwrap());
+        let number = |prefix| request.page_token.strip_prefix(prefix).map(|index| index.parse::<usize>().unwrap());
         let (begin, end) = match (number("after "), number("before "), request.anchor) {
             (Some(begin), ..) => (begin, all.len().min(begin + size)),
             (_, Some(end), _) => (end.saturating_sub(size), end),
@@ -183,7 +187,7 @@ impl HistoryService for Shared {
                 (begin, all.len().min(begin + size))
             }
             (.., None) => (all.len().saturating_sub(size), all.len()),
-            _ => return Err(Status::unimplemented("not needed here")),
+            _ => return Err(Status::unimplemented("not implemented by the fake")),
         };
         let token = |more: bool, token: String| if more { token } else { String::new() };
         Ok(Response::new(pb::ListMessagesResponse {
@@ -216,13 +220,13 @@ impl HistoryService for Shared {
     }
 
     async fn get_message(&self, _: Request<pb::GetMessageRequest>) -> Result<Response<pb::GetMessageResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn batch_append_messages(
         &self,
         _: Request<pb::BatchAppendMessagesRequest>,
     ) -> Result<Response<pb::BatchAppendMessagesResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 }

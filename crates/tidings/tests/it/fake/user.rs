@@ -1,4 +1,4 @@
-//! The user service in memory: the second reading of a user comes from the cache.
+//! The in-memory user service; reads of a user after the first come from the cache.
 
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
@@ -6,7 +6,7 @@ use tidings_proto::user::user_service_server::UserService;
 use tidings_proto::user::{self as pb, ReadInfo, User};
 use tonic::{Code, Request, Response, Status};
 
-use super::{Shared, Store, refusal};
+use super::{FakeHandler, Store, refusal};
 
 fn find(store: &mut Store, id: &str) -> Option<(User, ReadInfo)> {
     let user = store.users.get(id)?.clone();
@@ -15,7 +15,7 @@ fn find(store: &mut Store, id: &str) -> Option<(User, ReadInfo)> {
 }
 
 #[tonic::async_trait]
-impl UserService for Shared {
+impl UserService for FakeHandler {
     type WatchUsersStream = futures_util::stream::Empty<Result<pb::WatchUsersResponse, Status>>;
 
     async fn create_user(
@@ -65,22 +65,22 @@ impl UserService for Shared {
         &self,
         _: Request<pb::GetUserByHandleRequest>,
     ) -> Result<Response<pb::GetUserByHandleResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn list_users(&self, _: Request<pb::ListUsersRequest>) -> Result<Response<pb::ListUsersResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn update_user(&self, _: Request<pb::UpdateUserRequest>) -> Result<Response<pb::UpdateUserResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn delete_user(&self, _: Request<pb::DeleteUserRequest>) -> Result<Response<pb::DeleteUserResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 
     async fn watch_users(&self, _: Request<pb::WatchUsersRequest>) -> Result<Response<Self::WatchUsersStream>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        Err(Status::unimplemented("not implemented by the fake"))
     }
 }

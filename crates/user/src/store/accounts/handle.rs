@@ -1,17 +1,14 @@
-//! Who has a handle.
-
-use std::collections::BTreeMap;
+//! Reads of `user_account` by handle.
 
 use sqlx::PgConnection;
-use sqlx::types::Json;
 use tidings_postgres::Fault;
 
 use super::Accounts;
 use crate::model::{HandleKey, User};
-use crate::store::row::Row;
+use crate::store::row::{Row, query_rows};
 
 impl Accounts {
-    /// Who has a handle.
+    /// Returns the user that has a handle.
     pub async fn read_by_handle(&self, handle: &HandleKey) -> Result<Option<User>, Fault> {
         let row = self.reads.run(async |connection| row(connection, handle).await).await?;
         Ok(row.map(Row::into_user))
@@ -19,23 +16,11 @@ impl Accounts {
 }
 
 async fn row(connection: &mut PgConnection, handle: &HandleKey) -> Result<Option<Row>, sqlx::Error> {
-    sqlx::query_as!(
-        Row,
-        r#"
-        SELECT id,
-               handle,
-               display_name,
-               age,
-               avatar_uri,
-               bio,
-               attributes AS "attributes: Json<BTreeMap<String, String>>",
-               version,
-               create_time,
-               update_time,
-               false AS "deleted!"
+    query_rows!(
+        "
+        SELECT " COLUMNS "
         FROM user_account
-        WHERE handle_key = $1
-        "#,
+        WHERE handle_key = $1",
         handle.as_str(),
     )
     .fetch_optional(connection)

@@ -1,46 +1,31 @@
-//! Users one after the other, by keyset: a page begins after the last key of the one before, so what is inserted or deleted in
-//! between moves nobody.
+//! Keyset pages of users: a page starts after the last key of the page before, so concurrent
+//! inserts and deletions shift no other user.
 
-use std::collections::BTreeMap;
-
-use sqlx::types::Json;
 use tidings_postgres::Fault;
 
 use super::Accounts;
-use crate::model::{HandleKey, User};
-use crate::store::row::Row;
+use crate::model::{HandleKey, User, UserId};
+use crate::store::row::{Row, query_rows};
 
-/// Above every key that begins with what it is put behind: no handle has this last of all code points, which stands for no
-/// character.
+/// Upper bound of a prefix scan: `prefix + LAST` sorts after every key with that prefix, because
+/// this noncharacter, the last code point, is in no handle.
 const LAST: char = char::MAX;
 
 impl Accounts {
-    /// At most `limit` users whose ids come after this one, by id.
-    pub async fn after_id(&self, id: &str, limit: i64) -> Result<Vec<User>, Fault> {
+    /// Returns up to `limit` users whose ids follow `after`, ordered by id.
+    pub async fn page_by_id(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<User>, Fault> {
         let rows = self
             .reads
             .run(async |connection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"
-                    SELECT id,
-                           handle,
-                           display_name,
-                           age,
-                           avatar_uri,
-                           bio,
-                           attributes AS "attributes: Json<BTreeMap<String, String>>",
-                           version,
-                           create_time,
-                           update_time,
-                           false AS "deleted!"
+                query_rows!(
+                    "
+                    SELECT " COLUMNS "
                     FROM user_account
                     WHERE id > $1
                       AND delete_time IS NULL
                     ORDER BY id
-                    LIMIT $2
-                    "#,
-                    id,
+                    LIMIT $2",
+                    after.map_or("", UserId::as_str),
                     limit,
                 )
                 .fetch_all(connection)
@@ -50,35 +35,29 @@ impl Accounts {
         Ok(rows.into_iter().map(Row::into_user).collect())
     }
 
-    /// At most `limit` users whose handles begin with `prefix` and come after `handle`, by handle.
-    pub async fn after_handle(&self, prefix: &HandleKey, handle: &str, limit: i64) -> Result<Vec<User>, Fault> {
+    /// Returns up to `limit` users whose handle keys start with `prefix` and follow `after`,
+    /// ordered by handle key.
+    pub async fn page_by_handle(
+        &self,
+        prefix: &HandleKey,
+        after: Option<&HandleKey>,
+        limit: i64,
+    ) -> Result<Vec<User>, Fault> {
         let rows = self
             .reads
             .run(async |connection| {
-                sqlx::query_as!(
-                    Row,
-                    r#"
-                    SELECT id,
-                           handle,
-                           display_name,
-                           age,
-                           avatar_uri,
-                           bio,
-                           attributes AS "attributes: Json<BTreeMap<String, String>>",
-                           version,
-                           create_time,
-                           update_time,
-                           false AS "deleted!"
+                query_rows!(
+                    "
+                    SELECT " COLUMNS "
                     FROM user_account
                     WHERE handle_key >= $1
                       AND handle_key < $2
                       AND handle_key > $3
                     ORDER BY handle_key
-                    LIMIT $4
-                    "#,
+                    LIMIT $4",
                     prefix.as_str(),
                     format!("{prefix}{LAST}"),
-                    handle,
+                    after.map_or("", HandleKey::as_str),
                     limit,
                 )
                 .fetch_all(connection)

@@ -1,4 +1,4 @@
-//! Many readers at once of what the cache does not have.
+//! Thundering herds: many concurrent readers of users that are not cached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,42 +9,42 @@ use tidings_user::Config;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::Code;
 
-use crate::contest::{Contestant, Outcome, at_most, races};
-use crate::support::{SOON, Users, World, eventually, told};
+use crate::contest::{Contestant, RaceVerdict, at_most, races};
+use crate::support::{SOON, TestEnv, UserInstance, eventually, into_result};
 
 races! {
-    ten_thousand_reads_of_a_cold_key_over_two_instances_are_one_look_into_postgres,
-    ten_thousand_reads_of_a_cold_key_are_a_look_for_each_instance_if_postgres_takes_longer_than_they_wait,
-    flushall_under_load_costs_at_most_a_look_for_each_key_and_for_each_read_in_flight,
+    a_herd_on_two_instances_reads_postgres_once,
+    a_herd_reads_a_slow_postgres_at_most_thrice,
+    flushall_costs_one_read_per_key_and_read_in_flight,
 }
 
-/// Reads that come at once.
+/// Number of concurrent reads.
 const HERD: usize = 10_000;
-/// Readers of the load, and whom they read.
+/// Number of cycling readers, and of the users they read.
 const READERS: usize = 32;
 const KEYS: usize = 20;
 
-/// Users that no cache knows.
-async fn sow(world: &World, ids: usize) {
-    world
-        .execute(&format!(
-            "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
+/// Inserts users that are in no cache.
+async fn insert_users(env: &TestEnv, ids: usize) {
+    env.execute(&format!(
+        "INSERT INTO user_account (id, handle, display_name, avatar_uri, bio, attributes, version) \
              SELECT 'user-' || number, '', 'first', '', '', '{{}}', 1 FROM generate_series(1, {ids}) AS number"
-        ))
-        .await;
+    ))
+    .await;
 }
 
-/// Every piece that is sent to Postgres, and every one that it answers, takes so long: that is what a herd gathers in.
-async fn with_postgres_far_away(world: &World, delay: Duration) -> (Proxy, World) {
-    let port = world.stack().postgres().port();
-    let way = Proxy::to(([127, 0, 0, 1], port).into()).await.unwrap();
-    way.delay(delay);
-    let postgres_url = world.postgres_url.replace(&format!(":{port}/"), &format!(":{}/", way.port()));
-    assert_ne!(postgres_url, world.postgres_url);
-    (way, World { postgres_url, ..world.clone() })
+/// Delays each chunk sent to and from Postgres, so that a herd gathers during one read. Returns the
+/// proxy and an environment behind it.
+async fn with_slow_postgres(env: &TestEnv, delay: Duration) -> (Proxy, TestEnv) {
+    let port = env.stack().postgres().port();
+    let proxy = Proxy::to(([127, 0, 0, 1], port).into()).await.unwrap();
+    proxy.delay(delay);
+    let postgres_url = env.postgres_url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+    assert_ne!(postgres_url, env.postgres_url);
+    (proxy, TestEnv { postgres_url, ..env.clone() })
 }
 
-/// Everybody is let in, and everybody has patience: a debug build on a busy machine is slow.
+/// Raises limits and timeouts for a herd: a debug build on a busy machine is slow.
 fn for_a_herd(config: &mut Config) {
     config.server.max_in_flight = 2 * u32::try_from(HERD).unwrap();
     config.server.max_streams = u32::try_from(HERD).unwrap();
@@ -53,111 +53,110 @@ fn for_a_herd(config: &mut Config) {
     config.cache.user_lease_ttl = SOON.into();
 }
 
-async fn ten_thousand_reads_of_a_cold_key_over_two_instances_are_one_look_into_postgres(
-    contestant: Contestant,
-) -> Outcome {
-    let looks = looks_of_a_herd(contestant, Duration::from_millis(5), for_a_herd).await;
-    at_most("looks into Postgres", looks, 1)
+/// Ten thousand concurrent reads of a cold key over two instances are one read of Postgres.
+async fn a_herd_on_two_instances_reads_postgres_once(contestant: Contestant) -> RaceVerdict {
+    let scans = scans_of_a_herd(contestant, Duration::from_millis(5), for_a_herd).await;
+    at_most("scans of Postgres", scans, 1)
 }
 
-async fn ten_thousand_reads_of_a_cold_key_are_a_look_for_each_instance_if_postgres_takes_longer_than_they_wait(
-    contestant: Contestant,
-) -> Outcome {
-    let hasty = |config: &mut Config| {
+/// Postgres takes longer than the fill wait: the instance with the lease reads once, the other one
+/// at most twice, which is its limit of loads in flight.
+async fn a_herd_reads_a_slow_postgres_at_most_thrice(contestant: Contestant) -> RaceVerdict {
+    let short_wait = |config: &mut Config| {
         for_a_herd(config);
-        config.cache.user_fill_wait = Duration::from_millis(100).into();
+        config.cache.user_fill_wait = Duration::from_millis(200).into();
     };
-    let looks = looks_of_a_herd(contestant, Duration::from_millis(250), hasty).await;
-    at_most("looks into Postgres", looks, 2)
+    let scans = scans_of_a_herd(contestant, Duration::from_millis(250), short_wait).await;
+    at_most("scans of Postgres", scans, 3)
 }
 
-/// How often Postgres is looked into when a herd wants one cold key.
-async fn looks_of_a_herd(contestant: Contestant, delay: Duration, tune: impl Fn(&mut Config)) -> i64 {
-    let world = World::shared().await;
-    sow(&world, 1).await;
-    let before = world.looks_at_accounts().await;
-    let (_way, far) = with_postgres_far_away(&world, delay).await;
-    let (here, there) = contestant.two_with(&far, tune).await;
+/// Returns the number of scans that a herd of readers of one cold key causes.
+async fn scans_of_a_herd(contestant: Contestant, delay: Duration, tune: impl Fn(&mut Config)) -> i64 {
+    let env = TestEnv::shared().await;
+    insert_users(&env, 1).await;
+    let before = env.account_scans().await;
+    let (_proxy, slow) = with_slow_postgres(&env, delay).await;
+    let (here, there) = contestant.two_with(&slow, tune).await;
 
     let reads: JoinSet<_> = (0..HERD)
         .map(|number| {
             let mut client = if number % 2 == 0 { here.client() } else { there.client() };
             let request = tidings_proto::user::GetUserRequest { id: "user-1".to_owned(), ..Default::default() };
-            async move { told(client.get_user(request).await) }
+            async move { into_result(client.get_user(request).await) }
         })
         .collect();
     let mut unanswered = 0;
     for read in reads.join_all().await {
         match read {
             Ok(response) => assert_eq!(response.user.unwrap().display_name, "first"),
-            // The cap of a call: five seconds are not much for ten thousand on a busy machine.
+            // Calls end after five seconds, which may be too short for ten thousand on a busy
+            // machine.
             Err(failure) if failure.code == Code::DeadlineExceeded => unanswered += 1,
             Err(failure) => panic!("{failure}"),
         }
     }
-    assert!(!contestant.is_tidings() || unanswered < HERD / 2, "{unanswered} of {HERD} got no answer");
+    assert!(!contestant.is_tidings() || unanswered < HERD / 2, "{unanswered} of {HERD} reads got no answer");
     here.stop().await;
     there.stop().await;
-    world.looks_at_accounts().await - before
+    env.account_scans().await - before
 }
 
-async fn flushall_under_load_costs_at_most_a_look_for_each_key_and_for_each_read_in_flight(
-    contestant: Contestant,
-) -> Outcome {
-    let world = World::shared().await;
-    sow(&world, KEYS).await;
-    let before = world.looks_at_accounts().await;
-    let (_way, far) = with_postgres_far_away(&world, Duration::from_millis(5)).await;
-    let patient = |config: &mut Config| config.cache.user_fill_wait = Duration::from_secs(1).into();
-    let (here, there) = contestant.two_with(&far, patient).await;
+/// Reads of Postgres after FLUSHALL under load: at most one for each key and each read in flight.
+async fn flushall_costs_one_read_per_key_and_read_in_flight(contestant: Contestant) -> RaceVerdict {
+    let env = TestEnv::shared().await;
+    insert_users(&env, KEYS).await;
+    let before = env.account_scans().await;
+    let (_proxy, slow) = with_slow_postgres(&env, Duration::from_millis(5)).await;
+    let long_wait = |config: &mut Config| config.cache.user_fill_wait = Duration::from_secs(1).into();
+    let (here, there) = contestant.two_with(&slow, long_wait).await;
 
-    let load = Load::start([&here, &there]);
-    load.everybody_has_read_all().await;
-    redis::cmd("FLUSHALL").exec(&mut world.redis()).unwrap();
-    load.everybody_has_read_all().await;
-    load.stop().await;
+    let readers = CyclingReaders::start([&here, &there]);
+    readers.wait_for_full_cycle().await;
+    redis::cmd("FLUSHALL").exec(&mut env.redis()).unwrap();
+    readers.wait_for_full_cycle().await;
+    readers.stop().await;
     here.stop().await;
     there.stop().await;
 
-    let looks = world.looks_at_accounts().await - before;
-    let (first, again) = (KEYS + READERS, KEYS + READERS); // the cache was cold at first, too
-    at_most("looks into Postgres", looks, i64::try_from(first + again).unwrap())
+    let scans = env.account_scans().await - before;
+    let (first, again) = (KEYS + READERS, KEYS + READERS); // the cache was also cold at the start
+    at_most("scans of Postgres", scans, i64::try_from(first + again).unwrap())
 }
 
-/// Readers who read all users, one after the other, over and over.
-struct Load {
-    walks: Arc<[AtomicUsize]>,
+/// Readers that read all users in turn, repeatedly.
+struct CyclingReaders {
+    cycles: Arc<[AtomicUsize]>,
     stop: Arc<AtomicBool>,
     readers: Vec<JoinHandle<()>>,
 }
 
-impl Load {
-    fn start(instances: [&Users; 2]) -> Self {
-        let walks: Arc<[AtomicUsize]> = (0..READERS).map(|_| AtomicUsize::new(0)).collect();
+impl CyclingReaders {
+    fn start(instances: [&UserInstance; 2]) -> Self {
+        let cycles: Arc<[AtomicUsize]> = (0..READERS).map(|_| AtomicUsize::new(0)).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let readers = (0..READERS).map(|number| {
             let mut client = instances[number % 2].client();
-            let (walks, stop) = (Arc::clone(&walks), Arc::clone(&stop));
+            let (cycles, stop) = (Arc::clone(&cycles), Arc::clone(&stop));
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
                     for key in 1..=KEYS {
                         let id = format!("user-{key}");
                         let request = tidings_proto::user::GetUserRequest { id, ..Default::default() };
-                        told(client.get_user(request).await).unwrap();
+                        into_result(client.get_user(request).await).unwrap();
                     }
-                    walks[number].fetch_add(1, Ordering::SeqCst);
+                    cycles[number].fetch_add(1, Ordering::SeqCst);
                 }
             })
         });
-        Self { readers: readers.collect(), walks, stop }
+        Self { readers: readers.collect(), cycles, stop }
     }
 
-    /// Waits until each reader has begun anew and read all users.
-    async fn everybody_has_read_all(&self) {
-        let walks = || self.walks.iter().map(|walks| walks.load(Ordering::SeqCst));
-        let before: Vec<usize> = walks().collect();
-        let all = async || walks().zip(&before).all(|(now, before)| now > before + 1);
-        eventually("everybody has read all", SOON, all).await;
+    /// Waits until each reader has started another cycle and finished it.
+    async fn wait_for_full_cycle(&self) {
+        let cycles = || self.cycles.iter().map(|cycles| cycles.load(Ordering::SeqCst));
+        let before: Vec<usize> = cycles().collect();
+        let all = async || cycles().zip(&before).all(|(now, before)| now > before + 1);
+        eventually("each reader has finished a cycle", SOON, all).await;
     }
 
     async fn stop(self) {

@@ -1,60 +1,63 @@
-//! The records of a CSV file, as RFC 4180 has them. A quote that is out of place is told: to guess would be to swallow lines, as
-//! the reader of the csv crate does, which has no way to tell. Where nothing is out of place it reads the same, by a test.
+//! The records of a CSV file, as defined by RFC 4180.
+//!
+//! Unlike the `csv` crate, this parser reports misplaced quotes: guessing would swallow lines. For
+//! input without misplaced quotes a test asserts equal results.
 
 use std::io::{self, BufRead, ErrorKind};
 
 use ::csv::ByteRecord;
 
-/// The longest record. The cells of the largest user fit several times, even with every quote of them doubled.
-pub(super) const LONGEST: usize = 64 * 1024;
+/// The longest record in bytes: several times the largest user, even with every quote doubled.
+pub(super) const RECORD_BYTES_MAX: usize = 64 * 1024;
 
-/// A record, which may stand on several lines.
+/// A record, which may span several lines.
 #[derive(Debug)]
-pub(super) struct Record {
-    /// The number of its first line, counted from 1.
+pub(super) struct CsvRecord {
+    /// The number of the first line, counted from 1.
     pub(super) number: u64,
-    /// What it says.
+    /// The unquoted cells.
     pub(super) cells: ByteRecord,
-    /// As it stands in the file, without its end.
+    /// The record as read, without the line end.
     pub(super) text: Vec<u8>,
-    /// The first cell whose quotes are wrong, counted from 0, and what is wrong with them.
-    pub(super) misquoted: Option<(usize, String)>,
+    /// The first cell with wrong quotes, counted from 0, and the error text.
+    pub(super) quote_error: Option<(usize, String)>,
 }
 
-/// Where in a cell the reading is.
+/// The parser's position relative to a cell and its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ParserState {
     /// Before its first byte.
     Start,
-    /// In a cell without quotes, or behind wrong ones.
+    /// In an unquoted cell, or after a misplaced quote.
     Plain,
-    /// Behind the quote that opens it.
+    /// After the opening quote.
     Quoted,
-    /// Behind a quote that closes it, unless another follows.
+    /// After a quote that closes the cell, unless another quote follows.
     Closed,
 }
 
-/// Reads records, but not lines that are empty.
-pub(super) struct Records<R> {
+/// A reader of records; skips empty lines.
+pub(super) struct CsvRecords<R> {
     input: R,
-    /// The number of the line that is read.
+    /// The number of the current line, counted from 1.
     line: u64,
-    /// Whether the last byte was the first of a line end that may have two.
+    /// True if the last byte was `\r`: a following `\n` belongs to the same line end.
     after_return: bool,
 }
 
-impl<R: BufRead> Records<R> {
-    /// Reads nothing yet.
+impl<R: BufRead> CsvRecords<R> {
+    /// Creates a reader; nothing is read yet.
     pub(super) fn new(input: R) -> Self {
         Self { input, line: 1, after_return: false }
     }
 
-    /// The next record, `None` after the last.
+    /// Returns the next record, `None` after the last.
     ///
     /// # Errors
-    /// The input can not be read, or the record is too long: nobody knows where the next one begins then.
-    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
-        let mut reading = Reading::new(self.line);
+    /// The input cannot be read, or the record is longer than [`RECORD_BYTES_MAX`]. Reading cannot
+    /// continue then: the start of the next record is unknown.
+    pub(super) fn next(&mut self) -> io::Result<Option<CsvRecord>> {
+        let mut parser = RecordParser::new(self.line);
         loop {
             let bytes = match self.input.fill_buf() {
                 Ok(bytes) => bytes,
@@ -62,7 +65,7 @@ impl<R: BufRead> Records<R> {
                 Err(error) => return Err(error),
             };
             if bytes.is_empty() {
-                return Ok(reading.end());
+                return Ok(parser.end());
             }
             let (mut taken, mut whole) = (0, false);
             for byte in bytes {
@@ -71,106 +74,106 @@ impl<R: BufRead> Records<R> {
                     self.line += 1;
                 }
                 self.after_return = *byte == b'\r';
-                whole = reading.take(*byte, in_line);
+                whole = parser.take(*byte, in_line);
                 taken += 1;
-                if whole || reading.text.len() > LONGEST {
+                if whole || parser.text.len() > RECORD_BYTES_MAX {
                     break;
                 }
             }
             self.input.consume(taken);
-            if reading.text.len() > LONGEST {
-                return Err(io::Error::new(ErrorKind::InvalidData, reading.too_long()));
+            if parser.text.len() > RECORD_BYTES_MAX {
+                return Err(io::Error::new(ErrorKind::InvalidData, parser.too_long()));
             }
-            if whole && !reading.is_empty() {
-                return Ok(reading.end());
+            if whole && !parser.is_empty() {
+                return Ok(parser.end());
             }
             if whole {
-                reading = Reading::new(self.line);
+                parser = RecordParser::new(self.line);
             }
         }
     }
 }
 
-/// A record that is being read.
-struct Reading {
+/// A parser of one record.
+struct RecordParser {
     number: u64,
     cells: ByteRecord,
     text: Vec<u8>,
-    misquoted: Option<(usize, String)>,
+    quote_error: Option<(usize, String)>,
     cell: Vec<u8>,
-    place: Place,
+    state: ParserState,
 }
 
-impl Reading {
+impl RecordParser {
     fn new(number: u64) -> Self {
-        let (cells, misquoted) = (ByteRecord::new(), None);
-        Self { number, cells, text: Vec::new(), misquoted, cell: Vec::new(), place: Place::Start }
+        let (cells, quote_error) = (ByteRecord::new(), None);
+        Self { number, cells, text: Vec::new(), quote_error, cell: Vec::new(), state: ParserState::Start }
     }
 
     fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// Takes the next byte, which stands in this line. Returns whether it ends the record.
+    /// Parses the next byte, of line `line`; returns true if it ends the record.
     fn take(&mut self, byte: u8, line: u64) -> bool {
         let ends_line = matches!(byte, b'\r' | b'\n');
-        if ends_line && self.place != Place::Quoted {
+        if ends_line && self.state != ParserState::Quoted {
             return true;
         }
         self.text.push(byte);
-        match (self.place, byte) {
-            (Place::Quoted, b'"') => self.place = Place::Closed,
-            (Place::Start, b'"') => self.place = Place::Quoted,
-            (Place::Start | Place::Plain | Place::Closed, b',') => self.end_cell(),
-            // Two quotes in a quoted cell are one of its text.
-            (Place::Closed, b'"') | (Place::Quoted, _) => self.put(byte, Place::Quoted),
-            (Place::Closed, _) => {
-                self.misquote(format!("text follows the quote that closes this cell{}", self.elsewhere(line)));
-                self.put(byte, Place::Plain);
+        match (self.state, byte) {
+            (ParserState::Quoted, b'"') => self.state = ParserState::Closed,
+            (ParserState::Start, b'"') => self.state = ParserState::Quoted,
+            (ParserState::Start | ParserState::Plain | ParserState::Closed, b',') => self.end_cell(),
+            // Two quotes in a quoted cell are one quote of its text.
+            (ParserState::Closed, b'"') | (ParserState::Quoted, _) => self.put(byte, ParserState::Quoted),
+            (ParserState::Closed, _) => {
+                self.note_quote_error(format!("text follows the quote that closes this cell{}", self.line_hint(line)));
+                self.put(byte, ParserState::Plain);
             }
-            (Place::Start | Place::Plain, _) => self.put(byte, Place::Plain),
+            (ParserState::Start | ParserState::Plain, _) => self.put(byte, ParserState::Plain),
         }
         false
     }
 
-    fn put(&mut self, byte: u8, place: Place) {
+    fn put(&mut self, byte: u8, state: ParserState) {
         self.cell.push(byte);
-        self.place = place;
+        self.state = state;
     }
 
     fn end_cell(&mut self) {
         self.cells.push_field(&self.cell);
         self.cell.clear();
-        self.place = Place::Start;
+        self.state = ParserState::Start;
     }
 
-    /// Keeps the first thing that is wrong.
-    fn misquote(&mut self, problem: String) {
+    /// Records a quote error, unless the record already has one.
+    fn note_quote_error(&mut self, problem: String) {
         let cell = self.cells.len();
-        self.misquoted.get_or_insert((cell, problem));
+        self.quote_error.get_or_insert((cell, problem));
     }
 
-    /// Where that is, unless it is where the record begins.
-    fn elsewhere(&self, line: u64) -> String {
-        if line == self.number { String::new() } else { format!(", in line {line}; is a quote missing before?") }
+    /// Names `line` in an error text, unless it is the record's first line.
+    fn line_hint(&self, line: u64) -> String {
+        if line == self.number { String::new() } else { format!(", in line {line}; is a quote missing before it?") }
     }
 
     fn too_long(&self) -> String {
-        let hint = if self.place == Place::Quoted { "; perhaps a quote is not closed there" } else { "" };
-        format!("the record that begins in line {} is longer than {LONGEST} bytes{hint}", self.number)
+        let hint = if self.state == ParserState::Quoted { "; perhaps one of its quotes is not closed" } else { "" };
+        format!("the record that begins in line {} is longer than {RECORD_BYTES_MAX} bytes{hint}", self.number)
     }
 
-    /// The record, `None` if there was nothing.
-    fn end(mut self) -> Option<Record> {
+    /// Returns the parsed record, `None` if it is empty.
+    fn end(mut self) -> Option<CsvRecord> {
         if self.is_empty() {
             return None;
         }
-        if self.place == Place::Quoted {
-            self.misquote("a quote opens this cell and is never closed".to_owned());
+        if self.state == ParserState::Quoted {
+            self.note_quote_error("the quote that opens this cell is not closed".to_owned());
         }
         self.end_cell();
-        let Self { number, cells, text, misquoted, .. } = self;
-        Some(Record { number, cells, text, misquoted })
+        let Self { number, cells, text, quote_error, .. } = self;
+        Some(CsvRecord { number, cells, text, quote_error })
     }
 }
 
@@ -180,17 +183,17 @@ mod tests {
 
     use super::*;
 
-    /// Number, cells, and what is wrong with their quotes.
-    type Read = (u64, Vec<String>, Option<(usize, String)>);
+    /// Line number, cells and quote error of a record.
+    type ParsedRecord = (u64, Vec<String>, Option<(usize, String)>);
 
-    /// All records, which are the same however little is read at once.
-    fn read(text: &str) -> Vec<Read> {
+    /// Reads all records; asserts that they do not depend on the buffer size.
+    fn read(text: &str) -> Vec<ParsedRecord> {
         let all = |capacity| {
-            let mut records = Records::new(BufReader::with_capacity(capacity, text.as_bytes()));
+            let mut records = CsvRecords::new(BufReader::with_capacity(capacity, text.as_bytes()));
             let mut all = Vec::new();
             while let Some(record) = records.next().unwrap() {
                 let cells = record.cells.iter().map(|cell| String::from_utf8(cell.to_vec()).unwrap()).collect();
-                all.push((record.number, cells, record.misquoted));
+                all.push((record.number, cells, record.quote_error));
             }
             all
         };
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_rightly_is_read_as_the_standard_reader_reads_it() {
+    fn well_formed_input_is_read_as_by_the_csv_crate() {
         for text in [
             "a,b\n1,2\n",
             "a,\"b,\"\"c\"\"\"\r\n,\r\n\r\n\"\",x",
@@ -212,49 +215,50 @@ mod tests {
                 reader.records().map(|record| record.unwrap().iter().map(str::to_owned).collect()).collect();
             let records = read(text);
 
-            assert!(records.iter().all(|(_, _, misquoted)| misquoted.is_none()), "{text:?}");
+            assert!(records.iter().all(|(_, _, quote_error)| quote_error.is_none()), "{text:?}");
             assert_eq!(records.into_iter().map(|(_, cells, _)| cells).collect::<Vec<_>>(), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn a_quote_that_is_never_closed_is_told_of_the_line_and_cell_that_it_opens() {
+    fn an_unclosed_quote_is_reported_at_its_line_and_cell() {
         let records = read("id,bio\nada,\"Ada\nbob,Bob\ncat,Cat\n");
 
         assert_eq!(records.len(), 2);
-        let (number, _, misquoted) = &records[1];
+        let (number, _, quote_error) = &records[1];
         assert_eq!(*number, 2);
-        assert_eq!(*misquoted, Some((1, "a quote opens this cell and is never closed".to_owned())));
+        assert_eq!(*quote_error, Some((1, "the quote that opens this cell is not closed".to_owned())));
     }
 
+    /// The next record is read as usual.
     #[test]
-    fn text_behind_a_closing_quote_is_told_and_the_next_record_is_read() {
+    fn text_after_a_closing_quote_is_reported() {
         for line in ["ada,\"a\" b", "ada,\"x\"y\"", "ada,\"x\"\"y\" "] {
             let records = read(&format!("id,bio\n{line}\nbob,Bob\n"));
 
-            let misquoted = records[1].2.as_ref().unwrap();
-            assert_eq!(*misquoted, (1, "text follows the quote that closes this cell".to_owned()), "{line}");
+            let quote_error = records[1].2.as_ref().unwrap();
+            assert_eq!(*quote_error, (1, "text follows the quote that closes this cell".to_owned()), "{line}");
             assert_eq!((records[2].0, records[2].1[0].as_str(), &records[2].2), (3, "bob", &None), "{line}");
         }
     }
 
     #[test]
-    fn a_missing_quote_that_another_one_closes_is_told_with_both_lines() {
+    fn a_missing_quote_is_reported_with_both_lines() {
         let records = read("id,bio\nada,\"Ada\nbob,\"Bob\"\ncat,\"Cat\"\n");
 
         assert_eq!(records[1].0, 2);
-        let told = "text follows the quote that closes this cell, in line 3; is a quote missing before?";
-        assert_eq!(records[1].2, Some((1, told.to_owned())));
+        let expected = "text follows the quote that closes this cell, in line 3; is a quote missing before it?";
+        assert_eq!(records[1].2, Some((1, expected.to_owned())));
         assert_eq!((records[2].0, records[2].1[0].as_str(), &records[2].2), (4, "cat", &None));
     }
 
     #[test]
-    fn a_record_that_is_too_long_is_told_with_the_line_at_which_it_begins() {
-        let text = format!("id,bio\nada,\"{}", "x\n".repeat(LONGEST));
-        let mut records = Records::new(text.as_bytes());
+    fn a_record_that_is_too_long_is_reported_with_its_first_line() {
+        let text = format!("id,bio\nada,\"{}", "x\n".repeat(RECORD_BYTES_MAX));
+        let mut records = CsvRecords::new(text.as_bytes());
 
         records.next().unwrap();
         let problem = records.next().unwrap_err().to_string();
-        assert!(problem.contains("begins in line 2 ") && problem.contains("a quote is not closed"), "{problem}");
+        assert!(problem.contains("begins in line 2 ") && problem.contains("quotes is not closed"), "{problem}");
     }
 }

@@ -1,0 +1,37 @@
+//! Shutdown on SIGTERM and SIGINT.
+
+use std::io;
+use std::process;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Returns a token that SIGTERM or SIGINT cancels.
+///
+/// A second signal ends the process at once with exit code 1, without a drain.
+///
+/// # Errors
+///
+/// The handlers cannot be installed.
+pub fn shutdown() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let shutdown = token.clone();
+    // Not tracked: it waits for the second signal as long as the process lives.
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if is_second {
+                tracing::warn!(signal = name, "second signal, exiting without drain");
+                process::exit(1);
+            }
+            tracing::info!(signal = name, "signal received, shutting down");
+            shutdown.cancel();
+        }
+    });
+    Ok(token)
+}
