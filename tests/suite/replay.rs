@@ -1,6 +1,7 @@
 //! `tidings replay` against real services, also while processes are killed: every line of a log is
 //! read back exactly once.
 
+use std::env;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
@@ -167,11 +168,15 @@ fn the_outbox_keeps_messages_while_broadcast_is_stopped() {
     assert_eq!(channel["channel"]["head"], "10", "{channel}");
 }
 
+/// Three conversations of 1,250 lines; all ten with `TIDINGS_ALL_LOGS`.
 #[test]
 fn real_conversations_are_read_back_unchanged() {
-    let Some(logs) = real_logs("real_conversations_are_read_back_unchanged") else {
+    let Some(mut logs) = real_logs("real_conversations_are_read_back_unchanged") else {
         return;
     };
+    if env::var_os("TIDINGS_ALL_LOGS").is_none() {
+        logs.truncate(3);
+    }
     let dir = tempfile::tempdir().unwrap();
     let tidings = TidingsUp::start(dir.path());
 
@@ -179,7 +184,7 @@ fn real_conversations_are_read_back_unchanged() {
     let replay = command.args(&logs).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
 
     let summary = summary(replay);
-    assert_eq!(summary["conversations"], 10, "{summary}");
+    assert_eq!(count(&summary, "conversations"), i64::try_from(logs.len()).unwrap(), "{summary}");
     let pushed = count(&summary, "messages_pushed_to_readers");
     assert_eq!(pushed, 3 * count(&summary, "messages_sent"), "every message is pushed to every reader: {summary}");
     for name in ["messages_pushed_again", "gaps_and_resets_received", "locks_lost_and_reacquired"] {
