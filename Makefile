@@ -21,13 +21,14 @@ test: install ## Run every test.
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))} \
 		cargo test --workspace --all-features --no-fail-fast
 
-drills: install ## Run long forms of tests: restarts, streams, mutations, cancels, conversations.
+drills: install ## Run long forms of tests: restarts, streams, mutations, cancels, conversations, storms.
 	@TIDINGS_RESTARTS=20 TIDINGS_REST=10000 TIDINGS_STREAMS=1000 TIDINGS_MUTATIONS=1000000 \
 		TIDINGS_LOST_ANSWERS=10000 TIDINGS_CANCELS=100000 TIDINGS_ALL_LOGS=1 \
 		cargo test --package tidings-tests --all-features --test suite -- \
-		rolling hostile::malformed lost_responses cancelled:: real_conversations
+		rolling hostile::malformed lost_responses cancelled:: replay::
 	@TIDINGS_CANCELS=1000000 cargo test --package tidings-redis --test it -- cancels
 	@TIDINGS_STORMS=100 cargo test --package tidings-user --all-features --test faults -- convergence
+	@TIDINGS_SCHEDULES=10000 cargo test --package tidings-broadcast --all-features --test it -- schedules
 
 faults: install ## Run all fault drills under load in full; writes target/drills.md.
 	@TIDINGS_FAULTS=full cargo test --package tidings-tests --all-features --test faults

@@ -78,8 +78,8 @@ pub(crate) struct Drill {
     pub(crate) recovery: [(&'static str, Option<Duration>); 4],
     /// The function by which subscribers record the events they receive.
     pub(crate) recorder: EventRecorder,
-    /// The service that has a seeded bug, if one has.
-    pub(crate) seeded_bug: Option<&'static str>,
+    /// True if every service has a seeded bug.
+    pub(crate) seeded: bool,
 }
 
 /// Runs a drill while no other drill runs.
@@ -91,7 +91,7 @@ pub(crate) fn run_exclusively<T>(drill: impl Future<Output = T>) -> T {
 impl Drill {
     /// Creates a drill whose callers do not retry.
     pub(crate) fn new(name: &'static str, recovery: [(&'static str, Option<Duration>); 4]) -> Self {
-        Self { name, retry_for: None, recovery, recorder: Vec::push, seeded_bug: None }
+        Self { name, retry_for: None, recovery, recorder: Vec::push, seeded: false }
     }
 
     /// Runs the drill.
@@ -103,14 +103,10 @@ impl Drill {
         assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
 
-    /// Runs the drill and adds its results to the report. Returns one result per service, or only
-    /// that of the service with the seeded bug.
+    /// Runs the drill and adds its results to the report. Returns one result per service.
     pub(crate) fn results(self, fault: impl AsyncFnOnce(&mut DrillInstallation, DrillTimes)) -> Vec<DrillResult> {
         let times = DrillTimes::get();
-        let mut results = run_exclusively(self.measure(fault, times));
-        if let Some(service) = self.seeded_bug {
-            results.retain(|result| result.service == service);
-        }
+        let results = run_exclusively(self.measure(fault, times));
         report::add(&results);
         results
     }
@@ -181,7 +177,7 @@ impl Drill {
     ) -> DrillResult {
         let (_, recovery) = self.recovery.into_iter().find(|(name, _)| *name == W::NAME).unwrap();
         let mut result = DrillResult::new(self.name, W::NAME, offered);
-        result.seeded = self.seeded_bug.is_some();
+        result.seeded = self.seeded;
         result.rates = phases.rates(calls);
         result.slowest = calls.iter().map(CallOutcome::latency).max().unwrap_or_default();
         result.recovery = phases.recovery(calls);
@@ -205,7 +201,7 @@ impl Drill {
             }
             _ => {}
         }
-        if !result.violations().is_empty() && self.seeded_bug.is_none() {
+        if !result.violations().is_empty() && !self.seeded {
             report::write_ledger(&result, calls_of.workload.ledger_lines(), calls);
         }
         result

@@ -1,11 +1,10 @@
 //! `tidings replay` against real services, also while processes are killed: every line of a log is
 //! read back exactly once.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::thread;
 use std::time::Duration;
+use std::{env, fs, thread};
 
 use rustix::process::Signal;
 use tidings_proto::history::GetConversationRequest;
@@ -60,20 +59,37 @@ fn the_demo_conversations_are_read_back_unchanged() {
     assert!(again.status.success(), "a second replay changes nothing: {}", stderr(&again));
 }
 
-/// Returns logs for a slow replay, one of its conversations, and the speed. Without real logs,
-/// these are bundled ones at a lower speed.
-fn slow_logs(test: &str) -> (Vec<PathBuf>, &'static str, &'static str) {
-    match real_logs(test) {
-        Some(logs) => (logs[2..5].to_vec(), "irc-2005-08-08_01", "40"),
-        None => (vec![root().join("demo/ops-night.log")], "irc-ops-night", "1"),
+/// Lines of each real log in the short form: enough for a replay to last through all faults.
+const SHORT_LINES: usize = 600;
+
+/// Returns logs for a slow replay, one of its conversations, and the messages per second of each
+/// conversation. Without real logs, these are bundled ones at a lower speed.
+fn slow_logs(test: &str, dir: &Path) -> (Vec<PathBuf>, &'static str, &'static str) {
+    let Some(logs) = real_logs(test) else {
+        return (vec![root().join("demo/ops-night.log")], "irc-ops-night", "1");
+    };
+    let mut logs = logs[2..5].to_vec();
+    if !all_logs() {
+        for log in &mut logs {
+            let text = fs::read_to_string(&*log).unwrap();
+            let short = dir.join(log.file_name().unwrap());
+            fs::write(&short, text.split_inclusive('\n').take(SHORT_LINES).collect::<String>()).unwrap();
+            *log = short;
+        }
     }
+    (logs, "irc-2005-08-08_01", "20")
+}
+
+/// Returns true in the long form: whole logs, and all of them.
+fn all_logs() -> bool {
+    env::var_os("TIDINGS_ALL_LOGS").is_some()
 }
 
 #[test]
 fn a_replay_survives_a_crash_of_every_process() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, logs_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tidings = TidingsUp::start(dir.path());
-    let (logs, conversation, speed) = slow_logs("a_replay_survives_a_crash_of_every_process");
+    let (logs, conversation, speed) = slow_logs("a_replay_survives_a_crash_of_every_process", logs_dir.path());
     let replay = replay(&tidings, &logs, speed);
     let mut seen = 0;
     let mut wait_for_progress = |what: &str| {
@@ -115,11 +131,12 @@ fn a_replay_survives_a_crash_of_every_process() {
 
 #[test]
 fn a_replay_survives_the_loss_of_one_instance_per_service() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, logs_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tidings = TidingsUp::start(dir.path());
     let mut others: Vec<_> =
         ["user", "history", "lock", "broadcast"].map(|service| (service, tidings.start_another(service))).into();
-    let (logs, conversation, speed) = slow_logs("a_replay_survives_the_loss_of_one_instance_per_service");
+    let (logs, conversation, speed) =
+        slow_logs("a_replay_survives_the_loss_of_one_instance_per_service", logs_dir.path());
     let mut command = tidings.command(&["replay", "--quiet", "--output", "json", "--speed", speed]);
     for (service, other) in &others {
         let both = format!("{},{}", tidings.address(service), other.address());
@@ -174,7 +191,7 @@ fn real_conversations_are_read_back_unchanged() {
     let Some(mut logs) = real_logs("real_conversations_are_read_back_unchanged") else {
         return;
     };
-    if env::var_os("TIDINGS_ALL_LOGS").is_none() {
+    if !all_logs() {
         logs.truncate(3);
     }
     let dir = tempfile::tempdir().unwrap();

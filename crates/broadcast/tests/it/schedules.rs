@@ -1,4 +1,6 @@
-//! 10,000 random schedules of publishes and subscriptions, with channels that join and leave.
+//! Random schedules of publishes and subscriptions, with channels that join and leave.
+//!
+//! `TIDINGS_SCHEDULES` sets their number, `TIDINGS_SEED` all randomness except the timing.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use crate::support::client::{BroadcastClient, after, from_beginning, last, lates
 use crate::support::ledger::{PublishLedger, ReceivedEvent, Transcript};
 use crate::support::recorder::Recorder;
 
-const SCHEDULES: usize = 10_000;
+/// Schedules in the short form.
+const SCHEDULES: u64 = 2_000;
 /// Concurrent schedules: enough to interfere with each other.
 const CONCURRENCY: usize = 128;
 /// So short that channels leave while others join.
@@ -156,6 +159,7 @@ fn first(transcript: &Transcript) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publish_during_subscribe_is_exact_in_random_schedules() {
     let seed: u64 = std::env::var("TIDINGS_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
+    let schedules = std::env::var("TIDINGS_SCHEDULES").map_or(SCHEDULES, |text| text.parse().unwrap());
     let cluster = BroadcastCluster::start_tuned(2, |config| {
         config.streams.broadcast_linger = LINGER.into();
     })
@@ -163,11 +167,11 @@ async fn publish_during_subscribe_is_exact_in_random_schedules() {
 
     // Two connections to each instance, for enough concurrent streams.
     let clients = [0, 1, 0, 1].map(|index| cluster.new_client(index));
-    let schedules = stream::iter(0..SCHEDULES).map(|number| {
+    let schedules = stream::iter(0..schedules).map(|number| {
         let schedule = RandomSchedule {
             channel: format!("schedule/{number}"),
             clients: clients.clone(),
-            random: StdRng::seed_from_u64(seed.wrapping_add(u64::try_from(number).unwrap())),
+            random: StdRng::seed_from_u64(seed.wrapping_add(number)),
             ledger: PublishLedger::default(),
             subscribers: Vec::new(),
         };
