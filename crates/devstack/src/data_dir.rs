@@ -19,6 +19,9 @@ use crate::options::Dir;
 /// Root of the data if the servers' user cannot enter the directory.
 const FALLBACK_ROOT: &str = "/var/lib/tidings";
 
+/// The file that marks a directory as that of a stack; its owner holds a lock on it.
+const OWNER_LOCK: &str = "owner.lock";
+
 /// Servers with a data directory of their own.
 const SERVERS: [&str; 2] = ["postgres", "redis"];
 
@@ -59,6 +62,7 @@ impl DataDir {
     async fn open_kept(dir: &Path, account: Option<ServerAccount>) -> Result<Self, Error> {
         fs::create_dir_all(dir).map_err(Error::system("create", dir))?;
         let dir = dir.canonicalize().map_err(Error::system("find", dir))?;
+        check_origin(&dir)?;
         let owner = lock_as_owner(&dir)?;
         let lifeline = wait_for_earlier_servers(&dir).await?;
         let data_root = match &account {
@@ -150,9 +154,18 @@ impl Drop for DataDir {
     }
 }
 
+/// Checks that the data in `dir`, which may be removed, are those of an earlier stack.
+fn check_origin(dir: &Path) -> Result<(), Error> {
+    let exists = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    match SERVERS.into_iter().find(|server| exists(server)) {
+        Some(server) if !exists(OWNER_LOCK) => Err(Error::Foreign { data: dir.join(server) }),
+        _ => Ok(()),
+    }
+}
+
 /// Locks `dir` for this process and records its pid.
 fn lock_as_owner(dir: &Path) -> Result<File, Error> {
-    let path = dir.join("owner.lock");
+    let path = dir.join(OWNER_LOCK);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = file.map_err(Error::system("open", &path))?;
     match file.try_lock() {

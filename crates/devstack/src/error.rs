@@ -37,6 +37,12 @@ pub enum Error {
         /// Process id of the owner, as recorded in the directory.
         pid: String,
     },
+    /// The directory has data that no stack has made.
+    #[error("{} was not made by tidings: move it away or choose another directory", data.display())]
+    Foreign {
+        /// Path of the data.
+        data: PathBuf,
+    },
     /// The owner of the directory ended, but its servers did not.
     #[error("servers of an earlier tidings are still running in {}: kill them and try again", dir.display())]
     Lingering {

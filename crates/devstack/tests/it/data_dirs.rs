@@ -43,12 +43,31 @@ async fn an_incomplete_data_directory_is_recreated() {
     for incomplete in ["postgres.new/base", "postgres/base"] {
         fs::create_dir_all(dir.path().join(incomplete)).unwrap();
     }
+    fs::write(dir.path().join("owner.lock"), "").unwrap();
     fs::write(dir.path().join("postgres/PG_VERSION"), "15\n").unwrap();
 
     let stack = Devstack::start(kept(dir.path())).await.unwrap();
 
     assert_eq!(query_text(&stack, "SELECT 'ready'").await.unwrap(), "ready");
     assert!(!dir.path().join("postgres.new").exists());
+}
+
+#[tokio::test]
+async fn data_that_no_stack_has_made_are_not_removed() {
+    for name in ["postgres", "redis"] {
+        let dir = reachable();
+        let file = dir.path().join(name).join("notes.txt");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "mine").unwrap();
+
+        for fresh in [true, false] {
+            let error = Devstack::start(Options { fresh, ..kept(dir.path()) }).await.unwrap_err();
+
+            assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+        assert!(!dir.path().join("owner.lock").exists(), "a refused directory stays as it is");
+    }
 }
 
 #[tokio::test]
