@@ -193,6 +193,25 @@ fn each_invalid_setting_is_reported_with_flag_and_expectation() {
 }
 
 #[test]
+fn an_empty_variable_is_an_unset_one() {
+    for (service, settings) in settings() {
+        let needs_postgres = settings.iter().any(|arg| arg.get_long() == Some("postgres-url"));
+        let mut command = serve(&service, needs_postgres);
+        for arg in settings {
+            let variable = arg.get_env().unwrap().to_str().unwrap();
+            let required = ["TIDINGS_POSTGRES_URL", "TIDINGS_REDIS_URL"].contains(&variable);
+            command.env(if required { format!("{variable}_FILE") } else { variable.to_owned() }, "");
+        }
+
+        // Only the one invalid flag is reported.
+        assert_eq!(error_lines_of(command.args(["--drain", "0s"])).len(), 1, "{service}");
+    }
+    let lines = error_lines_of(serve("user", true).env("TIDINGS_REDIS_URL", ""));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("--redis-url (TIDINGS_REDIS_URL): not set: "), "{lines:?}");
+}
+
+#[test]
 fn all_invalid_settings_are_reported_at_once() {
     let mut command = serve("user", false);
     command.env("TIDINGS_DRAIN", "0s").env("TIDINGS_REDIS_URL", "hunter2").args([
@@ -275,7 +294,8 @@ fn a_secret_can_be_read_from_a_file() {
         fs::write(&path, text).unwrap();
         path
     };
-    let (postgres, redis) = (file("postgres", &format!("{POSTGRES}\n")), file("redis", &format!("  {REDIS}  \n")));
+    let (postgres, redis) =
+        (file("postgres", &format!("{POSTGRES}\n")), file("redis", &format!("\u{feff}  {REDIS}  \r\n")));
 
     // The service accepts both files and waits for the unreachable Postgres.
     let mut command = with_files(&postgres, &redis);

@@ -16,6 +16,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// Maximum size of a file: above any list of certificates or tokens, and a bound on memory if a
 /// path names something else.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Mark at the beginning of a file that some editors write to mark its encoding.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A value that is parsed from files.
 pub(crate) trait ReloadableContent: Send + Sync + 'static {
@@ -157,11 +159,15 @@ fn read_all<T>(paths: &[PathBuf], parse: &ParseContents<T>) -> (Fingerprint, Res
     (Fingerprint::Readable(digest.finalize().into()), value)
 }
 
+/// Reads a file, without the byte order mark that an editor may have put at its beginning.
 fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
     if content.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    if content.starts_with(BYTE_ORDER_MARK) {
+        content.drain(..BYTE_ORDER_MARK.len());
     }
     Ok(content)
 }
@@ -257,6 +263,15 @@ mod tests {
         watched.reloads("failed", 1).await;
 
         assert_eq!(watched.reloadable.current().0, 1);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("number");
+        fs::write(&path, "\u{feff}1").unwrap();
+
+        assert_eq!(Reloadable::open(vec![path], number).unwrap().current().0, 1);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //!
 //! clap's own message names only the first invalid value, shows it even if it is a password from
 //! the environment, and never names the variable. A secret may also be in a file, which
-//! `<VARIABLE>_FILE` names.
+//! `<VARIABLE>_FILE` names. An empty variable is an unset one.
 
 mod secret_files;
 mod wording;
 
 use std::collections::HashSet;
 use std::env::{self, VarError};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -78,7 +78,7 @@ impl CommandLine {
         self.load_secret_files();
         self.reject_non_utf8();
         loop {
-            match self.command.clone().try_get_matches_from(&self.arguments) {
+            match without_empty_variables(self.command.clone()).try_get_matches_from(&self.arguments) {
                 Ok(matches) if self.lines.is_empty() => return Ok(matches),
                 Ok(_) => return Err(UsageError::Lines(self.lines)),
                 Err(error) => match self.report(&error) {
@@ -244,6 +244,19 @@ fn without_flag(command: Command, flag: &str) -> Command {
         if self::flag(&arg) == flag { arg.env(None::<&'static str>).required(false) } else { arg }
     };
     command.mut_args(without).mut_subcommands(|subcommand| without_flag(subcommand, flag))
+}
+
+/// Returns the command without the environment variables that are empty.
+fn without_empty_variables(command: Command) -> Command {
+    let without = |arg: Arg| {
+        if arg.get_env().is_some_and(|name| set_variable(name).is_none()) { arg.env(None::<&'static str>) } else { arg }
+    };
+    command.mut_args(without).mut_subcommands(without_empty_variables)
+}
+
+/// Returns the value of a variable, `None` if it is empty.
+fn set_variable(name: impl AsRef<OsStr>) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// Returns the values of one kind in the context of a clap error.

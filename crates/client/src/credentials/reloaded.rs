@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest file in bytes: more than any bundle of certificates.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Mark at the beginning of a file that some editors write to mark its encoding.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Index of an invalid file, and the contents that were expected of it.
 pub(super) type FileError = (usize, String);
@@ -94,11 +96,15 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, FileError> {
     paths.iter().map(PathBuf::as_path).enumerate().map(read).collect()
 }
 
+/// Reads a file, without the byte order mark that an editor may have put at its beginning.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
     if content.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    if content.starts_with(BYTE_ORDER_MARK) {
+        content.drain(..BYTE_ORDER_MARK.len());
     }
     Ok(content)
 }
@@ -129,7 +135,9 @@ mod tests {
         });
         let number: Reloaded<u32> = number.unwrap();
 
-        for (written, held) in [(Some("2"), 2), (Some("three"), 2), (None, 2), (Some("4"), 4)] {
+        for (written, held) in
+            [(Some("2"), 2), (Some("\u{feff}3"), 3), (Some("2"), 2), (Some("three"), 2), (None, 2), (Some("4"), 4)]
+        {
             match written {
                 Some(text) => fs::write(&path, text).unwrap(),
                 None => fs::remove_file(&path).unwrap(),

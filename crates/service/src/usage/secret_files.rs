@@ -1,6 +1,5 @@
 //! Secrets from mounted files, so that they appear in no environment and no process list.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -10,6 +9,8 @@ use clap::Arg;
 
 use super::{CommandLine, flag};
 
+/// Mark at the beginning of a file that some editors write to mark its encoding.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Maximum size of a secret: above any URL, and a bound for an endless file.
 const BYTES_MAX: u64 = 64 << 10;
 
@@ -24,7 +25,8 @@ impl CommandLine {
     /// Adds secrets from files to the command line in memory, which no other process sees.
     pub(super) fn load_secret_files(&mut self) {
         for arg in self.find(|arg| variable(arg).is_some()) {
-            let Some((name, path)) = variable(&arg).and_then(|name| Some((name.clone(), env::var_os(name)?))) else {
+            let Some((name, path)) = variable(&arg).and_then(|name| Some((name.clone(), super::set_variable(&name)?)))
+            else {
                 continue;
             };
             if self.is_given(&arg) {
@@ -36,7 +38,7 @@ impl CommandLine {
             self.from_files.insert(flag(&arg));
             match read(Path::new(&path)) {
                 Ok(secret) => {
-                    let argument = format!("{}={}", flag(&arg), secret.trim());
+                    let argument = format!("{}={}", flag(&arg), secret.trim_start_matches(BYTE_ORDER_MARK).trim());
                     self.arguments.insert(self.first_argument, OsString::from(argument));
                 }
                 Err(error) => {
@@ -53,7 +55,7 @@ impl CommandLine {
         let (flag, with_value) = (flag(arg), format!("{}=", flag(arg)));
         let before = self.arguments.iter().take_while(|argument| *argument != "--");
         let mut texts = before.map(|argument| argument.to_string_lossy());
-        arg.get_env().is_some_and(|name| env::var_os(name).is_some())
+        arg.get_env().is_some_and(|name| super::set_variable(name).is_some())
             || texts.any(|text| text == flag.as_str() || text.starts_with(&with_value))
     }
 }
