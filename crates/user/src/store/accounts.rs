@@ -239,7 +239,7 @@ impl Accounts {
                             bio = CASE WHEN $12 THEN $13 ELSE bio END,
                             attributes = CASE WHEN $14 THEN $15 ELSE attributes END,
                             version = version + 1,
-                            update_time = now()
+                            update_time = greatest(now(), update_time)
                         WHERE id = $1
                           AND delete_time IS NULL
                           AND ($2::bigint IS NULL OR version = $2)
@@ -305,8 +305,8 @@ impl Accounts {
                             attributes = '{}',
                             fingerprint = NULL,
                             version = version + 1,
-                            update_time = now(),
-                            delete_time = now()
+                            update_time = greatest(now(), update_time),
+                            delete_time = greatest(now(), update_time)
                         WHERE id = $1
                           AND delete_time IS NULL
                           AND ($2::bigint IS NULL OR version = $2)

@@ -35,6 +35,21 @@ fn without_times(user: pb::User) -> pb::User {
 /// Takes one field of another user.
 type Take = fn(&mut pb::User, pb::User);
 
+/// The clock of Postgres was an hour ahead at the last write.
+#[tokio::test]
+async fn update_time_never_goes_back() {
+    let env = TestEnv::shared().await;
+    let users = env.serve().await;
+    users.create("ada").await.unwrap();
+    env.execute("UPDATE user_account SET update_time = now() + interval '1 hour'").await;
+    let before = users.get_strong("ada").await.unwrap().user.update_time.unwrap();
+
+    let updated = users.rename("ada", "Ada").await.unwrap().update_time.unwrap();
+    let deleted = users.delete("ada").await.unwrap().delete_time.unwrap();
+
+    assert_eq!((updated, deleted), (before, before));
+}
+
 #[tokio::test]
 async fn an_update_changes_the_named_fields_only() {
     let users = start_with(full()).await;
