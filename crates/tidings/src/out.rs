@@ -1,8 +1,11 @@
-//! Writes results to standard output and notes to standard error.
+//! Writes results to standard output and notes to standard error, with control and format characters
+//! escaped.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 use std::sync::OnceLock;
+
+use crate::display::Printable;
 
 /// First failed write of a result; [`finish`] reports it. Process-wide, like standard output.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
@@ -17,7 +20,7 @@ pub(crate) fn result(text: impl Display) {
 
 /// Writes one of many results to standard output. Returns false if no more can be written.
 pub(crate) fn stream(text: impl Display) -> bool {
-    succeeded(writeln!(io::stdout().lock(), "{text}"), &FAILED)
+    succeeded(writeln!(io::stdout().lock(), "{}", Printable(text)), &FAILED)
 }
 
 /// Flushes standard output.
@@ -43,7 +46,7 @@ fn succeeded(written: io::Result<()>, failed: &OnceLock<io::Error>) -> bool {
 
 /// Writes a note for people to standard error.
 pub(crate) fn note(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", Printable(text));
 }
 
 #[cfg(test)]
