@@ -3,7 +3,9 @@
 //!
 //! A single-key request costs more in system calls and wake-ups, here and in Redis, than in work.
 //! 200 concurrent reads of 200 users take 3 MGETs instead of 200
-//! (`concurrent_reads_share_mgets_and_get_their_own_values`).
+//! (`concurrent_reads_share_mgets_and_get_their_own_values`). A call of 64 concurrent callers costs
+//! Redis 4.1 us of CPU time instead of 7.8 us, and the service 38 us instead of 43 us: medians of
+//! alternating rounds of `tidings bench get-user --in-flight 64` without a local cache.
 //!
 //! A lone caller sends its own MGET at once and does not wait for others. After an MGET of several
 //! keys, tasks that are ready to run get one chance to add theirs before the next is sent. A second

@@ -36,12 +36,11 @@ async fn insert_users(env: &TestEnv, ids: usize) {
     .await;
 }
 
-/// Delays each chunk sent to and from Postgres, so that a herd gathers during one read. Returns the
-/// proxy and an environment behind it.
-async fn with_slow_postgres(env: &TestEnv, delay: Duration) -> (Proxy, TestEnv) {
+/// Returns a proxy in front of Postgres and an environment behind it. A delay of each chunk lets a
+/// herd gather during one read.
+async fn with_proxy(env: &TestEnv) -> (Proxy, TestEnv) {
     let port = env.stack().postgres().port();
     let proxy = Proxy::to(([127, 0, 0, 1], port).into()).await.unwrap();
-    proxy.delay(delay);
     let postgres_url = env.postgres_url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
     assert_ne!(postgres_url, env.postgres_url);
     (proxy, TestEnv { postgres_url, ..env.clone() })
@@ -78,8 +77,9 @@ async fn scans_of_a_herd(contestant: Contestant, herd: usize, delay: Duration, t
     let env = TestEnv::shared().await;
     insert_users(&env, 1).await;
     let before = env.account_scans().await;
-    let (_proxy, slow) = with_slow_postgres(&env, delay).await;
-    let (here, there) = contestant.two_with(&slow, tune).await;
+    let (proxy, proxied) = with_proxy(&env).await;
+    let (here, there) = contestant.two_with(&proxied, tune).await;
+    proxy.delay(delay);
 
     let reads: JoinSet<_> = (0..herd)
         .map(|number| {
@@ -109,9 +109,10 @@ async fn flushall_costs_one_read_per_key_and_read_in_flight(contestant: Contesta
     let env = TestEnv::shared().await;
     insert_users(&env, KEYS).await;
     let before = env.account_scans().await;
-    let (_proxy, slow) = with_slow_postgres(&env, Duration::from_millis(5)).await;
+    let (proxy, proxied) = with_proxy(&env).await;
     let long_wait = |config: &mut Config| config.cache.user_fill_wait = Duration::from_secs(1).into();
-    let (here, there) = contestant.two_with(&slow, long_wait).await;
+    let (here, there) = contestant.two_with(&proxied, long_wait).await;
+    proxy.delay(Duration::from_millis(5));
 
     let readers = CyclingReaders::start([&here, &there]);
     readers.wait_for_full_cycle().await;

@@ -52,6 +52,8 @@ async fn a_redis_failed_over_to_a_lagging_replica_serves_no_old_value(contestant
     let link = Proxy::to(([127, 0, 0, 1], primary).into()).await.unwrap();
     let proxy = Proxy::to(([127, 0, 0, 1], primary).into()).await.unwrap();
     let mut replica = replica.redis();
+    // The default of 5 s only saves work with several replicas.
+    redis::cmd("CONFIG").arg("SET").arg("repl-diskless-sync-delay").arg(0).exec(&mut env.redis()).unwrap();
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(link.port()).exec(&mut replica).unwrap();
     eventually("the replica follows", SOON, async || has_replica(&env)).await;
     let through = TestEnv { redis_url: format!("redis://127.0.0.1:{}", proxy.port()), ..env.clone() };
