@@ -1,6 +1,6 @@
 //! Serves connections, and drains all of them at shutdown.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use metrics::{Gauge, counter, gauge};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -21,15 +21,14 @@ use tokio_util::task::TaskTracker;
 use crate::args::Args;
 use crate::connection_state::ConnectionState;
 use crate::drain_signal::DrainCause;
-use crate::liveness::{Liveness, PREFACE_BYTES, Watched};
+use crate::liveness::{Liveness, Watched};
+use crate::preface;
 use crate::reset_budget::RESETS_AT_ONCE;
 use crate::routes::Routes;
 use crate::send_timeout;
 use crate::stack::{HEADER_LIST_BYTES, Stack};
 use crate::tls::Tls;
 
-/// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Maximum size of a header list that HTTP/2 accepts, far above that of a legal call: the stack
 /// refuses such a call with a reason. The client knows this limit from the settings. A header list
 /// beyond it ends the connection, because it would have to be read to its end.
@@ -86,6 +85,13 @@ enum CutCause {
 }
 
 impl CutCause {
+    const ALL: [Self; 3] = [Self::Dead, Self::Resets, Self::Age];
+
+    /// Returns the number of connections cut for this cause.
+    fn counter(self) -> Counter {
+        counter!("tidings_server_connections_cut_total", "cause" => self.label())
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Dead => "dead",
@@ -100,6 +106,9 @@ impl Connections {
     pub(crate) fn new(args: &Args, max_streams: u32, stack: Stack<Routes>, tls: Option<Tls>) -> Self {
         let tasks = TaskTracker::new();
         let max = args.max_connections as usize;
+        for cause in CutCause::ALL {
+            cause.counter().increment(0); // exported from the start
+        }
         let executor = CallExecutor { tasks: tasks.clone(), send_timeout: args.send_timeout.into() };
         Self {
             shared: Arc::new(ConnectionContext {
@@ -255,7 +264,7 @@ impl ConnectionContext {
             None => Either::Left(stream),
             Some(tls) => Either::Right(tls.accept(stream).await?),
         };
-        preface(stream, self.preface_timeout).await
+        preface::read(stream, self.preface_timeout).await
     }
 }
 
@@ -267,27 +276,11 @@ type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 fn log_end(error: &(dyn std::error::Error + Send + Sync + 'static)) {
     match error.downcast_ref::<CutCause>() {
         Some(cause) => {
-            counter!("tidings_server_connections_cut_total", "cause" => cause.label()).increment(1);
+            cause.counter().increment(1);
             tracing::info!(%cause, "connection cut");
         }
         None => tracing::debug!(error, "connection ended"),
     }
-}
-
-/// Reads the HTTP/2 preface within `limit`, and returns the stream as if it had not been read.
-///
-/// hyper has no timeout before the preface: a silent socket would hold its slot indefinitely.
-async fn preface<S>(stream: S, limit: Duration) -> io::Result<impl AsyncRead + AsyncWrite + Unpin>
-where
-    S: AsyncRead + AsyncWrite,
-{
-    let (mut read, write) = tokio::io::split(stream);
-    let mut first = [0; PREFACE.len()];
-    timeout(limit, read.read_exact(&mut first)).await??;
-    if first != *PREFACE {
-        return Err(io::Error::new(ErrorKind::InvalidData, "no HTTP/2 preface: not an HTTP/2 client"));
-    }
-    Ok(tokio::io::join(PREFACE.chain(read), write))
 }
 
 fn http2(args: &Args, max_streams: u32, executor: CallExecutor) -> auto::Builder<CallExecutor> {

@@ -44,6 +44,7 @@ mod long_calls;
 pub mod metrics;
 pub mod page_token;
 mod poll_when_woken;
+mod preface;
 mod process;
 mod reason;
 mod reloadable;

@@ -17,12 +17,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 
 /// Length of the preface, which precedes the first frame.
-pub(crate) const PREFACE_BYTES: usize = 24;
+const PREFACE_BYTES: usize = 24;
 /// Length of the head of an HTTP/2 frame: 3 bytes of length, type, flags, 4 bytes of stream id.
 const HEAD_BYTES: usize = 9;
 /// Frame type whose frames continue a header block. They are no sign of life: a peer could stretch
 /// one block for hours.
 const CONTINUATION: u8 = 9;
+
+/// Lateness of a timer from which on this process counts as stopped meanwhile: signs of life may
+/// wait in the socket, not read yet.
+const STOPPED: Duration = Duration::from_millis(250);
 
 /// The signs of life of the peer of one connection.
 #[derive(Clone, Debug)]
@@ -45,16 +49,22 @@ impl Liveness {
 
     /// Waits until the peer is dead: it has sent no frame for `interval` and `timeout`, although it
     /// got a PING after `interval`, and has read nothing for `timeout`. Cancel-safe.
+    ///
+    /// After a stop of this process, the peer gets `timeout` again.
     pub(crate) async fn dead(&self, interval: Duration, timeout: Duration) {
+        let mut not_before = Instant::now();
         loop {
             let earliest = {
                 let signs = self.0.lock();
-                (signs.last_frame + interval + timeout).max(signs.last_unblocked + timeout)
+                (signs.last_frame + interval + timeout).max(signs.last_unblocked + timeout).max(not_before)
             };
             if earliest <= Instant::now() {
                 return;
             }
             sleep_until(earliest).await;
+            if earliest.elapsed() >= STOPPED {
+                not_before = Instant::now() + timeout;
+            }
         }
     }
 }
@@ -182,7 +192,7 @@ impl FrameScanner {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-    use tokio::time::{sleep, timeout};
+    use tokio::time::{advance, sleep, timeout};
 
     use super::*;
 
@@ -236,6 +246,23 @@ mod tests {
             () = read_all(watched) => {}
             dead = timeout(LONG, liveness.dead(INTERVAL, TIMEOUT)) => assert!(dead.is_err()),
         }
+    }
+
+    /// Its reply to a PING is in the socket, and is read a moment later.
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_of_this_process_is_not_held_against_the_peer() {
+        let (liveness, watched, mut peer) = connection();
+        let dead = tokio::spawn(async move { liveness.dead(INTERVAL, TIMEOUT).await });
+        send_preface(&mut peer).await;
+        tokio::task::yield_now().await;
+
+        advance(LONG).await; // all timers fire late
+        peer.write_all(&PONG).await.unwrap();
+        let reading = tokio::spawn(read_all(watched));
+
+        sleep(INTERVAL).await;
+        assert!(!dead.is_finished());
+        reading.abort();
     }
 
     /// It takes 40 s for 1 KiB, longer than interval and timeout, and answers no PING meanwhile.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Counter, counter};
 use tidings_status::Reply;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -42,6 +42,11 @@ pub struct ConnectionFull {
     max: u32,
 }
 
+/// Returns the number of refused calls.
+pub(crate) fn shed() -> Counter {
+    counter!("tidings_server_shed_total", "limit" => "long_calls_per_connection")
+}
+
 impl LongCallSlots {
     /// Creates the slots of a connection with this limit of concurrent calls.
     pub fn new(max_calls: u32) -> Self {
@@ -57,7 +62,7 @@ impl LongCallSlots {
         match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => Ok(LongCallSlot { _permit: permit }),
             Err(_) => {
-                counter!("tidings_server_shed_total", "limit" => "long_calls_per_connection").increment(1);
+                shed().increment(1);
                 Err(ConnectionFull { max: self.max })
             }
         }

@@ -14,7 +14,7 @@ use crate::support::client::{latest, text_message};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_holds_300_subscriptions_and_publishes() {
-    let cluster = BroadcastCluster::start().await;
+    let cluster = BroadcastCluster::start_tuned(1, |config| config.server.max_streams = Some(100)).await;
     let endpoints = Endpoints::new(&cluster.address(0).to_string().parse().unwrap());
     let mut subscriptions = Vec::new();
     for _ in 0..300 {

@@ -42,7 +42,9 @@ impl From<Error> for Status {
             Error::Overloaded => reply(Code::ResourceExhausted, ErrorReason::Overloaded)
                 .quota("waiting calls per instance")
                 .retry_after(RETRY_WHEN_FULL),
-            Error::Draining => reply(Code::Unavailable, ErrorReason::Draining).retry_after(Duration::ZERO),
+            Error::Draining => {
+                reply(Code::Unavailable, ErrorReason::Draining).with("cause", &"shutdown").retry_after(Duration::ZERO)
+            }
             Error::NoEpoch(NoEpochCause::RedisUnavailable) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
             Error::NoEpoch(NoEpochCause::PostgresUnavailable) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
             Error::State(leases::Error::Redis(cause) | leases::Error::Unknown(cause)) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidings_client::{AcquireOptions, Acquisition, Caller, Endpoints, LockGuard, Policy};
 use tidings_devstack::testing::{self, PATIENCE};
+use tidings_lock::Config;
 use tidings_proto::lock::RenewLockRequest;
 use tidings_proto::lock::lock_service_client::LockServiceClient;
 use tokio::task::JoinSet;
@@ -12,10 +13,11 @@ use tonic::Code;
 use crate::support::LockFixture;
 use crate::support::client::{lasting, once, waiting};
 
-/// A channel of gRPC would queue the renewals behind the acquires, until the lease expires.
+/// One channel of gRPC would queue the renewals behind the acquires, until the lease expires.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewals_pass_300_waiting_acquires_of_one_client() {
-    let locks = LockFixture::start().await;
+    let tune = |_, config: &mut Config| config.server.max_streams = Some(100);
+    let locks = LockFixture::start_on(testing::shared().await, 1, tune).await;
     let endpoints = Endpoints::new(&locks.address(0).to_string().parse().unwrap());
     let caller = Caller::new(endpoints, Policy { timeout: PATIENCE, ..Policy::default() });
     let options = |owner: &str, wait| AcquireOptions { ttl: PATIENCE * 2, wait, ..AcquireOptions::new("a", owner) };

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::methods::CallKind;
 use crate::args::Args;
 use crate::connection_state::ConnectionState;
-use crate::long_calls::{ConnectionFull, LongCallSlot};
+use crate::long_calls::{self, ConnectionFull, LongCallSlot};
 use crate::reason::Reason;
 
 /// Retry delay of a refused call: many times the duration of a call, too short for people to
@@ -59,6 +59,7 @@ pub(super) enum LimitReached {
 
 impl CallLimits {
     pub(super) fn new(args: &Args) -> Self {
+        long_calls::shed().increment(0); // exported from the start
         let limit = |name, label, max: u32| ConcurrencyLimit {
             name,
             max: max as usize,

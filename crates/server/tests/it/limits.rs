@@ -35,8 +35,7 @@ async fn a_client_with_another_protocol_is_disconnected_at_once() {
     let server = TestServer::start().await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
 
-    let request = b"GET / HTTP/1.1\r\nhost: tidings\r\n\r\n";
-    socket.write_all(request).await.unwrap();
+    socket.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n").await.unwrap();
 
     // The server did not read the bytes after the preface, so the close may arrive as a reset.
     let read = timeout(Duration::from_secs(1), socket.read(&mut [0; 1])).await;

@@ -7,6 +7,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tidings_status::Failure;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 
@@ -39,6 +40,18 @@ async fn a_request_that_is_not_grpc_gets_415() {
         assert_eq!(headers["grpc-status"], "3");
         assert!(headers["grpc-message"].contains("port%20serves%20gRPC"), "{headers:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_of_http_1_gets_415() {
+    let server = TestServer::start().await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(b"GET /livez HTTP/1.1\r\nhost: tidings\r\n\r\n").await.unwrap();
+
+    let mut response = String::new();
+    socket.read_to_string(&mut response).await.unwrap();
+
+    assert!(response.starts_with("HTTP/1.1 415 ") && response.contains("this port serves gRPC"), "{response}");
 }
 
 /// A stream of the same connection goes on.
