@@ -11,6 +11,7 @@ mod limits;
 mod methods;
 mod panic;
 mod protocol;
+mod request_body;
 mod request_id;
 mod response_body;
 mod trace;
@@ -37,6 +38,7 @@ use self::deadline::MalformedTimeout;
 use self::limits::{CallLimits, Permit};
 use self::methods::{CallKind, MethodEntry};
 use self::panic::HandlerPanicked;
+use self::request_body::RequestBody;
 use self::response_body::{ResponseBody, StreamGuard};
 use crate::args::Args;
 use crate::auth::Tokens;
@@ -122,7 +124,7 @@ impl StackContext {
 
 impl<S, B> Service<Request<B>> for Stack<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
+    S: Service<Request<RequestBody<B>>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -155,7 +157,7 @@ where
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
-        let handling = self.service.call(request);
+        let handling = self.service.call(request.map(|body| RequestBody::new(body, connection)));
         Box::pin(async move {
             let response = panic::catch(&record.path, handling).instrument(record.span.clone());
             let response = until_drain(response, entry.kind, &drain_signal, &record.path);

@@ -22,14 +22,24 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length, &[kind, flags][..], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Returns the frame that starts a call without a message.
+/// Returns the frame of a call without a message.
 pub(crate) fn call(stream: u32, path: &str) -> Vec<u8> {
-    const END_OF_STREAM_AND_HEADERS: u8 = 1 | 4;
+    const END_OF_STREAM: u8 = 1;
+    headers(stream, path, END_OF_STREAM)
+}
+
+/// Returns the frame that starts a call; its message follows.
+pub(crate) fn open(stream: u32, path: &str) -> Vec<u8> {
+    headers(stream, path, 0)
+}
+
+fn headers(stream: u32, path: &str, flags: u8) -> Vec<u8> {
+    const END_OF_HEADERS: u8 = 4;
     let literal = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     // HPACK: the static table has `:method POST` at 3, `:scheme http` at 6, `:path` at 4, and
     // `content-type` at 31.
     let block = [&[0x83, 0x86, 0x04][..], &literal(path), &[0x0f, 0x10], &literal("application/grpc")].concat();
-    frame(HEADERS, END_OF_STREAM_AND_HEADERS, stream, &block)
+    frame(HEADERS, flags | END_OF_HEADERS, stream, &block)
 }
 
 /// Returns the frame that cancels a call.
