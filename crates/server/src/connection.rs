@@ -274,13 +274,12 @@ type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 /// Logs the end of a connection. A cut is counted, and logged for operators: its client sees only a
 /// closed connection.
 fn log_end(error: &(dyn std::error::Error + Send + Sync + 'static)) {
-    match error.downcast_ref::<CutCause>() {
-        Some(cause) => {
-            cause.counter().increment(1);
-            tracing::info!(%cause, "connection cut");
-        }
-        None => tracing::debug!(error, "connection ended"),
-    }
+    let Some(cause) = error.downcast_ref::<CutCause>() else {
+        tracing::debug!(error, "connection ended");
+        return;
+    };
+    cause.counter().increment(1);
+    tracing::info!(%cause, "connection cut");
 }
 
 fn http2(args: &Args, max_streams: u32, executor: CallExecutor) -> auto::Builder<CallExecutor> {

@@ -269,7 +269,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_alive_until_it_stops() {
         let (liveness, mut watched, mut peer) = connection();
-        let writing = tokio::spawn(async move { watched.write_all(&[0; 64 << 10]).await });
+        let writing = tokio::spawn(async move { watched.write_all(&vec![0; 64 << 10]).await });
         let reading = tokio::spawn(async move {
             for _ in 0..128 {
                 sleep(Duration::from_secs(5)).await;

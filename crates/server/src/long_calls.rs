@@ -59,13 +59,9 @@ impl LongCallSlots {
     /// # Errors
     /// The connection has no free slot.
     pub fn take(&self) -> Result<LongCallSlot, ConnectionFull> {
-        match Arc::clone(&self.free).try_acquire_owned() {
-            Ok(permit) => Ok(LongCallSlot { _permit: permit }),
-            Err(_) => {
-                shed().increment(1);
-                Err(ConnectionFull { max: self.max })
-            }
-        }
+        let permit = Arc::clone(&self.free).try_acquire_owned();
+        let permit = permit.inspect_err(|_| shed().increment(1)).map_err(|_| ConnectionFull { max: self.max })?;
+        Ok(LongCallSlot { _permit: permit })
     }
 }
 
