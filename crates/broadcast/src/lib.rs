@@ -28,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 pub use tidings_service::ServeError;
 
+/// Concurrent calls per connection: 768 streams, and 256 more.
+const MAX_STREAMS: u32 = 1024;
+
 /// Largest request in bytes: a batch of 4 MiB plus 64 KiB, so that a batch just over its limit gets
 /// INVALID_FIELDS and not the transport's error.
 const REQUEST_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
@@ -57,7 +60,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let hub = domain::Hub::new(channels, config.streams.limits());
     let subscriber = tasks::subscribe(&config.redis, Arc::clone(&hub)).map_err(ServeError::Redis)?;
 
-    let server = Server::new(&config.server);
+    let server = Server::new(&config.server).default_max_streams(MAX_STREAMS);
     let mut tasks = Tasks::new(shutdown);
     tasks.spawn("probes", |stop| probe::watch(server.health(), &[SERVICE_NAME], probes, stop));
     let interval = *config.streams.broadcast_compare_interval;

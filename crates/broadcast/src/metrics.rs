@@ -64,7 +64,7 @@ impl Metrics {
             SubscriptionFrame::Reset { .. } => self.resets.increment(1),
             SubscriptionFrame::CaughtUp { .. }
             | SubscriptionFrame::Heartbeat { .. }
-            | SubscriptionFrame::Goodbye { .. } => {}
+            | SubscriptionFrame::Goodbye(_) => {}
         }
     }
 

@@ -4,9 +4,10 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use tidings_server::StreamGoodbye;
 
 /// A valid channel name: 1 to 200 of `[A-Za-z0-9._~/-]`, no empty segment. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -217,10 +218,7 @@ pub enum SubscriptionFrame {
         degraded: bool,
     },
     /// The last frame of a stream that the instance ends.
-    Goodbye {
-        /// Delay after which the client may reconnect to this address.
-        retry_after: Duration,
-    },
+    Goodbye(StreamGoodbye),
 }
 
 /// The present size of an instance, for the gauges.

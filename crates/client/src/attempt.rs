@@ -41,9 +41,11 @@ pub(crate) fn is_retryable(failure: &Failure) -> bool {
 
 /// Returns true if this instance failed, and not a store that all instances share.
 ///
-/// An instance failed if it did not respond, or responded that it is draining.
+/// An instance failed if it did not respond, or responded that it is shutting down.
 pub(crate) fn is_instance_failure(failure: &Failure) -> bool {
-    is_retryable(failure) && (failure.reason.is_empty() || failure.reason == ErrorReason::Draining.text())
+    let only_connection_ends = failure.metadata.get("cause").is_some_and(|cause| cause == "connection_age");
+    let drains = failure.reason == ErrorReason::Draining.text() && !only_connection_ends;
+    is_retryable(failure) && (failure.reason.is_empty() || drains)
 }
 
 #[cfg(test)]
@@ -81,6 +83,8 @@ mod tests {
     fn an_instance_fails_if_it_is_unreachable_or_drains() {
         assert!(is_instance_failure(&Failure::from(&Status::unavailable("connection refused"))));
         assert!(is_instance_failure(&failure(Code::Unavailable, "DRAINING")));
+        let aged = Reply::new(Code::Unavailable, "test.tidings", "DRAINING", "test").with("cause", &"connection_age");
+        assert!(!is_instance_failure(&Failure::from(&aged.into_status())));
         assert!(!is_instance_failure(&failure(Code::Unavailable, "STORE_AWAY")));
         assert!(!is_instance_failure(&failure(Code::ResourceExhausted, "OVERLOADED")));
         assert!(!is_instance_failure(&Failure::from(&Status::not_found("no such method here"))));

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use crate::attempt::{is_retryable, with_timeout};
 use crate::attempt_failure::AttemptFailure;
 use crate::backoff::Backoff;
+use crate::channel_pools::CallClass;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
 use crate::retry_budget::RetryBudget;
@@ -104,8 +105,9 @@ impl Caller {
             if let Some(parent) = self.parent {
                 in_trace(&mut request, parent);
             }
+            let slot = call.endpoint.channel_for(CallClass::Short);
             // Boxed because it is large and would be part of the future of every caller.
-            let response = Box::pin(send(call.endpoint.channel(), request));
+            let response = Box::pin(send(slot.channel(), request));
             match with_timeout(limit, response).await {
                 Ok(response) => {
                     call.succeeded();

@@ -1,4 +1,4 @@
-//! The instances of a service, with one connection to each and outlier ejection.
+//! The instances of a service, with the connections to each and outlier ejection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,12 +7,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidings_status::Failure;
 use tidings_trace::TraceParent;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::transport::{self, Channel};
 
 use crate::address::{Address, Addresses};
 use crate::attempt::is_instance_failure;
+use crate::channel_pools::{CallClass, ChannelPools, ChannelSlot, ConnectFn};
 use crate::credentials::Credentials;
 use crate::trace::in_trace;
 
@@ -29,6 +31,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 /// Receive window of a stream in bytes: eight of the largest frames of a subscription.
 const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Calls given up whose late responses a connection still recognizes. A response to a call that is
+/// forgotten counts as an error of the protocol, although many calls may be given up together.
+const REMEMBERED_CALLS: usize = 4096;
 /// Time for which a failed instance is skipped, so that not every call has to fail on it first.
 const EJECTION: Duration = Duration::from_secs(1);
 /// Longest ejection that an instance can demand by a Goodbye.
@@ -48,11 +53,11 @@ pub struct Endpoints {
     next: Arc<AtomicUsize>,
 }
 
-/// One instance of a service: its address and its connection.
+/// One instance of a service: its address and its connections.
 #[derive(Debug)]
 pub struct Endpoint {
     address: Address,
-    channel: Channel,
+    pools: ChannelPools,
     credentials: Credentials,
     /// End of the ejection; `None` if the instance responded since.
     ejected_until: Mutex<Option<Instant>>,
@@ -72,9 +77,15 @@ impl Endpoints {
     /// # Panics
     /// Outside of a Tokio runtime, in which the connections live.
     pub fn secured(addresses: &Addresses, credentials: &Credentials) -> Self {
+        let runtime = Handle::current();
         Self::of(addresses.iter().map(|address| {
-            let channel = credentials.channel(&settings(address));
-            Endpoint { credentials: credentials.clone(), ..Endpoint::new(address.clone(), channel) }
+            let (credentials, settings, runtime) = (credentials.clone(), settings(address), runtime.clone());
+            let connecting = credentials.clone();
+            let connect = move || {
+                let _entered = runtime.enter();
+                connecting.channel(&settings)
+            };
+            Endpoint { credentials, ..Endpoint::new(address.clone(), Box::new(connect)) }
         }))
     }
 
@@ -107,8 +118,9 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: Address, channel: Channel) -> Self {
-        Self { address, channel, credentials: Credentials::default(), ejected_until: Mutex::new(None) }
+    pub(crate) fn new(address: Address, connect: ConnectFn) -> Self {
+        let pools = ChannelPools::new(connect);
+        Self { address, pools, credentials: Credentials::default(), ejected_until: Mutex::new(None) }
     }
 
     /// Returns the address of the instance.
@@ -125,9 +137,15 @@ impl Endpoint {
         }
     }
 
-    /// Returns the connection, for generated clients.
+    /// Returns a connection for short calls, for generated clients. It is for few concurrent calls,
+    /// which it does not count.
     pub fn channel(&self) -> Channel {
-        self.channel.clone()
+        self.channel_for(CallClass::Short).channel()
+    }
+
+    /// Returns a connection with room for a call of this class. Opens another one if all are full.
+    pub fn channel_for(&self, class: CallClass) -> ChannelSlot {
+        self.pools.take(class)
     }
 
     /// Ejects the instance if `failure` is its own; otherwise it has responded.
@@ -178,6 +196,8 @@ pub(crate) fn settings(address: &Address) -> transport::Endpoint {
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
+        .http2_max_concurrent_reset_streams(REMEMBERED_CALLS)
+        .http2_max_local_error_reset_streams(None)
 }
 
 #[cfg(test)]

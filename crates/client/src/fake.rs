@@ -106,7 +106,11 @@ async fn forward(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStrea
 pub(crate) fn endpoints<'a>(instances: impl IntoIterator<Item = &'a FakeInstance>) -> Endpoints {
     Endpoints::of(instances.into_iter().map(|instance| {
         let target = instance.clone();
-        let connector = service_fn(move |_| std::future::ready(target.connect()));
-        Endpoint::new(instance.address.clone(), settings(&instance.address).connect_with_connector_lazy(connector))
+        let settings = settings(&instance.address);
+        let connect = move || {
+            let target = target.clone();
+            settings.connect_with_connector_lazy(service_fn(move |_| std::future::ready(target.connect())))
+        };
+        Endpoint::new(instance.address.clone(), Box::new(connect))
     }))
 }

@@ -1,7 +1,8 @@
 //! Client library for the services of Tidings: timeouts, safe retries, lock guards, subscriptions.
 //!
 //! [`Endpoints`] holds the instances of one service. It picks them round-robin and skips an
-//! instance that failed for a second. Everything else here is built on it.
+//! instance that failed for a second. Short calls, calls that wait and streams have connections of
+//! their own, one for each 64 calls. Everything else here is built on it.
 //!
 //! Whole programs to copy from are in `examples/`: `get_user`, `lock`, `subscribe`, `credentials`.
 //!
@@ -92,6 +93,7 @@ mod attempt;
 mod attempt_failure;
 mod backoff;
 mod caller;
+mod channel_pools;
 mod credentials;
 mod endpoints;
 mod error;
@@ -106,6 +108,7 @@ pub use address::{Address, Addresses, InvalidAddress};
 pub use attempt::with_timeout;
 pub use attempt_failure::AttemptFailure;
 pub use caller::{Caller, Policy};
+pub use channel_pools::{CallClass, ChannelSlot};
 pub use credentials::{CredentialFiles, CredentialKind, Credentials, InvalidCredentials};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;

@@ -13,13 +13,13 @@ use std::time::Duration;
 use std::vec;
 
 use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
+use tidings_proto::broadcast::goodbye::Reason;
 use tidings_proto::broadcast::subscribe_response::Frame;
 use tidings_proto::broadcast::{Goodbye, Message, Position, SubscribeRequest, SubscribeResponse};
 use tidings_status::Failure;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::ReusableBoxFuture;
-use tonic::transport::Channel;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use self::resume_state::{Delivery, ResumeState};
 pub use self::resume_state::{Event, Start};
@@ -27,6 +27,7 @@ use crate::attempt::is_retryable;
 use crate::attempt_failure::AttemptFailure;
 use crate::backoff::Backoff;
 use crate::caller::whole_millis;
+use crate::channel_pools::{CallClass, ChannelSlot};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
 
@@ -52,7 +53,7 @@ pub struct Subscription {
     patience: Option<Duration>,
     /// Instance of the current or next stream.
     endpoint: Arc<Endpoint>,
-    stream: Option<Streaming<SubscribeResponse>>,
+    stream: Option<OpenStream>,
     /// The stream being opened, kept so that a cancelled `next` does not open it again.
     opening: Option<ReusableBoxFuture<'static, OpenResult>>,
     /// Time of the last frame, or of the opening.
@@ -64,7 +65,14 @@ pub struct Subscription {
     outage: Option<StreamOutage>,
 }
 
-type OpenResult = Result<Streaming<SubscribeResponse>, Status>;
+type OpenResult = Result<OpenStream, Status>;
+
+/// A stream, and the connection on which it has a place.
+#[derive(Debug)]
+struct OpenStream {
+    frames: Streaming<SubscribeResponse>,
+    _slot: ChannelSlot,
+}
 
 /// An outage: from the failure of a stream to the first frame of another one.
 #[derive(Debug)]
@@ -149,7 +157,7 @@ impl Subscription {
     /// Reads a frame, or opens the stream if there is none.
     async fn read(&mut self) -> Result<(), Error> {
         let Some(stream) = &mut self.stream else { return self.connect().await };
-        match timeout_at(self.last_frame_at + SILENCE, stream.message()).await {
+        match timeout_at(self.last_frame_at + SILENCE, stream.frames.message()).await {
             Ok(Ok(Some(SubscribeResponse { frame: Some(Frame::Goodbye(goodbye)) }))) => self.on_goodbye(&goodbye),
             Ok(Ok(Some(SubscribeResponse { frame }))) => {
                 self.accept_frame(frame);
@@ -170,7 +178,7 @@ impl Subscription {
             let mut request =
                 Request::new(SubscribeRequest { channels: channels.values().map(ResumeState::start).collect() });
             endpoint.authorize(&mut request);
-            ReusableBoxFuture::new(open_stream(endpoint.channel(), request))
+            ReusableBoxFuture::new(open_stream(endpoint.channel_for(CallClass::Streaming), request))
         });
         let opened = opening.await;
         self.opening = None;
@@ -197,8 +205,14 @@ impl Subscription {
         self.outage = None;
     }
 
-    /// Handles a draining instance: moves to another one at once, or retries later without one.
+    /// Handles the end of a stream: moves to another instance at once, or retries later without
+    /// one. If only the connection ends, opens the next stream at the same instance.
     fn on_goodbye(&mut self, goodbye: &Goodbye) -> Result<(), Error> {
+        if goodbye.reason() == Reason::ConnectionAge && self.outage.is_none() {
+            self.outage = Some(StreamOutage::begin());
+            self.drop_stream();
+            return Ok(());
+        }
         let retry_after = goodbye.retry_after.and_then(|time| time.try_into().ok());
         self.endpoint.eject_for(retry_after);
         let other = self.endpoints.pick_other_than(Some(&self.endpoint));
@@ -246,9 +260,9 @@ impl Subscription {
     }
 }
 
-async fn open_stream(channel: Channel, request: Request<SubscribeRequest>) -> OpenResult {
-    match timeout(OPENING, BroadcastServiceClient::new(channel).subscribe(request)).await {
-        Ok(opened) => opened.map(Response::into_inner),
+async fn open_stream(slot: ChannelSlot, request: Request<SubscribeRequest>) -> OpenResult {
+    match timeout(OPENING, BroadcastServiceClient::new(slot.channel()).subscribe(request)).await {
+        Ok(opened) => opened.map(|opened| OpenStream { frames: opened.into_inner(), _slot: slot }),
         Err(_) => Err(Status::deadline_exceeded("stream not accepted within 10s")),
     }
 }

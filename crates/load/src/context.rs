@@ -14,7 +14,7 @@ use crate::call::{BenchCall, CallFailure, CallSlot};
 
 /// Concurrent calls of a preparation.
 const PARALLEL: usize = 32;
-/// Subscribers per connection: a server accepts 256 streams on one.
+/// Subscribers per connection: every service accepts at least 192 streams on one.
 const SUBSCRIBERS_PER_CONNECTION: u16 = 100;
 
 /// The sizes of the data that a scenario uses.

@@ -37,6 +37,9 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 /// it.
 const PROBE: &str = "/probe";
 
+/// Concurrent calls per connection: 768 waiting ones, and 256 more.
+const MAX_STREAMS: u32 = 1024;
+
 /// Largest request, in bytes: many times the largest legal one.
 const REQUEST_MAX: usize = 64 * 1024;
 
@@ -82,7 +85,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         let locks = health_check.clone();
         async move { locks.get(LockName::new(PROBE.to_owned())).await.is_ok() }
     }));
-    let server = Server::new(&config.server);
+    let server = Server::new(&config.server).default_max_streams(MAX_STREAMS);
     let mut tasks = Tasks::new(shutdown);
     tasks.begin(database.open(server.health(), before_serving));
     tasks.spawn("probes", |stop| probe::watch(server.health(), &[SERVICE_NAME], probes, stop));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings_proto::lock as pb;
 use tidings_proto::lock::lock_service_server::LockService;
-use tidings_server::Deadline;
+use tidings_server::{Deadline, LongCallSlots};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -34,7 +34,10 @@ impl LockService for Rpc {
         request: Request<pb::AcquireLockRequest>,
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
         let deadline = request.extensions().get().and_then(Deadline::callers);
+        let slots = request.extensions().get::<LongCallSlots>().cloned();
         let acquire = wire::acquire(request.into_inner(), self.default_ttl, Instant::now(), deadline)?;
+        let slots = slots.filter(|_| acquire.wait_until.is_some());
+        let _slot = slots.map(|slots| slots.take().map_err(status::connection_full)).transpose()?;
         let acquired = self.locks.acquire(acquire).await?;
         Ok(Response::new(wire::acquired(acquired)))
     }

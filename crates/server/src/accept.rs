@@ -4,10 +4,15 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
+/// Data that the kernel takes for a connection before it is sent. By default it takes megabytes,
+/// and everything that follows waits behind them: on a slow link a PING, or the frame of another
+/// stream, for minutes.
+const UNSENT_BYTES: u32 = 64 << 10;
 /// First pause after a failed accept; short, because a descriptor may be freed at any moment.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between two attempts; bounds how late a recovered process accepts again.
@@ -22,6 +27,7 @@ pub(crate) async fn run(listener: TcpListener, slots: Arc<Semaphore>, serve: imp
         // Small responses must not wait for earlier ones to be acknowledged; a dead socket fails
         // its first read.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
         serve(stream, slot);
     }
 }

@@ -1,7 +1,9 @@
 //! Plain HTTP for Prometheus and Kubernetes: `/metrics`, `/livez`, `/readyz`.
 //!
-//! It has its own port, because these clients use neither TLS nor tokens.
+//! It has its own port, because these clients use neither TLS nor tokens. Connections that nothing
+//! is asked on never keep a probe out: the oldest connection makes room for a new one.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,14 +21,17 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::health::Health;
 use crate::{accept, metrics};
 
-/// Maximum number of connections: enough for Prometheus, the kubelet and a few people.
+/// Maximum number of connections: enough for Prometheus, the kubelet and a few people. Another one
+/// closes the oldest.
 const CONNECTIONS_MAX: usize = 64;
+/// Connections that may be accepted while closed ones have not ended yet.
+const ACCEPTED_MAX: usize = 4 * CONNECTIONS_MAX;
 /// Maximum lifetime of a connection, so that a stuck one does not keep its slot.
 const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 /// Longest wait for the headers of a request.
@@ -44,12 +49,10 @@ impl Admin {
     /// Serves the admin endpoints; runs until dropped.
     pub(crate) async fn serve(self, listener: TcpListener) {
         let admin = Arc::new(self);
-        let connections = Mutex::new(JoinSet::new());
-        let accepting = accept::run(listener, Arc::new(Semaphore::new(CONNECTIONS_MAX)), |stream, slot| {
+        let connections = Mutex::new(OpenConnections::default());
+        let accepting = accept::run(listener, Arc::new(Semaphore::new(ACCEPTED_MAX)), |stream, slot| {
             let admin = Arc::clone(&admin);
-            let mut connections = connections.lock();
-            while connections.try_join_next().is_some() {}
-            connections.spawn(async move {
+            connections.lock().spawn(async move {
                 // A client that disconnects is no error.
                 let _ = timeout(CONNECTION_LIFETIME, admin.serve_connection(stream)).await;
                 drop(slot);
@@ -86,6 +89,25 @@ impl Admin {
             }
             _ => text(StatusCode::NOT_FOUND, "not found: the paths are /metrics, /livez and /readyz\n".to_owned()),
         }
+    }
+}
+
+/// The tasks of the open connections, the oldest first.
+#[derive(Default)]
+struct OpenConnections {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl OpenConnections {
+    /// Serves another connection, in place of the oldest if there are too many.
+    fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|task| !task.is_finished());
+        while self.by_age.len() >= CONNECTIONS_MAX {
+            self.by_age.pop_front().inspect(AbortHandle::abort);
+        }
+        self.by_age.push_back(self.tasks.spawn(connection));
     }
 }
 

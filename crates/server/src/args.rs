@@ -26,10 +26,11 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
 
-    /// Maximum number of concurrent calls per connection; further ones wait at the client.
-    #[arg(long, env = "TIDINGS_MAX_STREAMS", default_value_t = Args::default().max_streams, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_streams: u32,
+    /// Maximum number of concurrent calls per connection; further ones wait at the client. Three
+    /// quarters of them may be streams and calls that wait; further ones of these are refused
+    /// [default: 256; lock and broadcast: 1024].
+    #[arg(long, env = "TIDINGS_MAX_STREAMS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: Option<u32>,
 
     /// Maximum number of calls in flight; further ones are refused at once, with a retry delay.
     /// Calls that wait for a lock, and streams, have limits of their own.
@@ -48,7 +49,8 @@ pub struct Args {
           value_parser = duration_or_zero)]
     pub keepalive_interval: humantime::Duration,
 
-    /// Longest wait for the reply to a PING before the connection is closed, e.g. `10s`.
+    /// Longest wait for the reply to a PING before the connection is closed, e.g. `10s`. A client
+    /// that reads meanwhile, however slowly, is not disconnected.
     #[arg(long, env = "TIDINGS_KEEPALIVE_TIMEOUT", default_value_t = Args::default().keepalive_timeout, value_name = "DURATION",
           value_parser = duration)]
     pub keepalive_timeout: humantime::Duration,
@@ -58,8 +60,8 @@ pub struct Args {
           value_parser = duration)]
     pub preface_timeout: humantime::Duration,
 
-    /// Longest time a client may take to receive a complete response, e.g. `20s`; past it the call
-    /// is reset. Streams have no such limit.
+    /// Longest time in which a client receives no part of a response that is ready, e.g. `20s`;
+    /// past it the call is reset. Streams have no such limit.
     #[arg(long, env = "TIDINGS_SEND_TIMEOUT", default_value_t = Args::default().send_timeout, value_name = "DURATION",
           value_parser = duration)]
     pub send_timeout: humantime::Duration,
@@ -100,13 +102,13 @@ impl Default for Args {
         Self {
             admin_listen: None,
             max_connections: 4096,
-            max_streams: 256,
+            max_streams: None,
             max_in_flight: 1024,
             max_open_streams: 20_000,
             keepalive_interval: Duration::from_secs(20).into(),
             keepalive_timeout: Duration::from_secs(10).into(),
             preface_timeout: Duration::from_secs(3).into(),
-            send_timeout: Duration::from_secs(20).into(), // 4 MiB at 2 Mbit/s
+            send_timeout: Duration::from_secs(20).into(), // a part has 64 KiB: 26 kbit/s
             connection_age: Duration::from_mins(30).into(),
             connection_grace: Duration::from_secs(30).into(),
             lame_duck: Duration::from_secs(3).into(),

@@ -1,6 +1,6 @@
 //! Serves connections, and drains all of them at shutdown.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use metrics::{Gauge, gauge};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -19,20 +19,31 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::args::Args;
-use crate::drain_signal::ConnectionDrain;
+use crate::connection_state::ConnectionState;
+use crate::drain_signal::DrainCause;
+use crate::liveness::{Liveness, Watched};
+use crate::preface;
+use crate::reset_budget::RESETS_AT_ONCE;
 use crate::routes::Routes;
 use crate::send_timeout;
-use crate::stack::Stack;
+use crate::stack::{HEADER_LIST_BYTES, Stack};
 use crate::tls::Tls;
 
-/// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Maximum size of a request's header list: enough for tokens and trace context, a bound on memory.
-const HEADER_LIST_BYTES: u32 = 16 << 10;
+/// Maximum size of a header list that HTTP/2 accepts, far above that of a legal call: the stack
+/// refuses such a call with a reason. The client knows this limit from the settings. A header list
+/// beyond it ends the connection, because it would have to be read to its end.
+const HTTP2_HEADER_LIST_BYTES: usize = 16 * HEADER_LIST_BYTES;
 /// Flow-control window of a stream: allows 20 MiB/s at a round trip of 50 ms.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Data that HTTP/2 holds for a stream until the connection takes it. A PING and the other streams
+/// wait behind at most this much of each stream.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Timeout of a PING in hyper: practically none, because [`Liveness`] decides.
+const NO_PING_TIMEOUT: Duration = Duration::from_hours(24);
 /// Flow-control window of a connection: one stream that is not read does not stop the others.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Time for the GOAWAY to a client that counts as dead.
+const GOAWAY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time for tasks to end once their connection is dropped; only a handler that blocks its thread
 /// needs longer.
 const CUT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -50,6 +61,9 @@ struct ConnectionContext {
     stack: Stack<Routes>,
     tls: Option<Tls>,
     preface_timeout: Duration,
+    max_streams: u32,
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
     open: Gauge,
     tasks: TaskTracker,
     age: Duration,
@@ -59,16 +73,52 @@ struct ConnectionContext {
     cut: CancellationToken,
 }
 
+/// Cause for which the server cuts a connection without an orderly end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum CutCause {
+    #[error("the client answers no PING and reads nothing")]
+    Dead,
+    #[error("the client reset too many calls: at most {RESETS_AT_ONCE} at once, and 1000 per second")]
+    Resets,
+    #[error("calls outlived the connection age and its grace")]
+    Age,
+}
+
+impl CutCause {
+    const ALL: [Self; 3] = [Self::Dead, Self::Resets, Self::Age];
+
+    /// Returns the number of connections cut for this cause.
+    fn counter(self) -> Counter {
+        counter!("tidings_server_connections_cut_total", "cause" => self.label())
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Resets => "resets",
+            Self::Age => "age",
+        }
+    }
+}
+
 impl Connections {
-    pub(crate) fn new(args: &Args, stack: Stack<Routes>, tls: Option<Tls>) -> Self {
+    /// Creates the connections of a server, each with at most `max_streams` concurrent calls.
+    pub(crate) fn new(args: &Args, max_streams: u32, stack: Stack<Routes>, tls: Option<Tls>) -> Self {
         let tasks = TaskTracker::new();
         let max = args.max_connections as usize;
+        for cause in CutCause::ALL {
+            cause.counter().increment(0); // exported from the start
+        }
+        let executor = CallExecutor { tasks: tasks.clone(), send_timeout: args.send_timeout.into() };
         Self {
             shared: Arc::new(ConnectionContext {
-                http: http2(args, CallExecutor { tasks: tasks.clone(), send_timeout: args.send_timeout.into() }),
+                http: http2(args, max_streams, executor),
                 stack,
                 tls,
                 preface_timeout: args.preface_timeout.into(),
+                max_streams,
+                keepalive_interval: args.keepalive_interval.into(),
+                keepalive_timeout: args.keepalive_timeout.into(),
                 open: gauge!("tidings_server_connections"),
                 tasks,
                 age: args.connection_age.into(),
@@ -94,7 +144,7 @@ impl Connections {
         self.shared.tasks.spawn(async move {
             let served = shared.cut.run_until_cancelled(shared.serve(stream)).await;
             if let Some(Err(error)) = served {
-                tracing::debug!(error = &*error, "connection ended");
+                log_end(&*error);
             }
             shared.open.decrement(1);
             drop(slot);
@@ -132,29 +182,71 @@ impl Drop for Connections {
 }
 
 impl ConnectionContext {
-    async fn serve(&self, stream: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn serve(&self, stream: TcpStream) -> Result<(), ConnectionError> {
         // No call has begun yet, so a drain may drop the connection.
         let Some(stream) = self.drain.run_until_cancelled(self.handshake(stream)).await else {
             return Ok(());
         };
-        let connection_drain = Arc::new(ConnectionDrain::default());
-        let service = TowerToHyperService::new(self.stack.of_connection(Arc::clone(&connection_drain)));
-        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream?), service));
-        let aged = tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.drain.cancelled() => false,
-            () = self.reach_age() => true,
+        let (state, liveness) = (ConnectionState::new(self.max_streams), Liveness::start());
+        let stream = Watched::new(stream?, liveness.clone());
+        self.serve_calls(stream, &state, &liveness).await
+    }
+
+    /// Serves the calls of a connection until it ends: by its client, by its age, by a drain, or by
+    /// a cut.
+    async fn serve_calls<S>(
+        &self,
+        stream: S,
+        state: &Arc<ConnectionState>,
+        liveness: &Liveness,
+    ) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = TowerToHyperService::new(self.stack.of_connection(Arc::clone(state)));
+        let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), service));
+        let serving = async {
+            let cause = tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = self.drain.cancelled() => DrainCause::Shutdown,
+                () = self.reach_age() => DrainCause::ConnectionAge,
+            };
+            state.drain.start(self.drain_time(cause), cause);
+            connection.as_mut().graceful_shutdown();
+            match cause {
+                DrainCause::Shutdown => connection.as_mut().await, // cut together with the others
+                DrainCause::ConnectionAge => {
+                    let ended = timeout(self.grace, connection.as_mut()).await;
+                    ended.unwrap_or_else(|_| Err(CutCause::Age.into()))
+                }
+            }
         };
-        // A server drain later on needs no action: the streams of an aged connection are already
-        // ending.
-        connection_drain.start(if aged { self.grace.min(self.drain_limit) } else { self.drain_limit });
-        connection.as_mut().graceful_shutdown();
-        if !aged {
-            return connection.await; // cut together with the others
+        tokio::select! {
+            ended = serving => return ended,
+            () = state.resets.exhausted() => return Err(CutCause::Resets.into()),
+            () = self.dead(liveness) => {}
         }
-        timeout(self.grace, connection)
-            .await
-            .unwrap_or_else(|_| Err("cut: calls outlived the connection age and its grace".into()))
+        // A client that is alive nonetheless gets a GOAWAY, if its socket takes it at once.
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(GOAWAY_TIMEOUT, connection).await;
+        Err(CutCause::Dead.into())
+    }
+
+    /// Returns the time in which the calls of a connection have to end. A server drain later on
+    /// does not change it: the calls of an aged connection are already ending.
+    fn drain_time(&self, cause: DrainCause) -> Duration {
+        match cause {
+            DrainCause::Shutdown => self.drain_limit,
+            DrainCause::ConnectionAge => self.grace.min(self.drain_limit),
+        }
+    }
+
+    /// Waits until the client counts as dead; never if there are no PINGs.
+    async fn dead(&self, liveness: &Liveness) {
+        if self.keepalive_interval.is_zero() {
+            std::future::pending::<()>().await;
+        }
+        liveness.dead(self.keepalive_interval, self.keepalive_timeout).await;
     }
 
     /// Waits for the age at which the connection ends, with +/-10 % jitter so that connections
@@ -172,36 +264,37 @@ impl ConnectionContext {
             None => Either::Left(stream),
             Some(tls) => Either::Right(tls.accept(stream).await?),
         };
-        preface(stream, self.preface_timeout).await
+        preface::read(stream, self.preface_timeout).await
     }
 }
 
-/// Reads the HTTP/2 preface within `limit`, and returns the stream as if it had not been read.
-///
-/// hyper has no timeout before the preface: a silent socket would hold its slot indefinitely.
-async fn preface<S>(stream: S, limit: Duration) -> io::Result<impl AsyncRead + AsyncWrite + Unpin>
-where
-    S: AsyncRead + AsyncWrite,
-{
-    let (mut read, write) = tokio::io::split(stream);
-    let mut first = [0; PREFACE.len()];
-    timeout(limit, read.read_exact(&mut first)).await??;
-    if first != *PREFACE {
-        return Err(io::Error::new(ErrorKind::InvalidData, "no HTTP/2 preface: not an HTTP/2 client"));
-    }
-    Ok(tokio::io::join(PREFACE.chain(read), write))
+/// Error that ended a connection.
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Logs the end of a connection. A cut is counted, and logged for operators: its client sees only a
+/// closed connection.
+fn log_end(error: &(dyn std::error::Error + Send + Sync + 'static)) {
+    let Some(cause) = error.downcast_ref::<CutCause>() else {
+        tracing::debug!(error, "connection ended");
+        return;
+    };
+    cause.counter().increment(1);
+    tracing::info!(%cause, "connection cut");
 }
 
-fn http2(args: &Args, executor: CallExecutor) -> auto::Builder<CallExecutor> {
+fn http2(args: &Args, max_streams: u32, executor: CallExecutor) -> auto::Builder<CallExecutor> {
     let keepalive = Duration::from(args.keepalive_interval);
     let mut builder = auto::Builder::new(executor).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(keepalive).filter(|interval| !interval.is_zero()))
-        .keep_alive_timeout(args.keepalive_timeout.into())
-        .max_concurrent_streams(args.max_streams)
-        .max_header_list_size(HEADER_LIST_BYTES)
+        .keep_alive_timeout(NO_PING_TIMEOUT)
+        .max_concurrent_streams(max_streams)
+        .max_pending_accept_reset_streams(RESETS_AT_ONCE as usize)
+        .max_local_error_reset_streams(RESETS_AT_ONCE as usize)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(HTTP2_HEADER_LIST_BYTES).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     builder

@@ -36,14 +36,19 @@ mod args;
 pub mod auth;
 mod codes;
 mod connection;
+mod connection_state;
 mod drain_signal;
 pub mod health;
+mod liveness;
+mod long_calls;
 pub mod metrics;
 pub mod page_token;
 mod poll_when_woken;
+mod preface;
 mod process;
 mod reason;
 mod reloadable;
+mod reset_budget;
 mod routes;
 pub mod security;
 mod send_timeout;
@@ -56,13 +61,14 @@ pub mod tls;
 mod uncancelled;
 
 pub use args::Args;
-pub use drain_signal::DrainSignal;
+pub use drain_signal::{DrainCause, DrainSignal};
 pub use health::Health;
+pub use long_calls::{ConnectionFull, LongCallSlot, LongCallSlots};
 pub use reason::{Reason, domain};
 pub use server::{Drained, Error, Server};
 pub use setting::{InvalidSetting, bytes, duration, duration_or_zero};
 pub use stack::{Deadline, RequestId, trace_parent};
-pub use stream_clock::{StreamClock, StreamEnd};
+pub use stream_clock::{StreamClock, StreamEnd, StreamGoodbye};
 pub use uncancelled::{Aborted, UncancelledWork};
 
 /// Maximum size of a response message in bytes: the default limit of gRPC clients.

@@ -77,6 +77,15 @@ fn describe() {
     );
     describe_gauge!("tidings_server_streams", "Open streams.");
     describe_gauge!("tidings_server_connections", "Open connections.");
+    describe_counter!(
+        "tidings_server_connections_cut_total",
+        "Connections cut without an orderly end, by cause: dead clients, too many resets, calls that outlived the age."
+    );
+    describe_counter!(
+        "tidings_server_send_timeouts_total",
+        "Calls reset because their clients had stopped to read the response."
+    );
+    counter!("tidings_server_send_timeouts_total").increment(0); // exported from the start
     describe_counter!("tidings_server_tls_reloads_total", "Reloads of changed certificates, by outcome.");
     describe_counter!("tidings_server_token_reloads_total", "Reloads of the changed token list, by outcome.");
     describe_gauge!(

@@ -1,33 +1,36 @@
-//! Resets a call whose client does not receive the response in time, so that unread responses do
-//! not fill the memory of the process.
+//! Resets a call whose client has stopped to receive the response, so that unread responses do not
+//! fill the memory of the process.
 //!
 //! Nothing else ends such a call. Its deadline no longer counts once the response is ready, and its
-//! connection is alive: the client answers every PING but grants no flow-control window.
+//! connection is alive: the client answers every PING but grants no flow-control window. A client
+//! that receives slowly is not reset: each chunk that it takes restarts the timeout.
 
 use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use metrics::counter;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 tokio::task_local! {
-    /// Set when the response of this task's call is ready and only has to be sent.
-    static RESPONSE_READY: Cell<bool>;
+    /// Number of parts of the response that were handed to HTTP/2, once the response of this
+    /// task's call is ready and only has to be sent; 0 before.
+    static PARTS_SENT: Cell<u64>;
 }
 
-/// Marks the response to this call as ready to be sent. Not for streams, which clients may read as
-/// slowly as they like.
-pub(crate) fn response_ready() {
-    // The flag is absent in calls without a connection.
-    let _ = RESPONSE_READY.try_with(|ready| ready.set(true));
+/// Marks the response to this call as ready to be sent, and then each of its chunks as sent. Not
+/// for streams, which clients may read as slowly as they like.
+pub(crate) fn part_sent() {
+    // The counter is absent in calls without a connection.
+    let _ = PARTS_SENT.try_with(|parts| parts.set(parts.get() + 1));
 }
 
 /// Runs a call until its response is sent. Drops the call, which resets its stream, if the client
-/// has not received the response within `limit`.
+/// has received no part of the response for `limit`.
 pub(crate) fn with_send_timeout<F: Future>(limit: Duration, call: F) -> impl Future<Output = ()> {
-    RESPONSE_READY.scope(Cell::new(false), WithSendTimeout { call, limit, timer: None })
+    PARTS_SENT.scope(Cell::new(0), WithSendTimeout { call, limit, timer: None, parts_seen: 0 })
 }
 
 pin_project! {
@@ -38,6 +41,8 @@ pin_project! {
         call: F,
         limit: Duration,
         timer: Option<Pin<Box<Sleep>>>,
+        // Number of parts that were sent when the timer was started.
+        parts_seen: u64,
     }
 }
 
@@ -51,14 +56,18 @@ impl<F: Future> Future for WithSendTimeout<F> {
         }
         // Few calls reach this point with a ready response: the poll that makes it also sends all
         // that the window allows.
-        if !RESPONSE_READY.with(Cell::get) {
+        let parts = PARTS_SENT.with(Cell::get);
+        if parts == 0 {
             return Poll::Pending;
         }
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(*this.limit)));
-        timer
-            .as_mut()
-            .poll(cx)
-            .map(|()| tracing::debug!("send timeout: the client did not receive the response in time"))
+        if std::mem::replace(this.parts_seen, parts) != parts {
+            timer.as_mut().reset(Instant::now() + *this.limit);
+        }
+        timer.as_mut().poll(cx).map(|()| {
+            counter!("tidings_server_send_timeouts_total").increment(1);
+            tracing::info!(limit = ?this.limit, "send timeout: call reset, its client has stopped to read the response");
+        })
     }
 }
 
@@ -66,7 +75,7 @@ impl<F: Future> Future for WithSendTimeout<F> {
 mod tests {
     use std::future::pending;
 
-    use tokio::time::{Instant, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -79,12 +88,28 @@ mod tests {
 
         with_send_timeout(LIMIT, async {
             sleep(LIMIT / 2).await;
-            response_ready();
+            part_sent();
             pending::<()>().await;
         })
         .await;
 
         assert_eq!(start.elapsed(), LIMIT / 2 + LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_reset_only_after_it_has_stopped() {
+        let start = Instant::now();
+
+        with_send_timeout(LIMIT, async {
+            for _ in 0..100 {
+                part_sent();
+                sleep(LIMIT / 2).await;
+            }
+            pending::<()>().await;
+        })
+        .await;
+
+        assert_eq!(start.elapsed(), LIMIT / 2 * 99 + LIMIT);
     }
 
     #[tokio::test(start_paused = true)]

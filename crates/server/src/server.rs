@@ -24,6 +24,8 @@ use crate::setting::InvalidSetting;
 use crate::stack::{Methods, Stack};
 use crate::{accept, admin, health, metrics};
 
+/// Concurrent calls per connection: a bound on the responses that one stalled connection holds.
+const MAX_STREAMS: u32 = 256;
 /// Contracts that every server serves in addition to the added services.
 const ALWAYS_SERVED: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
@@ -52,6 +54,7 @@ pub struct Drained {
 #[derive(Debug)]
 pub struct Server {
     args: Args,
+    max_streams: u32,
     health: Health,
     names: Vec<&'static str>,
     descriptor_sets: Vec<&'static [u8]>,
@@ -64,6 +67,7 @@ impl Server {
     pub fn new(args: &Args) -> Self {
         Self {
             args: args.clone(),
+            max_streams: args.max_streams.unwrap_or(MAX_STREAMS),
             health: Health::default(),
             names: vec![Health::SERVER, Health::READINESS],
             // With the types of error details, clients print them in words.
@@ -115,6 +119,14 @@ impl Server {
         self
     }
 
+    /// Sets the default limit of concurrent calls per connection, for a service with many long
+    /// calls and small responses. The setting has precedence.
+    #[must_use]
+    pub fn default_max_streams(mut self, max: u32) -> Self {
+        self.max_streams = self.args.max_streams.unwrap_or(max);
+        self
+    }
+
     /// Serves until `shutdown` is cancelled, then drains.
     ///
     /// Metrics and probes are served from the start. Connections are accepted unless the service
@@ -139,7 +151,7 @@ impl Server {
         let security = self.args.security.open()?;
         let methods = Methods::new(self.methods, &self.names);
         let stack = Stack::new(self.routes.clone(), methods, security.tokens.clone(), &self.args);
-        let connections = Connections::new(&self.args, stack.clone(), security.tls.clone());
+        let connections = Connections::new(&self.args, self.max_streams, stack.clone(), security.tls.clone());
         let _admin = self.serve_admin(stack).await?;
         let _reloading = AbortOnDropHandle::new(tokio::spawn(security.watch(self.args.security.file_poll_interval)));
         self.health.register(&self.names);

@@ -11,16 +11,28 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Fuse};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::drain_signal::DrainCause;
+
 /// Reconnect delay in the last frame: long enough for a restart, random so that the clients do not
 /// all return at once.
 const RECONNECT_DELAY: Range<Duration> = Duration::from_secs(1)..Duration::from_secs(5);
 
 /// Resolves when a stream has to end, because its connection or the process ends.
-pub struct StreamEnd(Fuse<BoxFuture<'static, ()>>);
+pub struct StreamEnd(Fuse<BoxFuture<'static, DrainCause>>);
+
+/// The last words of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamGoodbye {
+    /// Delay after which the client may reconnect to this instance: none if only the connection
+    /// ends.
+    pub retry_after: Duration,
+    /// Cause of the end.
+    pub cause: DrainCause,
+}
 
 impl StreamEnd {
     /// The stream ends when this future resolves.
-    pub fn at(end: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub fn at(end: impl Future<Output = DrainCause> + Send + 'static) -> Self {
         Self(end.boxed().fuse())
     }
 }
@@ -49,7 +61,7 @@ pub struct StreamClock {
 enum StreamState {
     Open,
     /// The stream has to end; its goodbye is to be sent.
-    Ending,
+    Ending(DrainCause),
     Ended,
 }
 
@@ -71,18 +83,26 @@ impl StreamClock {
         Instant::now() >= self.last_frame + self.heartbeat
     }
 
-    /// Returns the reconnect delay for the goodbye, once, if the stream has to end; it has ended
-    /// then. Never waits. To be called before each frame, because a busy stream never waits.
-    pub async fn goodbye(&mut self) -> Option<Duration> {
-        let is_over = match self.state {
-            StreamState::Open => poll_fn(|cx| Poll::Ready(self.end.0.poll_unpin(cx).is_ready())).await,
-            StreamState::Ending => true,
-            StreamState::Ended => false,
+    /// Returns the goodbye, once, if the stream has to end; it has ended then. Never waits. To be
+    /// called before each frame, because a busy stream never waits.
+    pub async fn goodbye(&mut self) -> Option<StreamGoodbye> {
+        let cause = match self.state {
+            StreamState::Open => {
+                poll_fn(|cx| match self.end.0.poll_unpin(cx) {
+                    Poll::Ready(cause) => Poll::Ready(Some(cause)),
+                    Poll::Pending => Poll::Ready(None),
+                })
+                .await
+            }
+            StreamState::Ending(cause) => Some(cause),
+            StreamState::Ended => None,
+        }?;
+        self.finish();
+        let retry_after = match cause {
+            DrainCause::Shutdown => rand::random_range(RECONNECT_DELAY),
+            DrainCause::ConnectionAge => Duration::ZERO,
         };
-        is_over.then(|| {
-            self.finish();
-            rand::random_range(RECONNECT_DELAY)
-        })
+        Some(StreamGoodbye { retry_after, cause })
     }
 
     /// Ends the stream without a goodbye.
@@ -106,7 +126,7 @@ impl StreamClock {
         }
         tokio::select! {
             biased; // both are checked by the caller in any case
-            () = &mut self.end.0 => self.state = StreamState::Ending,
+            cause = &mut self.end.0 => self.state = StreamState::Ending(cause),
             () = self.timer.as_mut() => {}
         }
     }
@@ -152,21 +172,32 @@ mod tests {
     /// Both while it waits and while it is busy.
     #[tokio::test(start_paused = true)]
     async fn a_stream_says_goodbye_once_when_it_has_to_end() {
+        let cause = DrainCause::Shutdown;
         for waits in [true, false] {
             let (end, ended) = oneshot::channel();
-            let end_of_stream = StreamEnd::at(async move { ended.await.unwrap_or_default() });
+            let end_of_stream = StreamEnd::at(async move { ended.await.unwrap() });
             let mut clock = StreamClock::start(HEARTBEAT, end_of_stream);
             assert_eq!(clock.goodbye().await, None);
 
-            end.send(()).unwrap();
+            end.send(cause).unwrap();
             if waits {
                 clock.tick(None).await;
             }
 
             assert!(!clock.has_ended());
-            assert!(clock.goodbye().await.is_some_and(|delay| RECONNECT_DELAY.contains(&delay)));
+            let goodbye = clock.goodbye().await.unwrap();
+            assert!(RECONNECT_DELAY.contains(&goodbye.retry_after) && goodbye.cause == cause, "{goodbye:?}");
             assert!(clock.has_ended());
             assert_eq!(clock.goodbye().await, None);
         }
+    }
+    /// The instance goes on, so that there is no reason to wait.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_on_an_aged_connection_may_return_at_once() {
+        let end = StreamEnd::at(async { DrainCause::ConnectionAge });
+
+        let goodbye = StreamClock::start(HEARTBEAT, end).goodbye().await.unwrap();
+
+        assert_eq!(goodbye, StreamGoodbye { retry_after: Duration::ZERO, cause: DrainCause::ConnectionAge });
     }
 }

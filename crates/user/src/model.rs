@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tidings_server::StreamGoodbye;
 
 pub use handle::{HANDLE_CHARS_MAX, HandleKey, compose};
 
@@ -130,10 +131,7 @@ pub enum WatchFrame {
         degraded: bool,
     },
     /// The stream ends.
-    Goodbye {
-        /// Delay before the client reconnects to this address.
-        retry_after: Duration,
-    },
+    Goodbye(StreamGoodbye),
 }
 
 /// A user to be created.

@@ -132,8 +132,8 @@ impl HubSubscription {
             if self.clock.has_ended() {
                 return None;
             }
-            if let Some(retry_after) = self.clock.goodbye().await {
-                self.frames.push_back(SubscriptionFrame::Goodbye { retry_after });
+            if let Some(goodbye) = self.clock.goodbye().await {
+                self.frames.push_back(SubscriptionFrame::Goodbye(goodbye));
                 continue;
             }
             if let Some(error) = self.timeout_error() {

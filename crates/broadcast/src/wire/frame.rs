@@ -2,6 +2,7 @@
 
 use tidings_proto::broadcast::encoded as pb;
 use tidings_proto::broadcast::encoded::subscribe_response::Frame;
+use tidings_server::{DrainCause, StreamGoodbye};
 
 use super::epoch_text;
 use crate::model::SubscriptionFrame;
@@ -26,9 +27,17 @@ pub fn frame(frame: SubscriptionFrame) -> pb::SubscribeResponse {
             Frame::Reset(pb::Reset { channel: channel.to_string(), epoch: epoch_text(head.epoch), head: head.offset })
         }
         SubscriptionFrame::Heartbeat { degraded } => Frame::Heartbeat(pb::Heartbeat { degraded }),
-        SubscriptionFrame::Goodbye { retry_after } => {
-            Frame::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
-        }
+        SubscriptionFrame::Goodbye(last) => Frame::Goodbye(goodbye(last)),
     };
     pb::SubscribeResponse { frame: Some(frame) }
+}
+
+/// Converts the last words of a stream.
+fn goodbye(goodbye: StreamGoodbye) -> pb::Goodbye {
+    let reason = match goodbye.cause {
+        DrainCause::Shutdown => pb::goodbye::Reason::Shutdown,
+        DrainCause::ConnectionAge => pb::goodbye::Reason::ConnectionAge,
+    };
+    let retry_after = prost_types::Duration::try_from(goodbye.retry_after).ok();
+    pb::Goodbye { retry_after, reason: reason.into() }
 }

@@ -4,6 +4,7 @@
 
 mod channels;
 mod checker;
+mod connections;
 mod cost;
 mod faults;
 mod lost_notifications;

@@ -7,6 +7,7 @@ use tidings_proto::broadcast as pb;
 use tidings_proto::broadcast::encoded::broadcast_service_client::BroadcastServiceClient as EncodedClient;
 use tidings_proto::broadcast::encoded::subscribe_response::Frame as EncodedFrame;
 use tidings_proto::broadcast::encoded::{ChannelStart, SubscribeRequest};
+use tidings_proto::broadcast::goodbye::Reason;
 use tidings_proto::broadcast::subscribe_response::Frame;
 use tokio::time::Instant;
 use tonic::Code;
@@ -55,6 +56,7 @@ async fn on_shutdown_every_stream_gets_goodbye() {
             Frame::Goodbye(goodbye) => {
                 let seconds = goodbye.retry_after.unwrap().seconds;
                 assert!((1..=5).contains(&seconds), "{seconds}");
+                assert_eq!(goodbye.reason(), Reason::Shutdown);
             }
             other => panic!("{other:?}"),
         }

@@ -83,7 +83,13 @@ pub(crate) fn heartbeat() -> StreamStep {
 }
 
 pub(crate) fn goodbye(retry_after: Duration) -> StreamStep {
-    StreamStep::Send(Frame::Goodbye(Goodbye { retry_after: retry_after.try_into().ok() }))
+    StreamStep::Send(Frame::Goodbye(Goodbye { retry_after: retry_after.try_into().ok(), ..Goodbye::default() }))
+}
+
+/// The end of a stream whose connection has reached its age.
+pub(crate) fn connection_goodbye() -> StreamStep {
+    let reason = pb::goodbye::Reason::ConnectionAge.into();
+    StreamStep::Send(Frame::Goodbye(Goodbye { retry_after: Some(prost_types::Duration::default()), reason }))
 }
 
 impl StreamRequest {

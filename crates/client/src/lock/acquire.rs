@@ -16,6 +16,7 @@ use super::renewer::Lease;
 use super::{LockGuard, from_proto, to_proto};
 use crate::attempt::with_timeout;
 use crate::caller::{Caller, PendingCall};
+use crate::channel_pools::CallClass;
 use crate::error::Error;
 
 /// Default lease duration of the service.
@@ -90,6 +91,7 @@ impl LockGuard {
     pub async fn acquire(caller: &Caller, options: AcquireOptions) -> Result<Acquisition, Error> {
         let policy = caller.policy();
         let begin = Instant::now();
+        let class = if options.wait.is_zero() { CallClass::Short } else { CallClass::Waiting };
         let mut request_id = options.request_id.clone().unwrap_or_else(new_id);
         let mut call = caller.start_call("AcquireLock", policy.patience + options.wait, policy.budget.as_ref());
         loop {
@@ -98,7 +100,8 @@ impl LockGuard {
             let mut request = Request::new(options.request(&request_id, wait));
             request.set_timeout(limit);
             call.endpoint.authorize(&mut request);
-            let mut service = LockServiceClient::new(call.endpoint.channel());
+            let slot = call.endpoint.channel_for(class);
+            let mut service = LockServiceClient::new(slot.channel());
             // Taken before sending, so the lease ends here no later than at the service.
             let sent = BootInstant::now();
             // Boxed because it is large and would be part of the future of every caller.

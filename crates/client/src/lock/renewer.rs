@@ -17,6 +17,7 @@ use super::from_proto;
 use super::lease_state::{LeaseState, Lost};
 use crate::attempt::with_timeout;
 use crate::caller::Caller;
+use crate::channel_pools::CallClass;
 use crate::error::Error;
 
 /// A granted lease, the service that holds it, and its state at this client.
@@ -82,7 +83,8 @@ impl Lease {
             let mut request = Request::new(RenewLockRequest { name, lease_id, token });
             request.set_timeout(limit);
             call.endpoint.authorize(&mut request);
-            let mut service = LockServiceClient::new(call.endpoint.channel());
+            let slot = call.endpoint.channel_for(CallClass::Short);
+            let mut service = LockServiceClient::new(slot.channel());
             // Taken before sending, so the lease ends here no later than at the service.
             let sent = BootInstant::now();
             match with_timeout(limit, service.renew_lock(request)).await {
@@ -121,7 +123,8 @@ impl Lease {
             let mut request = Request::new(ReleaseLockRequest { name, lease_id, token });
             request.set_timeout(limit);
             call.endpoint.authorize(&mut request);
-            match with_timeout(limit, LockServiceClient::new(call.endpoint.channel()).release_lock(request)).await {
+            let slot = call.endpoint.channel_for(CallClass::Short);
+            match with_timeout(limit, LockServiceClient::new(slot.channel()).release_lock(request)).await {
                 Ok(response) => {
                     call.succeeded();
                     return Ok(response.into_inner().outcome() == Outcome::Released);

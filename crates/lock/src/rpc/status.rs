@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidings_proto::lock::ErrorReason;
+use tidings_server::ConnectionFull;
 use tidings_service::{state_failed, store_failed};
 use tidings_status::Reply;
 use tonic::{Code, Status};
@@ -12,6 +13,14 @@ use crate::{leases, store, wire};
 
 /// Retry delay when a queue or an instance is full: by then some waiters have left.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(1);
+
+/// Converts the refusal of a waiting call whose connection has no room for another one.
+pub(super) fn connection_full(full: ConnectionFull) -> Status {
+    Reply::new(Code::ResourceExhausted, wire::DOMAIN, ErrorReason::Overloaded.text(), full.to_string())
+        .quota("long calls per connection")
+        .retry_after(RETRY_WHEN_FULL)
+        .into_status()
+}
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -33,7 +42,9 @@ impl From<Error> for Status {
             Error::Overloaded => reply(Code::ResourceExhausted, ErrorReason::Overloaded)
                 .quota("waiting calls per instance")
                 .retry_after(RETRY_WHEN_FULL),
-            Error::Draining => reply(Code::Unavailable, ErrorReason::Draining).retry_after(Duration::ZERO),
+            Error::Draining => {
+                reply(Code::Unavailable, ErrorReason::Draining).with("cause", &"shutdown").retry_after(Duration::ZERO)
+            }
             Error::NoEpoch(NoEpochCause::RedisUnavailable) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
             Error::NoEpoch(NoEpochCause::PostgresUnavailable) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
             Error::State(leases::Error::Redis(cause) | leases::Error::Unknown(cause)) => {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod clock;
+mod connections;
 mod cost;
 mod data_loss;
 mod holds;

@@ -112,6 +112,11 @@ impl<'a> LockFixture<'a> {
         self.instances[index].client.clone()
     }
 
+    /// Returns the address of an instance.
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
+        self.instances[index].config.listen
+    }
+
     /// Kills an instance: none of its tasks runs any more.
     pub(crate) fn kill(&mut self, index: usize) {
         self.instances[index].kill();

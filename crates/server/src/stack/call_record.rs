@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use tidings_trace::TraceParent;
 use tonic::Code;
 use tracing::Span;
@@ -12,6 +12,7 @@ use super::methods::MethodEntry;
 use super::request_id::RequestId;
 use super::{trace, trailers};
 use crate::codes;
+use crate::connection_state::ConnectionState;
 
 /// A call. When dropped it writes the log line and updates the metrics, so every call counts once.
 #[derive(Debug)]
@@ -24,20 +25,28 @@ pub(super) struct CallRecord {
     entry: Arc<MethodEntry>,
     started: Instant,
     code: Option<Code>,
+    connection: Arc<ConnectionState>,
 }
 
 impl CallRecord {
-    pub(super) fn begin(entry: Arc<MethodEntry>, path: &str, headers: &HeaderMap, id: RequestId) -> Self {
+    pub(super) fn begin<B>(
+        entry: Arc<MethodEntry>,
+        request: &Request<B>,
+        id: RequestId,
+        connection: Arc<ConnectionState>,
+    ) -> Self {
         entry.metrics.started.increment(1);
+        let path = request.uri().path();
         let span = trace::span(path.strip_prefix('/').unwrap_or(path), &id);
         Self {
             path: path.into(),
-            trace: trace::join(&span, headers),
+            trace: trace::join(&span, request.headers()),
             span,
             id,
             entry,
             started: Instant::now(),
             code: None,
+            connection,
         }
     }
 
@@ -50,6 +59,9 @@ impl CallRecord {
 impl Drop for CallRecord {
     fn drop(&mut self) {
         // Without a status the caller cancelled the call.
+        if self.code.is_none() {
+            self.connection.resets.record();
+        }
         let code = self.code.unwrap_or(Code::Cancelled);
         let duration = self.started.elapsed();
         let metrics = &self.entry.metrics;

@@ -6,8 +6,8 @@
 
 use bytes::Bytes;
 
-/// Size of a chunk. The 256 streams of a stalled connection hold 16 MiB; a copy costs little beside
-/// the encoding of the message.
+/// Size of a chunk. The calls of a stalled connection hold 16 MiB if there are 256; a copy costs
+/// little beside the encoding of the message.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// The rest of the data that is sent in chunks.

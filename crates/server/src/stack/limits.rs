@@ -10,14 +10,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::methods::CallKind;
 use crate::args::Args;
+use crate::connection_state::ConnectionState;
+use crate::long_calls::{self, ConnectionFull, LongCallSlot};
 use crate::reason::Reason;
 
 /// Retry delay of a refused call: many times the duration of a call, too short for people to
 /// notice.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The permit of a call, held while the call runs; `None` if its kind has no limit here.
-pub(super) type Permit = Option<OwnedSemaphorePermit>;
+/// The permit of a call, held while the call runs.
+#[derive(Debug)]
+pub(super) struct Permit {
+    /// `None` if the kind of the call has no limit per process here.
+    _process: Option<OwnedSemaphorePermit>,
+    /// The slot of a stream on its connection.
+    _connection: Option<LongCallSlot>,
+}
 
 /// The concurrency limits of a process.
 #[derive(Debug)]
@@ -41,12 +49,17 @@ pub(crate) struct CurrentLoad {
     pub(crate) streams: usize,
 }
 
-/// A concurrency limit is reached; holds its name.
+/// A concurrency limit is reached.
 #[derive(Debug)]
-pub(super) struct LimitReached(&'static str);
+pub(super) enum LimitReached {
+    /// Limit of the process; holds its name.
+    Process(&'static str),
+    Connection(ConnectionFull),
+}
 
 impl CallLimits {
     pub(super) fn new(args: &Args) -> Self {
+        long_calls::shed().increment(0); // exported from the start
         let limit = |name, label, max: u32| ConcurrencyLimit {
             name,
             max: max as usize,
@@ -59,18 +72,17 @@ impl CallLimits {
         }
     }
 
-    /// Takes a permit for a call, or refuses the call.
-    pub(super) fn take(&self, kind: CallKind) -> Result<Permit, LimitReached> {
-        let limit = match kind {
-            CallKind::Brief => &self.calls,
-            CallKind::Stream => &self.streams,
-            CallKind::Waiting | CallKind::Public | CallKind::PublicStream => return Ok(None),
+    /// Takes a permit for a call, or refuses the call. A service takes the slots of its waiting
+    /// calls itself, because not each of them waits.
+    pub(super) fn take(&self, kind: CallKind, connection: &ConnectionState) -> Result<Permit, LimitReached> {
+        let slot =
+            if kind.is_stream() { Some(connection.long_calls.take().map_err(LimitReached::Connection)?) } else { None };
+        let permit = match kind {
+            CallKind::Brief => Some(self.calls.take()?),
+            CallKind::Stream => Some(self.streams.take()?),
+            CallKind::Waiting | CallKind::Public | CallKind::PublicStream => None,
         };
-        if let Ok(permit) = Arc::clone(&limit.available).try_acquire_owned() {
-            return Ok(Some(permit));
-        }
-        limit.shed.increment(1);
-        Err(LimitReached(limit.name))
+        Ok(Permit { _process: permit, _connection: slot })
     }
 
     pub(super) fn load(&self) -> CurrentLoad {
@@ -79,6 +91,11 @@ impl CallLimits {
 }
 
 impl ConcurrencyLimit {
+    fn take(&self) -> Result<OwnedSemaphorePermit, LimitReached> {
+        let permit = Arc::clone(&self.available).try_acquire_owned();
+        permit.inspect_err(|_| self.shed.increment(1)).map_err(|_| LimitReached::Process(self.name))
+    }
+
     fn used(&self) -> usize {
         self.max - self.available.available_permits()
     }
@@ -86,7 +103,11 @@ impl ConcurrencyLimit {
 
 impl LimitReached {
     pub(super) fn reply(self, path: &str) -> Reply {
-        let Self(name) = self;
-        Reason::Overloaded.reply(path, format!("too many {name}")).quota(name).retry_after(RETRY_DELAY)
+        match self {
+            Self::Process(name) => {
+                Reason::Overloaded.reply(path, format!("too many {name}")).quota(name).retry_after(RETRY_DELAY)
+            }
+            Self::Connection(full) => full.reply(path),
+        }
     }
 }

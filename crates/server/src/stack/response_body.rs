@@ -3,7 +3,6 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -17,12 +16,9 @@ use super::chunks::PendingChunks;
 use super::deadline::{self, Deadline};
 use super::limits::Permit;
 use super::panic::{HandlerPanicked, catch_step};
-use crate::drain_signal::DrainSignal;
+use crate::drain_signal::{DrainCause, DrainSignal};
 use crate::poll_when_woken::PollWhenWoken;
-use crate::reason::Reason;
-
-/// Retry delay sent with DRAINING: reconnect at once, to another instance.
-const RECONNECT_AT_ONCE: Duration = Duration::ZERO;
+use crate::send_timeout;
 
 /// A response body that adds request id and error details to its status. It ends with a status even
 /// if the service panics, or is ended by a deadline or a drain.
@@ -46,7 +42,7 @@ pub(super) struct StreamGuard {
 /// The reason for which the server ends a stream.
 enum ForcedEnd {
     DeadlineExceeded,
-    ConnectionDrain,
+    Drain(DrainCause),
 }
 
 impl StreamGuard {
@@ -60,7 +56,7 @@ impl StreamGuard {
             };
             tokio::select! {
                 () = deadline_passed => ForcedEnd::DeadlineExceeded,
-                () = drain_signal.overdue() => ForcedEnd::ConnectionDrain,
+                cause = drain_signal.overdue() => ForcedEnd::Drain(cause),
             }
         });
         Self { _permit: permit, forced_end }
@@ -110,6 +106,7 @@ impl http_body::Body for ResponseBody {
             return Poll::Ready(None);
         }
         if let Some(chunk) = this.chunks.next() {
+            send_timeout::part_sent();
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         let step = catch_step(|| match &this.stream_guard {
@@ -131,10 +128,7 @@ impl http_body::Body for ResponseBody {
                 let Some(stream_guard) = &mut this.stream_guard else { return Poll::Pending };
                 let status = match ready!(Pin::new(&mut stream_guard.forced_end).poll(cx)) {
                     ForcedEnd::DeadlineExceeded => deadline::exceeded(&this.record.path),
-                    ForcedEnd::ConnectionDrain => Reason::Draining
-                        .reply(&this.record.path, "the connection is draining")
-                        .retry_after(RECONNECT_AT_ONCE)
-                        .into_status(),
+                    ForcedEnd::Drain(cause) => cause.status(&this.record.path),
                 };
                 Poll::Ready(Some(Ok(this.force_end(&status))))
             }

@@ -43,6 +43,22 @@ fn value(metrics: &str, line: &str) -> Option<f64> {
     metrics.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok())
 }
 
+/// A probe has a second; the server closes a silent connection after five.
+#[tokio::test]
+async fn silent_connections_do_not_keep_a_probe_out() {
+    let (_server, address) = start(no_lame_duck()).await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+
+    let live = timeout(Duration::from_secs(4), get(address, "/livez")).await;
+
+    assert_eq!(live.unwrap().0, 200);
+    let oldest = timeout(SOON, silent[0].read(&mut [0; 1])).await.unwrap();
+    assert!(matches!(oldest, Ok(0) | Err(_)), "the oldest connection is still open");
+}
+
 #[tokio::test]
 async fn the_server_is_live_and_ready_until_shutdown() {
     let (server, address) = start(Args { lame_duck: Duration::from_mins(1).into(), ..no_lame_duck() }).await;

@@ -55,7 +55,34 @@ async fn a_stream_on_an_aged_connection_ends_or_gets_draining() {
     let failure = Failure::from(&ended);
     assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "DRAINING"));
     assert_eq!(failure.retry_after, Some(Duration::ZERO), "clients reconnect at once");
+    assert_eq!(failure.metadata["cause"], "connection_age");
     server.probe.runs(0).await;
+}
+
+/// Without it, the call would be cut at the end of the grace.
+#[tokio::test]
+async fn a_waiting_call_on_an_aged_connection_gets_draining() {
+    let server = start().await;
+
+    let ended = call(&server.channel().await, "/test.v1.Probe/Wait").await.unwrap_err();
+
+    let failure = Failure::from(&ended);
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "DRAINING"));
+    assert_eq!(failure.metadata["cause"], "connection_age");
+    server.probe.runs(0).await;
+}
+
+#[tokio::test]
+async fn draining_reports_a_shutdown_as_its_cause() {
+    let server = TestServer::with(Args { drain: Duration::from_secs(1).into(), ..no_lame_duck() }).await;
+    let channel = server.channel().await;
+    let waiting = tokio::spawn(async move { call(&channel, "/test.v1.Probe/Wait").await });
+    server.probe.runs(1).await;
+
+    server.stop().await;
+
+    let failure = Failure::from(&waiting.await.unwrap().unwrap_err());
+    assert_eq!((failure.reason.as_str(), failure.metadata["cause"].as_str()), ("DRAINING", "shutdown"));
 }
 
 /// No connection has to be cut.

@@ -56,7 +56,7 @@ async fn a_handler_that_never_answers_is_dropped() {
     let server = start().await;
     let probe = server.probe.clone();
     let channel = server.channel().await;
-    let stuck = tokio::spawn(async move { call(&channel, "/test.v1.Probe/Wait").await });
+    let stuck = tokio::spawn(async move { call(&channel, "/test.v1.Probe/Work").await });
     probe.runs(1).await;
 
     let drained = stop_in_time(server).await;

@@ -38,8 +38,8 @@ impl VersionStream {
             if self.clock.has_ended() {
                 return None;
             }
-            if let Some(retry_after) = self.clock.goodbye().await {
-                break WatchFrame::Goodbye { retry_after };
+            if let Some(goodbye) = self.clock.goodbye().await {
+                break WatchFrame::Goodbye(goodbye);
             }
             if let Some(versions) = self.versions() {
                 break WatchFrame::Versions(versions);

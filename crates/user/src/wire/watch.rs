@@ -3,6 +3,7 @@
 use prost::Message as _;
 use tidings_proto::user::encoded as pb;
 use tidings_proto::user::encoded::watch_users_response::Frame as PbFrame;
+use tidings_server::{DrainCause, StreamGoodbye};
 use tidings_status::{Fields, Invalid};
 
 use super::DOMAIN;
@@ -28,9 +29,7 @@ pub fn frame(frame: WatchFrame) -> pb::WatchUsersResponse {
         WatchFrame::Versions(versions) => PbFrame::Versions(pb_versions(versions)),
         WatchFrame::CaughtUp => PbFrame::CaughtUp(pb::CaughtUp {}),
         WatchFrame::Heartbeat { degraded } => PbFrame::Heartbeat(pb::Heartbeat { degraded }),
-        WatchFrame::Goodbye { retry_after } => {
-            PbFrame::Goodbye(pb::Goodbye { retry_after: prost_types::Duration::try_from(retry_after).ok() })
-        }
+        WatchFrame::Goodbye(last) => PbFrame::Goodbye(goodbye(last)),
     };
     pb::WatchUsersResponse { frame: Some(frame) }
 }
@@ -50,4 +49,14 @@ pub fn decode_versions(message: &[u8]) -> Vec<UserVersion> {
 fn pb_versions(versions: impl IntoIterator<Item = UserVersion>) -> pb::UserVersions {
     let version = |it: UserVersion| pb::UserVersion { id: it.id.into_string(), version: it.version, absent: it.absent };
     pb::UserVersions { versions: versions.into_iter().map(version).collect() }
+}
+
+/// Converts the last words of a stream.
+fn goodbye(goodbye: StreamGoodbye) -> pb::Goodbye {
+    let reason = match goodbye.cause {
+        DrainCause::Shutdown => pb::goodbye::Reason::Shutdown,
+        DrainCause::ConnectionAge => pb::goodbye::Reason::ConnectionAge,
+    };
+    let retry_after = prost_types::Duration::try_from(goodbye.retry_after).ok();
+    pb::Goodbye { retry_after, reason: reason.into() }
 }

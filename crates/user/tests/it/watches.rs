@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidings_proto::user as pb;
+use tidings_proto::user::goodbye::Reason;
 use tidings_proto::user::user_service_client::UserServiceClient;
 use tidings_proto::user::watch_users_response::Frame;
 use tonic::Code;
@@ -109,6 +110,7 @@ async fn a_stream_ends_with_goodbye_when_its_instance_shuts_down() {
     for watcher in watchers {
         let Some(Frame::Goodbye(goodbye)) = watcher.last().await else { panic!("the last frame is no Goodbye") };
         assert!(goodbye.retry_after.unwrap().seconds >= 1);
+        assert_eq!(goodbye.reason(), Reason::Shutdown);
     }
     stopping.await.unwrap();
 

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 use tonic::Code;
 
 use super::*;
-use crate::fake::channels::{caught_up, goodbye, heartbeat};
+use crate::fake::channels::{caught_up, connection_goodbye, goodbye, heartbeat};
 
 fn overloaded() -> Status {
     let reply = Reply::new(Code::ResourceExhausted, "broadcast.tidings", "OVERLOADED", "too many streams");
@@ -48,6 +48,20 @@ async fn a_goodbye_moves_the_stream_elsewhere_at_once() {
     let requests = channels.requests();
     assert_ne!(requests[0].instance, requests[1].instance);
     assert_ne!(requests[0].instance, requests[2].instance, "its Goodbye demanded 30 s");
+}
+
+/// The instance goes on, so that nothing is to be waited for.
+#[tokio::test(start_paused = true)]
+async fn a_stream_returns_at_once_when_only_its_connection_ends() {
+    let channels = FakeChannels::new([vec![messages([1]), connection_goodbye()], vec![messages([2])]]);
+    let mut subscription = open(&channels);
+    let begin = Instant::now();
+
+    assert_eq!(events(&mut subscription, 2).await, message_events([1, 2]));
+
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    let requests = channels.requests();
+    assert_eq!((requests[0].instance == requests[1].instance, requests[1].after()), (true, 1));
 }
 
 #[tokio::test(start_paused = true)]

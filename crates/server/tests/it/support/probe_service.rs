@@ -66,6 +66,10 @@ impl ProbeService {
                 let running = RunningCall::new(&self.running);
                 grpc(Body::new(StreamBody::new(stream::once(never(running)))))
             }
+            "/test.v1.Probe/Flood" => {
+                let running = RunningCall::new(&self.running);
+                grpc(Body::new(StreamBody::new(stream::repeat_with(move || flood(&running)))))
+            }
             "/test.v1.Probe/HandlesDrain" => {
                 let running = RunningCall::new(&self.running);
                 let drain_signal = request.extensions().get::<DrainSignal>().unwrap().clone();
@@ -105,6 +109,12 @@ fn grpc(body: Body) -> Response<Body> {
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert("content-type", kind);
     response
+}
+
+/// A part of a large message.
+#[expect(clippy::unnecessary_wraps, reason = "the type of frames")]
+fn flood(_running: &RunningCall) -> Result<Frame<Bytes>, Infallible> {
+    Ok(Frame::data(Bytes::from_static(&[0; 16 << 10])))
 }
 
 /// A message that never arrives.
@@ -165,6 +175,7 @@ pub(crate) const METHODS: &[Method] = &[
     method("test.v1.Probe/Work", Work::Brief(Duration::from_secs(5))),
     method("test.v1.Probe/Short", Work::Brief(Duration::from_millis(100))),
     method("test.v1.Probe/Stream", Work::Stream),
+    method("test.v1.Probe/Flood", Work::Stream),
     method("test.v1.Probe/HandlesDrain", Work::Stream),
     method("test.v1.Probe/Fail", Work::Brief(Duration::from_secs(5))),
     method("test.v1.Probe/FailLate", Work::Brief(Duration::from_secs(5))),

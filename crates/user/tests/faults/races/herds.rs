@@ -49,7 +49,7 @@ async fn with_proxy(env: &TestEnv) -> (Proxy, TestEnv) {
 /// Raises limits and timeouts for a herd: a debug build on a busy machine is slow.
 fn for_a_herd(config: &mut Config) {
     config.server.max_in_flight = 2 * u32::try_from(HERD).unwrap();
-    config.server.max_streams = u32::try_from(HERD).unwrap();
+    config.server.max_streams = Some(u32::try_from(HERD).unwrap());
     config.redis.redis_timeout = Some(SOON.into());
     config.cache.user_fill_wait = SOON.into();
     config.cache.user_lease_ttl = SOON.into();
