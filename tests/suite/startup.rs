@@ -35,8 +35,11 @@ async fn own_stack() -> &'static Devstack {
 /// Asserts that a service waits for Postgres: in `/readyz`, gRPC health, call failures and its log.
 async fn assert_waits_for_postgres(service: &mut TestService, stack: &Devstack, method: &str, request: &[u8]) {
     let location = format!("postgres://127.0.0.1:{}/{}", stack.postgres().port(), service.database());
-    service.wait_for_health(&format!("waiting for postgres at {location}")).await;
+    let waiting = format!("waiting for postgres at {location}: cannot connect to postgres at {location}: ");
+    service.wait_for_health_start(&waiting).await;
     let (code, entries) = service.http_get("/readyz").await;
+    let cause = entries.lines().find_map(|line| line.strip_prefix(&waiting)).unwrap();
+    assert!(["refused", "no response within"].iter().any(|word| cause.contains(word)), "{entries}");
     assert_eq!(code, 503, "{entries}");
     assert!(entries.lines().all(|line| !line.ends_with(" SERVING")), "{entries}");
     assert_eq!(service.http_get("/livez").await.0, 200);
