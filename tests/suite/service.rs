@@ -135,11 +135,13 @@ impl TestService {
         if options.name != "broadcast" {
             command.env("TIDINGS_MIGRATE", "true");
         }
+        if !options.variables.iter().any(|(name, _)| name == "TIDINGS_POSTGRES_URL_FILE") {
+            command.env("TIDINGS_POSTGRES_URL", stack.postgres().url(&options.namespace));
+        }
         let process = command
             .envs(options.variables.iter().cloned())
             .env("TIDINGS_LISTEN", address.to_string())
             .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
-            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&options.namespace))
             .env("TIDINGS_REDIS_URL", stack.redis().url())
             .env("TIDINGS_REDIS_PREFIX", &options.namespace)
             .stdin(Stdio::piped())

@@ -152,6 +152,18 @@ async fn a_missing_database_prevents_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_of_another_service_prevents_the_start() {
+    let stack = own_stack().await;
+    let history = TestService::start_on(stack, "history", &[], &[]).await;
+    history.wait_for_health("readiness SERVING").await;
+    let url = stack.postgres().url(history.database());
+
+    let log = TestService::start_and_fail(stack, "user", &["--postgres-url", &url], &[]).await.log();
+
+    assert!(log.contains("belongs to the service history, this is user: set --postgres-url"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_postgres_that_is_too_old_prevents_the_start() {
     let old_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://ada@{}/chat?sslmode=disable", old_server.local_addr().unwrap());

@@ -78,9 +78,18 @@ impl Connector {
         }
     }
 
+    /// Checks that the CA file can be read: the driver's error has no name of a file.
+    async fn check_ca(&self) -> Result<(), OpenFailure> {
+        let url = self.credentials.url();
+        let Some(file) = url.ca() else { return Ok(()) };
+        let read = tokio::fs::read(file).await;
+        read.map(drop).map_err(|error| OpenFailure::Refused(Cause::new(format!("sslrootcert '{file}': {error}"))))
+    }
+
     /// Connects, and keeps the current step in `step`, which the message of a timeout names.
     async fn attempt(&self, step: &Mutex<String>) -> Result<PgConnection, OpenFailure> {
         let options = self.credentials.current().await.application_name(&self.application);
+        self.check_ca().await?;
         let options = self.session.start_with(options);
         let (options, address) = match target(&options) {
             Target::Socket(path) => (options, path),

@@ -210,7 +210,7 @@ mod tests {
     /// A refused statement was not executed; one without a response may have been.
     #[test]
     fn only_a_connection_lost_during_work_is_ambiguous() {
-        let lost = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        let lost = || sqlx::Error::Io(io::ErrorKind::ConnectionReset.into());
 
         assert!(matches!(Fault::of_work(lost()), Fault::Ambiguous(_)));
         assert!(matches!(Fault::from(lost()), Fault::Away(_)));

@@ -15,3 +15,4 @@ mod pooler;
 mod session;
 mod sharing;
 mod support;
+mod tls;
