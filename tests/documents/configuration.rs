@@ -39,7 +39,7 @@ fn settings() -> (Vec<String>, Vec<(String, Vec<DocumentedSetting>)>) {
     let services: Vec<_> = grammar.find_subcommand("serve").unwrap().get_subcommands().cloned().collect();
     let mut groups: Vec<(String, Vec<DocumentedSetting>)> = Vec::new();
     for service in &services {
-        for arg in service.get_arguments().filter(|arg| arg.get_env().is_some()) {
+        for arg in service.get_arguments().filter(|arg| arg.get_env().is_some() && !arg.is_hide_set()) {
             let heading = arg.get_help_heading().unwrap_or("Service").to_owned();
             let at = groups.iter().position(|(name, _)| *name == heading).unwrap_or_else(|| {
                 groups.push((heading, Vec::new()));

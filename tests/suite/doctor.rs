@@ -84,6 +84,30 @@ fn every_check_passes_on_a_healthy_installation() {
     assert_eq!(findings_of(read_only.as_array().unwrap(), "create").len(), 0, "--read-only creates nothing");
 }
 
+/// An address that is not one of loopback, and reaches the same server.
+#[test]
+fn plain_text_to_postgres_over_a_network_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let tidings = TidingsUp::start(dir.path());
+    let url = tidings.postgres().replace("127.0.0.1", "0.0.0.0");
+    let history = url.replace("tidings_user", "tidings_history");
+
+    let doctor = |url: &str| {
+        let flags = ["doctor", "--service", "lock", "--read-only", "--user-postgres-url", url];
+        run_doctor(&mut tidings.command(&flags)).0
+    };
+
+    let tls = doctor(&url);
+    let tls = findings_of(&tls, "tls");
+    assert_eq!((tls.len(), &tls[0]["verdict"]), (1, &json!("warn")), "{tls:#?}");
+    assert!(tls[0]["found"].as_str().unwrap().starts_with("plain text over the network"), "{tls:#?}");
+    let foreign = doctor(&history);
+    let foreign = findings_of(&foreign, "migrations");
+    assert_eq!(foreign[0]["verdict"], "fail", "{foreign:#?}");
+    let found = foreign[0]["found"].as_str().unwrap();
+    assert!(found.contains("belongs to the service history, this is user"), "{found}");
+}
+
 #[test]
 fn a_stopped_redis_is_a_warning_for_user_and_a_failure_for_lock() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,6 +17,7 @@ mod readme;
 mod reasons;
 mod replay;
 mod rolling;
+mod rotation;
 mod secured;
 mod service;
 mod settings;

@@ -135,11 +135,13 @@ impl TestService {
         if options.name != "broadcast" {
             command.env("TIDINGS_MIGRATE", "true");
         }
+        if !options.variables.iter().any(|(name, _)| name == "TIDINGS_POSTGRES_URL_FILE") {
+            command.env("TIDINGS_POSTGRES_URL", stack.postgres().url(&options.namespace));
+        }
         let process = command
             .envs(options.variables.iter().cloned())
             .env("TIDINGS_LISTEN", address.to_string())
             .env("TIDINGS_ADMIN_LISTEN", admin.to_string())
-            .env("TIDINGS_POSTGRES_URL", stack.postgres().url(&options.namespace))
             .env("TIDINGS_REDIS_URL", stack.redis().url())
             .env("TIDINGS_REDIS_PREFIX", &options.namespace)
             .stdin(Stdio::piped())
@@ -294,8 +296,17 @@ impl TestService {
 
     /// Waits until `/readyz` contains a line, e.g. `postgres SERVING`; returns the time it took.
     pub(crate) async fn wait_for_health(&self, line: &str) -> Duration {
+        self.wait_for_entry(line, |entry| entry == line).await
+    }
+
+    /// Waits until a line of `/readyz` starts with a text.
+    pub(crate) async fn wait_for_health_start(&self, start: &str) -> Duration {
+        self.wait_for_entry(start, |entry| entry.starts_with(start)).await
+    }
+
+    async fn wait_for_entry(&self, line: &str, matches: impl Fn(&str) -> bool) -> Duration {
         let started = Instant::now();
-        while !self.http_get("/readyz").await.1.lines().any(|entry| entry == line) {
+        while !self.http_get("/readyz").await.1.lines().any(&matches) {
             assert!(started.elapsed() < 2 * MAX_WAIT, "/readyz lacks '{line}': {}", self.http_get("/readyz").await.1);
             sleep(Duration::from_millis(20)).await;
         }

@@ -58,7 +58,9 @@ const INVALID: &[(&str, &str, &str)] = &[
     ("otlp-endpoint", "https://collector:4317", "expected http://HOST:PORT"),
     ("otlp-sample", "1.5", "expected a number from 0 to 1"),
     ("postgres-acquire-timeout", "0s", DURATION),
+    ("postgres-connect-timeout", "5", DURATION),
     ("postgres-connections", "1001", "expected 1 to 1000"),
+    ("postgres-pooler", "statement", "expected none or session or transaction"),
     ("postgres-statement-timeout", "0s", DURATION),
     ("postgres-url", "mysql://ada:hunter2@db", "expected postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE"),
     ("preface-timeout", "0s", DURATION),
@@ -125,8 +127,9 @@ const REDIS: &str = "redis://127.0.0.1:1";
 fn settings() -> Vec<(String, Vec<Arg>)> {
     let grammar = tidings::grammar();
     let services = grammar.find_subcommand("serve").unwrap().get_subcommands();
-    let settings =
-        |service: &clap::Command| service.get_arguments().filter(|arg| arg.get_env().is_some()).cloned().collect();
+    let settings = |service: &clap::Command| {
+        service.get_arguments().filter(|arg| arg.get_env().is_some() && !arg.is_hide_set()).cloned().collect()
+    };
     services.map(|service| (service.get_name().to_owned(), settings(service))).collect()
 }
 

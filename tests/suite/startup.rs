@@ -35,8 +35,11 @@ async fn own_stack() -> &'static Devstack {
 /// Asserts that a service waits for Postgres: in `/readyz`, gRPC health, call failures and its log.
 async fn assert_waits_for_postgres(service: &mut TestService, stack: &Devstack, method: &str, request: &[u8]) {
     let location = format!("postgres://127.0.0.1:{}/{}", stack.postgres().port(), service.database());
-    service.wait_for_health(&format!("waiting for postgres at {location}")).await;
+    let waiting = format!("waiting for postgres at {location}: cannot connect to postgres at {location}: ");
+    service.wait_for_health_start(&waiting).await;
     let (code, entries) = service.http_get("/readyz").await;
+    let cause = entries.lines().find_map(|line| line.strip_prefix(&waiting)).unwrap();
+    assert!(["refused", "no response within"].iter().any(|word| cause.contains(word)), "{entries}");
     assert_eq!(code, 503, "{entries}");
     assert!(entries.lines().all(|line| !line.ends_with(" SERVING")), "{entries}");
     assert_eq!(service.http_get("/livez").await.0, 200);
@@ -146,6 +149,18 @@ async fn a_missing_database_prevents_the_start() {
         let log = TestService::start_and_fail(stack, name, &["--postgres-url", &url], &[]).await.log();
         assert!(log.contains("nowhere") && log.contains("does not exist"), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_of_another_service_prevents_the_start() {
+    let stack = own_stack().await;
+    let history = TestService::start_on(stack, "history", &[], &[]).await;
+    history.wait_for_health("readiness SERVING").await;
+    let url = stack.postgres().url(history.database());
+
+    let log = TestService::start_and_fail(stack, "user", &["--postgres-url", &url], &[]).await.log();
+
+    assert!(log.contains("belongs to the service history, this is user: set --postgres-url"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

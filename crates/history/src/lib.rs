@@ -47,7 +47,7 @@ const REQUEST_MAX: usize = 4 * 1024 * 1024;
 impl Service for Config {
     const NAME: &'static str = "tidings-history";
     const ABOUT: &'static str = "The history service of Tidings: every message of every conversation, in order";
-    const MIGRATIONS: Option<Migrations> = Some(Migrations::new(&MIGRATOR));
+    const MIGRATIONS: Option<Migrations> = Some(Migrations::new("history", &MIGRATOR));
 
     fn server(&self) -> &tidings_server::Args {
         &self.server
@@ -63,7 +63,7 @@ impl Service for Config {
 /// Serves on a listener until `shutdown`, then ends calls, relay, writes in flight and connections,
 /// in this order.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let migrations = Migrations::new(&MIGRATOR);
+    let migrations = Migrations::new("history", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-history");
     let postgres = database.postgres();
     let redis = open_redis(&config.redis, "history", Role::Cache).await?;

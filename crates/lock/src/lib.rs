@@ -46,7 +46,7 @@ const REQUEST_MAX: usize = 64 * 1024;
 impl Service for Config {
     const NAME: &'static str = "tidings-lock";
     const ABOUT: &'static str = "The lock service of Tidings: exclusive leases with fencing tokens";
-    const MIGRATIONS: Option<Migrations> = Some(Migrations::new(&MIGRATOR));
+    const MIGRATIONS: Option<Migrations> = Some(Migrations::new("lock", &MIGRATOR));
 
     fn server(&self) -> &tidings_server::Args {
         &self.server
@@ -61,7 +61,7 @@ impl Service for Config {
 /// Serves on a listener until `shutdown`, then ends calls, tasks, background jobs and connections,
 /// in this order.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let migrations = Migrations::new(&MIGRATOR);
+    let migrations = Migrations::new("lock", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-lock");
     let postgres = database.postgres();
     let redis = open_redis(&config.redis, "lock", Role::State).await?;

@@ -1,9 +1,9 @@
-//! Address of Postgres, and the limits on its use by a service.
+//! Settings of Postgres: its address, the way to it, and the limits on its use by a service.
 
-use std::fmt;
-use std::str::FromStr;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
+pub use crate::url::PostgresUrl;
 
 /// Postgres settings, flattened into those of each service.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,11 +11,17 @@ use sqlx::postgres::PgConnectOptions;
 #[group(skip)] // clap names groups after the struct and refuses duplicates
 pub struct Args {
     /// URL of the service's database. May hold a password, so its value is never shown;
-    /// `TIDINGS_POSTGRES_URL_FILE` can name a file that holds it.
+    /// `TIDINGS_POSTGRES_URL_FILE` can name a file that holds it. User and password in that file
+    /// are read again for each connection. `?sslmode=` and `sslrootcert=` set TLS and the CA.
     #[arg(long, env = "TIDINGS_POSTGRES_URL", hide_env_values = true, value_name = "URL")]
     pub postgres_url: PostgresUrl,
 
-    /// Most connections for work that callers wait for, 1 to 1000.
+    /// File that `postgres_url` was read from.
+    #[arg(id = "postgres_url_source", long = "postgres-url-file", env = "TIDINGS_POSTGRES_URL_FILE", hide = true)]
+    pub postgres_url_file: Option<PathBuf>,
+
+    /// Most connections for work that callers wait for, 1 to 1000. Fewer are used if Postgres gives
+    /// fewer.
     #[arg(long, env = "TIDINGS_POSTGRES_CONNECTIONS", default_value_t = 16, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub postgres_connections: u32,
@@ -25,11 +31,33 @@ pub struct Args {
           value_parser = duration)]
     pub postgres_acquire_timeout: humantime::Duration,
 
+    /// Longest time to open a connection, TLS and log-in included, e.g. `5s`. Calls do not wait
+    /// longer for it than for a free connection.
+    #[arg(long, env = "TIDINGS_POSTGRES_CONNECT_TIMEOUT", default_value = "5s", value_name = "DURATION",
+          value_parser = duration)]
+    pub postgres_connect_timeout: humantime::Duration,
+
     /// Longest duration of one statement, e.g. `2s`; half of it for a wait for locks. A connection
     /// is closed if its work takes longer than this, the acquire timeout and 500 ms together.
     #[arg(long, env = "TIDINGS_POSTGRES_STATEMENT_TIMEOUT", default_value = "2s", value_name = "DURATION",
           value_parser = duration)]
     pub postgres_statement_timeout: humantime::Duration,
+
+    /// Mode of a connection pooler such as PgBouncer in front of Postgres: `none`, `session` or
+    /// `transaction`. The latter costs two round trips per piece of work.
+    #[arg(long, env = "TIDINGS_POSTGRES_POOLER", default_value = "none", value_name = "MODE")]
+    pub postgres_pooler: Pooler,
+}
+
+/// Mode of a connection pooler between a service and Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pooler {
+    /// There is no pooler.
+    None,
+    /// A client keeps its server until it disconnects.
+    Session,
+    /// A client gets a server for each transaction.
+    Transaction,
 }
 
 impl Args {
@@ -37,46 +65,13 @@ impl Args {
     pub fn new(postgres_url: PostgresUrl) -> Self {
         Self {
             postgres_url,
+            postgres_url_file: None,
             postgres_connections: 16,
-            postgres_acquire_timeout: std::time::Duration::from_millis(500).into(),
-            postgres_statement_timeout: std::time::Duration::from_secs(2).into(),
+            postgres_acquire_timeout: Duration::from_millis(500).into(),
+            postgres_connect_timeout: Duration::from_secs(5).into(),
+            postgres_statement_timeout: Duration::from_secs(2).into(),
+            postgres_pooler: Pooler::None,
         }
-    }
-}
-
-/// A connection URL that never shows its password.
-#[derive(Clone)]
-pub struct PostgresUrl(PgConnectOptions);
-
-impl PostgresUrl {
-    /// Returns the connect options that the URL describes.
-    pub fn options(&self) -> &PgConnectOptions {
-        &self.0
-    }
-}
-
-impl FromStr for PostgresUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE";
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err(EXPECTED);
-        }
-        text.parse().map(Self).map_err(|_| EXPECTED)
-    }
-}
-
-impl fmt::Display for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = (self.0.get_host(), self.0.get_port());
-        write!(f, "postgres://{host}:{port}/{}", self.0.get_database().unwrap_or_default())
-    }
-}
-
-impl fmt::Debug for PostgresUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -85,24 +80,5 @@ fn duration(text: &str) -> Result<humantime::Duration, &'static str> {
     match text.parse::<humantime::Duration>() {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err("expected a duration like 800ms or 5s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_never_shows_its_password() {
-        let url: PostgresUrl = "postgres://ada:secret@db:5433/tidings_user".parse().unwrap();
-
-        assert_eq!(format!("{url} {url:?}"), "postgres://db:5433/tidings_user postgres://db:5433/tidings_user");
-    }
-
-    #[test]
-    fn a_refused_url_is_not_repeated_in_the_error() {
-        let refusal = "mysql://secret".parse::<PostgresUrl>().unwrap_err();
-
-        assert!(!refusal.contains("secret"));
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::fault::Fault;
-use crate::pool::Postgres;
+use crate::pool::{Postgres, WorkFailure};
 
 /// A share of the callers' connections. Work that runs through it never occupies more connections,
 /// so the rest remains for other work. Cheap to clone.
@@ -42,9 +42,30 @@ impl Bulkhead {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
+        Ok(self.run_once(work).await?)
+    }
+
+    /// Runs work that only reads, like [`Postgres::read`], each time with a permit.
+    ///
+    /// # Errors
+    /// Like [`Bulkhead::run`].
+    pub async fn read<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error> + Clone,
+    ) -> Result<T, Fault> {
+        match self.run_once(work.clone()).await {
+            Err(failure) if failure.lost_connection => Ok(self.run_once(work).await?),
+            done => Ok(done?),
+        }
+    }
+
+    async fn run_once<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, WorkFailure> {
         match timeout(self.patience, Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => self.postgres.run_in(permit, work).await,
-            Ok(Err(_)) | Err(_) => Err(self.postgres.no_permit()),
+            Ok(Err(_)) | Err(_) => Err(self.postgres.no_permit().into()),
         }
     }
 }

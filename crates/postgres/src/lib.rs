@@ -8,12 +8,16 @@
 //! | limit | default |
 //! |---|---|
 //! | wait for a connection | 500 ms, then [`Fault::Exhausted`] |
+//! | opening a connection | 5 s, name look-up, TLS and log-in included, in a task of its own |
 //! | one statement | 2 s (`statement_timeout`), then [`Fault::Retryable`] |
 //! | wait for a lock | half of that, 1 s (`lock_timeout`), then [`Fault::Retryable`] |
 //! | the whole work | 3 s: wait + statement + 500 ms, then [`Fault::Ambiguous`] |
 //!
-//! A connection from before an outage is not used after it. A connection lost during work leaves
-//! its outcome in doubt ([`Fault::Ambiguous`]): the caller retries with its idempotency key.
+//! A connection lost during work leaves its outcome in doubt ([`Fault::Ambiguous`]): the caller
+//! retries with its idempotency key. Work that only reads runs through [`Postgres::read`], which
+//! repeats it once. After a loss, and after 30 s without use, a connection is checked before use.
+//!
+//! Every fault of a connection has its [`Cause`]: the words of the server or the network.
 //!
 //! `tests/it/example.rs` runs these lines:
 //!
@@ -35,18 +39,29 @@
 //! # }
 //! ```
 
+mod addresses;
 mod args;
 mod bulkhead;
+mod cause;
+mod connection_pool;
+mod connector;
+mod credentials;
 mod fault;
+mod ledger;
 mod metrics;
 mod migrate;
 mod pool;
 mod pooled_connection;
+mod server_state;
+mod session;
 mod start;
+mod url;
 
-pub use args::{Args, PostgresUrl};
+pub use args::{Args, Pooler, PostgresUrl};
 pub use bulkhead::Bulkhead;
+pub use cause::Cause;
 pub use fault::Fault;
+pub use ledger::ForeignDatabase;
 pub use migrate::{MigrateError, Migrations};
 pub use pool::Postgres;
 pub use start::StartError;

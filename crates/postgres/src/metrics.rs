@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
-use sqlx::postgres::PgPool;
 
 use crate::fault::Fault;
 
@@ -19,6 +18,7 @@ pub(crate) struct Metrics {
     retryable: Counter,
     exhausted: Counter,
     away: Counter,
+    refused: Counter,
     ambiguous: Counter,
     full: Counter,
     other: Counter,
@@ -41,6 +41,7 @@ impl Metrics {
             retryable: errors("retryable"),
             exhausted: errors("exhausted"),
             away: errors("away"),
+            refused: errors("refused"),
             ambiguous: errors("ambiguous"),
             full: errors("full"),
             other: errors("other"),
@@ -57,11 +58,10 @@ impl Metrics {
         self.run.record(since.elapsed());
     }
 
-    /// Updates the connection gauges from the state of the pool.
-    pub(crate) fn update_connections(&self, pool: &PgPool) {
-        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+    /// Updates the connection gauges.
+    pub(crate) fn update_connections(&self, in_use: u32, idle: u32) {
+        self.in_use.set(in_use);
         self.idle.set(idle);
-        self.in_use.set(pool.size().saturating_sub(idle));
     }
 
     /// Counts a fault and returns it.
@@ -71,6 +71,7 @@ impl Metrics {
             Fault::Retryable(_) => &self.retryable,
             Fault::Exhausted => &self.exhausted,
             Fault::Away(_) => &self.away,
+            Fault::Refused(_) => &self.refused,
             Fault::Ambiguous(_) => &self.ambiguous,
             Fault::Full(_) => &self.full,
             Fault::Other(_) => &self.other,
@@ -101,7 +102,7 @@ fn describe() {
     describe_counter!(
         "tidings_postgres_errors_total",
         "Failed work by kind: unique (constraint violated), retryable (conflict with other work), exhausted (no free \
-         connection), away (postgres unavailable, nothing done), ambiguous (connection lost, may have committed), full \
-         (out of disk space or memory), other (unexpected)."
+         connection), away (postgres unavailable, nothing done), refused (password, database, permission or TLS), \
+         ambiguous (connection lost, may have committed), full (out of disk space or memory), other (unexpected)."
     );
 }

@@ -1,82 +1,65 @@
 //! Two pools with their limits. All work passes through [`Postgres::run_on`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use sqlx::PgConnection;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::args::Args;
+use crate::cause::Cause;
+use crate::connection_pool::ConnectionPool;
+use crate::connector::Connector;
 use crate::fault::Fault;
 use crate::metrics::Metrics;
 use crate::pooled_connection::PooledConnection;
-use crate::start::{StartError, check_version};
+use crate::server_state::ServerState;
+use crate::session::SessionSettings;
+use crate::start::{self, StartError};
 
 /// Connections for background work: relays and sweeps.
 const BACKGROUND_CONNECTIONS: u32 = 4;
 /// Added to the acquire and the statement timeout: work that takes longer loses its connection.
 const GRACE: Duration = Duration::from_millis(500);
-/// Longest life of a connection, so that load moves when the servers behind a host name change.
-const LIFETIME: Duration = Duration::from_mins(30);
 
-/// Probe of a full server: allocates a little disk space and frees it at the end of the
-/// transaction.
-const DISK_PROBE: &str =
-    "CREATE TEMPORARY TABLE tidings_room ON COMMIT DROP AS SELECT repeat('room', 100) FROM generate_series(1, 100)";
+/// Probe of a server that serves: false on a standby and on a read-only server.
+const PROBE: &str = "SELECT NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool";
+/// Probe of a full server: a sort that exceeds its memory allocates a little disk space until it
+/// ends. It needs no privilege.
+const DISK_PROBE: &str = "SET LOCAL work_mem = '64kB'; \
+    SELECT count(*) FROM (SELECT repeat('room', 100) || n FROM generate_series(1, 2000) AS n ORDER BY 1 OFFSET 1) AS s";
 
 /// The pools of one service on one database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    /// Address for error messages, without password.
-    address: String,
-    callers: Arc<Pool>,
-    background: Arc<Pool>,
+    connector: Arc<Connector>,
+    callers: Arc<ConnectionPool>,
+    background: Arc<ConnectionPool>,
     /// Size of the callers' pool, and the longest wait for one of its connections.
     limits: (u32, Duration),
     work_limit: Duration,
     state: Arc<ServerState>,
 }
 
-/// One pool and its metrics.
+/// Failure of work, or of the wait for its connection.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    pool: PgPool,
-    metrics: Metrics,
+pub(crate) struct WorkFailure {
+    pub(crate) fault: Fault,
+    /// True if the connection ended after the work had begun: reads may be repeated.
+    pub(crate) lost_connection: bool,
 }
 
-impl Pool {
-    /// Updates the connection gauges.
-    pub(crate) fn update_connections(&self) {
-        self.metrics.update_connections(&self.pool);
+impl From<Fault> for WorkFailure {
+    fn from(fault: Fault) -> Self {
+        Self { fault, lost_connection: false }
     }
 }
 
-/// State of the server as observed by both pools.
-#[derive(Debug, Default)]
-struct ServerState {
-    /// True once its version was accepted.
-    open: AtomicBool,
-    /// True if the latest work received a response.
-    answers: AtomicBool,
-    /// True if it was out of disk space or memory when last used.
-    full: AtomicBool,
-    /// Time of the latest observed outage.
-    away: Mutex<Option<Instant>>,
-}
-
-impl ServerState {
-    fn found_away(&self) {
-        self.answers.store(false, Ordering::Relaxed);
-        *self.away.lock() = Some(Instant::now());
-    }
-
-    /// Returns true if an outage was observed within the last `age`.
-    fn was_away_within(&self, age: Duration) -> bool {
-        self.away.lock().is_some_and(|away| away.elapsed() <= age)
+impl From<WorkFailure> for Fault {
+    fn from(failure: WorkFailure) -> Self {
+        failure.fault
     }
 }
 
@@ -96,49 +79,39 @@ impl Postgres {
     pub fn closed(args: &Args, application: &str) -> Self {
         let statement = *args.postgres_statement_timeout;
         let acquire = *args.postgres_acquire_timeout;
-        let options = args.postgres_url.options().clone().application_name(application).options([
-            ("statement_timeout", statement.as_millis().to_string()),
-            ("lock_timeout", (statement / 2).as_millis().to_string()),
-            ("idle_in_transaction_session_timeout", "5000".to_owned()),
-        ]);
-        let state = Arc::new(ServerState::default());
-        let pool = |name, connections| {
-            let state = Arc::clone(&state);
-            let pool = PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(acquire)
-                .max_lifetime(LIFETIME)
-                .test_before_acquire(false) // it would cost a round trip per statement
-                // Instead, connections from before an outage are dropped: most of them are dead.
-                .before_acquire(move |_, about| {
-                    let usable = !state.was_away_within(about.age);
-                    Box::pin(async move { Ok(usable) })
-                })
-                .connect_lazy_with(options.clone());
-            Arc::new(Pool { pool, metrics: Metrics::new(name) })
-        };
+        let connector = Arc::new(Connector::new(args, application, SessionSettings::of_service(args)));
+        let pool = |name, size| ConnectionPool::new(Arc::clone(&connector), size, acquire, Metrics::new(name));
         Self {
-            address: args.postgres_url.to_string(),
             callers: pool("callers", args.postgres_connections),
             background: pool("background", BACKGROUND_CONNECTIONS),
+            connector,
             limits: (args.postgres_connections, acquire),
             work_limit: acquire + statement + GRACE,
-            state,
+            state: Arc::default(),
         }
     }
 
-    /// Checks the server's version and opens the pools.
+    /// Checks that the server is supported and can be written to, and opens the pools.
     ///
     /// # Errors
-    /// [`StartError`] if the server does not respond within the acquire timeout, or is too old.
+    /// [`StartError`] if there is no connection within the connect timeout, or the server cannot be
+    /// used.
     pub async fn open(&self) -> Result<(), StartError> {
-        let checked =
-            self.work_on(&self.callers, None, async |connection| Ok(check_version(connection, &self.address))).await;
-        checked.map_err(|fault| match fault {
-            // The pool has no other user yet.
-            Fault::Exhausted => StartError::Connect(self.address.clone(), Fault::Away(None)),
-            fault => StartError::Connect(self.address.clone(), fault),
-        })??;
+        let address = self.connector.address();
+        let limit = self.connector.limit() + self.work_limit;
+        let checked = timeout(limit, async {
+            let mut server = start::connect_and_check(&self.connector, &address).await?;
+            start::check_backends(&self.connector, &mut server.connection, &address).await?;
+            Ok(server)
+        });
+        let checked = match checked.await {
+            Ok(checked) => checked,
+            Err(_) => Err(StartError::Connect(address, Fault::Away(Cause::timeout("no response to the first query")))),
+        };
+        let server = checked.inspect_err(|error| self.state.note(error.describe()))?;
+        self.connector.log_security(server.is_encrypted);
+        self.callers.adopt(server.connection);
+        self.state.found_well();
         self.state.open.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -155,7 +128,7 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        self.run_on(&self.callers, None, work).await
+        Ok(self.run_on(&self.callers, None, work).await?)
     }
 
     /// Like [`Postgres::run`], with a permit of a bulkhead.
@@ -163,8 +136,23 @@ impl Postgres {
         &self,
         permit: OwnedSemaphorePermit,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, WorkFailure> {
         self.run_on(&self.callers, Some(permit), work).await
+    }
+
+    /// Runs work that only reads, like [`Postgres::run`]. It is repeated once if its connection was
+    /// lost: one that was idle may have ended without notice.
+    ///
+    /// # Errors
+    /// Like [`Postgres::run`].
+    pub async fn read<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error> + Clone,
+    ) -> Result<T, Fault> {
+        match self.run_on(&self.callers, None, work.clone()).await {
+            Err(failure) if failure.lost_connection => self.run(work).await,
+            done => Ok(done?),
+        }
     }
 
     pub(crate) fn callers_limits(&self) -> (u32, Duration) {
@@ -173,7 +161,7 @@ impl Postgres {
 
     /// Returns the fault of work that got no permit of its bulkhead.
     pub(crate) fn no_permit(&self) -> Fault {
-        self.callers.metrics.failed(self.judge(Fault::Exhausted))
+        self.callers.metrics().failed(self.state.judge(Fault::Exhausted))
     }
 
     /// Runs background work, on the connections reserved for it.
@@ -184,35 +172,56 @@ impl Postgres {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Fault> {
-        let done = self.run_on(&self.background, None, work).await;
-        if matches!(done, Err(Fault::Exhausted)) {
-            return Err(self.judge(Fault::Away(None)));
+        match self.run_on(&self.background, None, work).await {
+            Err(WorkFailure { fault: Fault::Exhausted, .. }) => {
+                let cause = Cause::timeout("all connections for background work wait for responses");
+                Err(self.state.judge(Fault::Away(cause)))
+            }
+            done => Ok(done?),
         }
-        done
     }
 
-    /// Probes Postgres on the background connections within `patience`. Returns true if it
-    /// responded. A full server is probed for disk space.
+    /// Probes Postgres on the background connections within `patience`. Returns true if it responds
+    /// and can be written to. A full server is probed for disk space. Needs no privileges.
     ///
     /// A probe that gets no connection marks the server as unavailable, even if `patience` is
     /// shorter than the acquire timeout: a service without a relay would not notice otherwise.
     pub async fn ping(&self, patience: Duration) -> bool {
         let full = self.state.full.load(Ordering::Relaxed);
-        let query = if full { DISK_PROBE } else { "SELECT 1" };
         let mut connected = false;
         let probe = self.run_background(async |connection| {
             connected = true;
-            sqlx::raw_sql(query).execute(connection).await
+            if full {
+                sqlx::raw_sql(DISK_PROBE).execute(&mut *connection).await?;
+            }
+            sqlx::query_scalar::<_, bool>(PROBE).fetch_one(connection).await
         });
         let probed = timeout(patience, probe).await;
-        if probed.is_err() && !connected {
-            self.judge(Fault::Away(None));
+        match probed {
+            Ok(Ok(true)) => {
+                self.state.full.fetch_and(!full, Ordering::Relaxed);
+                self.state.found_well();
+                true
+            }
+            Ok(Ok(false)) => {
+                self.state.note(start::READ_ONLY);
+                false
+            }
+            Ok(Err(fault)) => {
+                if fault.cause().is_none() {
+                    self.state.note(fault.describe());
+                }
+                false
+            }
+            Err(_) => {
+                if !connected {
+                    let patience = humantime::Duration::from(patience);
+                    let cause = Cause::timeout(format!("no connection for a probe within {patience}"));
+                    self.state.judge(Fault::Away(cause.at(&self.connector.address())));
+                }
+                false
+            }
         }
-        let answered = matches!(probed, Ok(Ok(_)));
-        if full && answered {
-            self.state.full.store(false, Ordering::Relaxed);
-        }
-        answered
     }
 
     /// Returns true if the latest work sent to Postgres received a response.
@@ -220,20 +229,27 @@ impl Postgres {
         self.state.answers.load(Ordering::Relaxed)
     }
 
+    /// Returns the reason why Postgres could not be used when last used or probed, if it could not.
+    pub fn problem(&self) -> Option<String> {
+        self.state.problem.lock().as_ref().map(ToString::to_string)
+    }
+
     /// Waits for running work, then closes all connections.
     pub async fn close(&self) {
-        self.callers.pool.close().await;
-        self.background.pool.close().await;
+        self.callers.close().await;
+        self.background.close().await;
     }
 
     async fn run_on<T>(
         &self,
-        pool: &Arc<Pool>,
+        pool: &Arc<ConnectionPool>,
         permit: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, WorkFailure> {
         if !self.state.open.load(Ordering::Relaxed) {
-            return Err(pool.metrics.failed(Fault::Away(None)));
+            let problem = self.state.problem.lock().clone();
+            let cause = problem.unwrap_or_else(|| Cause::new("not checked yet"));
+            return Err(pool.metrics().failed(Fault::Away(cause)).into());
         }
         // Boxed because the future has kilobytes, which every caller that might use Postgres would
         // embed.
@@ -242,58 +258,70 @@ impl Postgres {
 
     async fn work_on<T>(
         &self,
-        pool: &Arc<Pool>,
+        pool: &Arc<ConnectionPool>,
         permit: Option<OwnedSemaphorePermit>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, Fault> {
-        let failed = |fault| Err(pool.metrics.failed(self.judge(fault)));
+    ) -> Result<T, WorkFailure> {
+        let failed = |fault| Err(pool.metrics().failed(self.state.judge(fault)).into());
         let waiting_since = Instant::now();
-        let acquired = pool.pool.acquire().await;
-        pool.metrics.waited(waiting_since);
-        let connection = match acquired {
-            Ok(connection) => connection,
-            Err(error) => return failed(Fault::from(error)),
+        let acquired = pool.acquire().await;
+        pool.metrics().waited(waiting_since);
+        let live = match acquired {
+            Ok(live) => live,
+            Err(fault) => {
+                if fault.is_away() {
+                    self.suspect();
+                }
+                return failed(fault);
+            }
         };
-        let mut pooled = PooledConnection::new(connection, permit, self.work_limit, pool);
+        pool.update_connections();
+        let mut pooled = PooledConnection::new(live, permit, self.work_limit);
         let start = Instant::now();
-        let worked = timeout(self.work_limit, work(pooled.connection())).await;
-        pool.metrics.worked(start);
+        let worked = timeout(self.work_limit, self.work_in_session(pooled.connection(), work)).await;
+        pool.metrics().worked(start);
         match worked {
             Ok(Ok(done)) => {
-                self.state.answers.store(true, Ordering::Relaxed);
+                pooled.mark_done();
+                self.state.found_answering();
                 Ok(done)
             }
-            Ok(Err(error)) => failed(Fault::of_work(error)),
+            Ok(Err(error)) => {
+                let fault = Fault::of_work(error);
+                if fault.lost_connection() {
+                    // One lost connection is no outage; the others are checked before use.
+                    self.suspect();
+                    return Err(WorkFailure { fault: pool.metrics().failed(fault), lost_connection: true });
+                }
+                failed(fault)
+            }
             Err(_) => {
                 pooled.close();
-                failed(Fault::Ambiguous(None))
+                let limit = humantime::Duration::from(self.work_limit);
+                let cause = Cause::timeout(format!("no response within {limit}"));
+                failed(Fault::Ambiguous(cause.at(&self.connector.address())))
             }
         }
     }
 
-    /// Updates the observed state of the server from a fault, and refines the fault by it.
-    ///
-    /// A timeout of the pool alone is ambiguous: sqlx waits for a server that refuses connections
-    /// just as for a busy connection. The background pool, which always has a free connection and
-    /// is used four times a second by a relay, distinguishes the two.
-    fn judge(&self, fault: Fault) -> Fault {
-        match fault {
-            Fault::Exhausted if !self.answers() => Fault::Away(None),
-            Fault::Away(Some(_)) | Fault::Ambiguous(Some(_)) => {
-                self.state.found_away();
-                fault
-            }
-            // Concluded from a timeout, which does not condemn the other connections: this work may
-            // be slow, or the machine busy.
-            Fault::Away(None) | Fault::Ambiguous(None) => {
-                self.state.answers.store(false, Ordering::Relaxed);
-                fault
-            }
-            Fault::Full(_) => {
-                self.state.full.store(true, Ordering::Relaxed);
-                fault
-            }
-            other => other,
-        }
+    /// Makes both pools check their connections before use: they may be dead as well.
+    fn suspect(&self) {
+        self.callers.suspect();
+        self.background.suspect();
+    }
+
+    /// Runs work, in a transaction that carries the settings if the session cannot.
+    async fn work_in_session<T>(
+        &self,
+        connection: &mut PgConnection,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        let Some(begin) = self.connector.session().begin() else {
+            return work(connection).await;
+        };
+        let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
+        let done = work(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(done)
     }
 }

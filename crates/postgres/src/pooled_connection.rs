@@ -1,23 +1,19 @@
 //! A connection in exclusive use; returns to its pool only after the pending response.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
-use crate::pool::Pool;
+use crate::connection_pool::Live;
 
 /// A connection taken from a pool; dropping it returns it.
-///
-/// sqlx pings a returned connection and waits for the response without limit: a hanging Postgres
-/// would keep the slots of all returning connections. This type limits the wait.
 pub(crate) struct PooledConnection {
-    connection: Option<PoolConnection<Postgres>>,
+    live: Option<Live>,
+    /// Longest wait for the end of unfinished work.
     patience: Duration,
-    pool: Arc<Pool>,
+    /// True if the work has had all its responses.
+    is_done: bool,
     /// Permit of a bulkhead, released together with the connection.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -25,40 +21,39 @@ pub(crate) struct PooledConnection {
 impl PooledConnection {
     /// Takes a connection of a pool, with the permit of a bulkhead if it runs in one. The return to
     /// the pool may take `patience`.
-    pub(crate) fn new(
-        connection: PoolConnection<Postgres>,
-        permit: Option<OwnedSemaphorePermit>,
-        patience: Duration,
-        pool: &Arc<Pool>,
-    ) -> Self {
-        pool.update_connections();
-        Self { connection: Some(connection), patience, pool: Arc::clone(pool), permit }
+    pub(crate) fn new(live: Live, permit: Option<OwnedSemaphorePermit>, patience: Duration) -> Self {
+        Self { live: Some(live), patience, is_done: false, permit }
     }
 
     /// Returns the connection.
     #[expect(clippy::expect_used, reason = "only `close` and `drop` take it, and both consume self")]
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("not returned yet")
+        &mut self.live.as_mut().expect("not returned yet").connection
+    }
+
+    /// Marks the work as done: nothing has to be awaited or rolled back.
+    pub(crate) fn mark_done(&mut self) {
+        self.is_done = true;
     }
 
     /// Closes the connection without waiting for a pending response.
     pub(crate) fn close(mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            connection.close_on_drop();
-        }
+        self.live = None;
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            let (returning, pool) = (timeout(self.patience, connection.return_to_pool()), Arc::clone(&self.pool));
-            let permit = self.permit.take();
-            tokio::spawn(async move {
-                let _ = returning.await;
-                drop(permit);
-                pool.update_connections();
-            });
+        let Some(mut live) = self.live.take() else { return };
+        if self.is_done && !live.connection.is_in_transaction() {
+            return live.put_back();
         }
+        let (patience, permit) = (self.patience, self.permit.take());
+        tokio::spawn(async move {
+            if live.responds_within(patience).await.is_ok() {
+                live.put_back();
+            }
+            drop(permit);
+        });
     }
 }

@@ -115,15 +115,16 @@ impl Health {
         });
     }
 
-    /// Marks the dependency as unavailable. Returns whether this is a change.
-    pub fn mark_waiting(&self) -> bool {
+    /// Marks the dependency as unavailable, described with the reason.
+    pub fn mark_waiting(&self, dependency: String) {
         self.0.send_if_modified(|table| {
+            table.dependency = dependency;
             let new = table.phase == ServerPhase::Starting;
             if new {
                 table.phase = ServerPhase::Waiting;
             }
             new
-        })
+        });
     }
 
     /// Marks the start-up as complete.

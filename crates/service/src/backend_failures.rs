@@ -20,7 +20,8 @@ const BUSY: Duration = Duration::from_millis(100);
 pub fn store_failed(domain: &'static str, fault: &Fault) -> Reply {
     let away = |message| Reply::new(Code::Unavailable, domain, ErrorReason::StoreAway.text(), message);
     match fault {
-        Fault::Away(_) => away("the store does not answer").retry_after(AWAY),
+        Fault::Away(_) => away("the store is unavailable").retry_after(AWAY),
+        Fault::Refused(_) => away("the store refuses this service").retry_after(AWAY),
         Fault::Ambiguous(_) => {
             away("connection to the store lost; the transaction may have committed").retry_after(AWAY)
         }

@@ -53,13 +53,18 @@ impl Database {
     }
 
     async fn wait_until_ready(self, health: Health, first: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let address = self.args.postgres_url.to_string();
+        let mut last_problem = String::new();
         while let Err(error) = self.try_open().await {
             if !is_away(&error) {
                 return Err(error);
             }
-            if health.mark_waiting() {
-                tracing::warn!(error = chain(&error), "not ready, waiting for postgres");
+            let problem = chain(&error);
+            health.mark_waiting(format!("postgres at {address}: {problem}"));
+            if problem != last_problem {
+                tracing::warn!(error = problem, "not ready, waiting for postgres");
             }
+            last_problem = problem;
             sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
         }
         first.await;

@@ -47,13 +47,15 @@ impl Probe {
         Self { entry, required: true, check: Box::new(move || Box::pin(check())), detail: Box::new(String::new) }
     }
 
-    /// Creates a probe of the database.
+    /// Creates a probe of the database, which explains why it cannot be used.
     pub fn postgres(postgres: &Postgres) -> Self {
-        let postgres = postgres.clone();
-        Self::required("postgres", move || {
-            let postgres = postgres.clone();
+        let (probed, explained) = (postgres.clone(), postgres.clone());
+        let check = move || {
+            let postgres = probed.clone();
             async move { postgres.ping(POSTGRES_TIMEOUT).await }
-        })
+        };
+        let detail = Box::new(move || explained.problem().unwrap_or_default());
+        Self { detail, ..Self::required("postgres", check) }
     }
 
     /// Makes the dependency optional: without it the service still counts as working.

@@ -46,7 +46,7 @@ const REQUEST_MAX: usize = 256 * 1024;
 impl Service for Config {
     const NAME: &'static str = "tidings-user";
     const ABOUT: &'static str = "The user service of Tidings: profiles with few writes and very many reads";
-    const MIGRATIONS: Option<Migrations> = Some(Migrations::new(&MIGRATOR));
+    const MIGRATIONS: Option<Migrations> = Some(Migrations::new("user", &MIGRATOR));
 
     fn server(&self) -> &tidings_server::Args {
         &self.server
@@ -62,7 +62,7 @@ impl Service for Config {
 /// Serves on a listener until `shutdown`, then ends calls, background tasks, writes in flight and
 /// connections, in this order.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let migrations = Migrations::new(&MIGRATOR);
+    let migrations = Migrations::new("user", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-user");
     let postgres = database.postgres();
     let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache).await?;

@@ -18,9 +18,9 @@ pub(super) fn reason(error: &Error) -> ErrorReason {
         Error::KeyReused { .. } => ErrorReason::ClientMessageIdReused,
         Error::NoReplyTarget { .. } => ErrorReason::ReplyTargetNotFound,
         Error::SeqAhead { .. } => ErrorReason::SeqAhead,
-        Error::Store(store::Error::Away(_) | store::Error::Ambiguous(_) | store::Error::Full(_)) => {
-            ErrorReason::StoreAway
-        }
+        Error::Store(
+            store::Error::Away(_) | store::Error::Refused(_) | store::Error::Ambiguous(_) | store::Error::Full(_),
+        ) => ErrorReason::StoreAway,
         Error::Store(store::Error::Exhausted | store::Error::Retryable(_)) => ErrorReason::Overloaded,
         Error::Store(store::Error::Unique(_) | store::Error::Other(_))
         | Error::Tail(_)

@@ -70,7 +70,7 @@ impl Conversations {
     pub async fn read(&self, id: &ConversationId) -> Result<Option<Conversation>, Fault> {
         let row = self
             .postgres
-            .run(async |connection| {
+            .read(async |connection| {
                 sqlx::query_as!(
                     Row,
                     r#"
@@ -130,7 +130,7 @@ impl Conversations {
     async fn find_create_conflict(&self, new: &NewConversation) -> Result<CreateConversationOutcome, Fault> {
         let others = self
             .postgres
-            .run(async |connection| {
+            .read(async |connection| {
                 sqlx::query!(
                     r#"
                     SELECT id,

@@ -79,7 +79,7 @@ impl Messages {
     /// Reads the last `limit` messages before `seq`; `None` if the conversation does not exist.
     pub async fn before(&self, id: &ConversationId, seq: i64, limit: usize) -> Result<Option<MessageSlice>, Fault> {
         self.postgres
-            .run(async |connection| {
+            .read(async |connection| {
                 let Some((no, last_seq)) = head(connection, id).await? else {
                     return Ok(None);
                 };
@@ -93,7 +93,7 @@ impl Messages {
     /// Reads the first `limit` messages after `seq`; `None` if the conversation does not exist.
     pub async fn after(&self, id: &ConversationId, seq: i64, limit: usize) -> Result<Option<MessageSlice>, Fault> {
         self.postgres
-            .run(async |connection| {
+            .read(async |connection| {
                 let Some((no, last_seq)) = head(connection, id).await? else {
                     return Ok(None);
                 };
@@ -135,7 +135,7 @@ impl Messages {
         let after = after.unwrap_or(AuthoredCursor { micros: i64::MAX, conversation: ConversationNo::new(0), seq: 0 });
         let time = time_of_micros(after.micros);
         self.postgres
-            .run(async |connection| {
+            .read(async |connection| {
                 let rows = query_rows!(
                     "
                     FROM message

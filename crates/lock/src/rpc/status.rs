@@ -46,7 +46,10 @@ impl From<Error> for Status {
                 reply(Code::Unavailable, ErrorReason::Draining).with("cause", &"shutdown").retry_after(Duration::ZERO)
             }
             Error::NoEpoch(NoEpochCause::RedisUnavailable) => state_failed(wire::DOMAIN, &tidings_redis::Error::Away),
-            Error::NoEpoch(NoEpochCause::PostgresUnavailable) => store_failed(wire::DOMAIN, &store::Error::Away(None)),
+            Error::NoEpoch(NoEpochCause::PostgresUnavailable) => {
+                let cause = tidings_postgres::Cause::new("the epoch cannot be read: see the entry postgres of /readyz");
+                store_failed(wire::DOMAIN, &store::Error::Away(cause))
+            }
             Error::State(leases::Error::Redis(cause) | leases::Error::Unknown(cause)) => {
                 state_failed(wire::DOMAIN, cause)
             }

@@ -61,7 +61,7 @@ async fn an_outage_seen_in_the_background_costs_no_caller_a_fault() {
         execute(connection, "SELECT 1").await
     });
     let noticed = noticed.await;
-    assert!(matches!(noticed, Err(Fault::Ambiguous(Some(_)))), "{noticed:?}");
+    assert!(matches!(noticed, Err(Fault::Ambiguous(_))), "{noticed:?}");
     stack.postgres().start().await.unwrap();
 
     for _ in 0..4 {
@@ -88,7 +88,7 @@ async fn unanswered_work_is_cut_and_its_connection_closed() {
 
     let start = Instant::now();
     let fault = interrupted(&stack, &postgres, &backend).await.unwrap_err();
-    assert!(matches!(fault, Fault::Ambiguous(None)), "{fault:?}");
+    assert!(matches!(&fault, Fault::Ambiguous(cause) if cause.is_timeout()), "{fault:?}");
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert!(!postgres.answers());
     stack.postgres().resume();

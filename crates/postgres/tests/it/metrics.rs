@@ -15,7 +15,7 @@ async fn waits_work_connections_and_errors_are_counted() {
     drop(here);
     let has = |line: &str| metrics.render().lines().any(|found| found == line);
     for pool in ["callers", "background"] {
-        for kind in ["unique", "retryable", "exhausted", "away", "ambiguous", "full", "other"] {
+        for kind in ["unique", "retryable", "exhausted", "away", "refused", "ambiguous", "full", "other"] {
             let name = format!(r#"tidings_postgres_errors_total{{pool="{pool}",kind="{kind}"}}"#);
             assert!(metrics.render().contains(&name), "{name}");
         }

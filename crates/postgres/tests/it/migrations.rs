@@ -22,7 +22,7 @@ async fn empty() -> Args {
 #[tokio::test]
 async fn of_five_concurrent_migrations_one_applies_and_all_succeed() {
     let args = empty().await;
-    let migrations = Migrations::new(&MIGRATIONS);
+    let migrations = Migrations::new("notes", &MIGRATIONS);
 
     let five: Vec<_> = (0..5)
         .map(|_| {
@@ -48,10 +48,10 @@ async fn pending_migrations_are_counted_and_the_first_is_named() {
         Migrator { migrations: Cow::Owned(first), ..Migrator::DEFAULT }
     });
     let args = empty().await;
-    let all = Migrations::new(&MIGRATIONS);
+    let all = Migrations::new("notes", &MIGRATIONS);
 
     let never = all.check(&args).await.unwrap_err();
-    Migrations::new(&FIRST).apply(&args).await.unwrap();
+    Migrations::new("notes", &FIRST).apply(&args).await.unwrap();
     let older = all.check(&args).await.unwrap_err();
 
     assert!(matches!(&never, MigrateError::Pending { count: 2, first } if first == "note"), "{never}");
@@ -59,8 +59,8 @@ async fn pending_migrations_are_counted_and_the_first_is_named() {
     all.apply(&args).await.unwrap();
     all.check(&args).await.unwrap();
     // An older release runs beside a newer one.
-    Migrations::new(&FIRST).check(&args).await.unwrap();
-    Migrations::new(&FIRST).apply(&args).await.unwrap();
+    Migrations::new("notes", &FIRST).check(&args).await.unwrap();
+    Migrations::new("notes", &FIRST).apply(&args).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,8 +69,8 @@ async fn an_unreachable_postgres_is_named() {
     let args = Args::new(stack.postgres().maintenance_url().parse().unwrap());
     stack.postgres().kill().await;
 
-    let applied = Migrations::new(&MIGRATIONS).apply(&args).await.unwrap_err();
-    let checked = Migrations::new(&MIGRATIONS).check(&args).await.unwrap_err();
+    let applied = Migrations::new("notes", &MIGRATIONS).apply(&args).await.unwrap_err();
+    let checked = Migrations::new("notes", &MIGRATIONS).check(&args).await.unwrap_err();
     let connected = Postgres::connect(&args, "tidings-test").await.unwrap_err();
 
     for error in [&applied, &checked] {
@@ -86,8 +86,8 @@ async fn a_missing_database_is_reported_at_once() {
     let url = testing::shared().await.postgres().url("nowhere");
     let args = Args::new(url.parse().unwrap());
 
-    let checked = Migrations::new(&MIGRATIONS).check(&args).await.unwrap_err();
+    let checked = Migrations::new("notes", &MIGRATIONS).check(&args).await.unwrap_err();
 
-    assert!(matches!(checked, MigrateError::Start(StartError::Connect(_, Fault::Other(_)))), "{checked:?}");
+    assert!(matches!(checked, MigrateError::Start(StartError::Connect(_, Fault::Refused(_)))), "{checked:?}");
     assert!(!checked.is_away(), "an operator must act");
 }

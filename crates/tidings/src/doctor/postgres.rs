@@ -1,9 +1,9 @@
-//! Checks of the user service's Postgres: version, durability, outbox, migrations.
+//! Checks of the user service's Postgres: TLS, version, durability, outbox, migrations.
 
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
-use tidings_postgres::{Args, Migrations, PostgresUrl};
+use tidings_postgres::{Args, MigrateError, Migrations, PostgresUrl};
 use tokio::time::timeout;
 
 use super::findings::DoctorFindings;
@@ -38,7 +38,7 @@ pub(super) async fn check(url: PostgresUrl, limit: Duration, findings: &mut Doct
         }
     };
     let mut checks = PostgresChecks { title, connection, findings };
-    let outcome = timeout(limit, checks.run()).await;
+    let outcome = timeout(limit, checks.run(&url)).await;
     let failed = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
@@ -57,7 +57,8 @@ pub(super) async fn check(url: PostgresUrl, limit: Duration, findings: &mut Doct
 }
 
 impl PostgresChecks<'_> {
-    async fn run(&mut self) -> Result<(), sqlx::Error> {
+    async fn run(&mut self, url: &PostgresUrl) -> Result<(), sqlx::Error> {
+        self.tls(url).await?;
         self.version().await?;
         self.crash_safety().await?;
         self.replication().await?;
@@ -66,6 +67,28 @@ impl PostgresChecks<'_> {
 
     async fn setting(&mut self, name: &str) -> Result<String, sqlx::Error> {
         sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut self.connection).await
+    }
+
+    /// Checks that passwords and rows are protected on the network.
+    async fn tls(&mut self, url: &PostgresUrl) -> Result<(), sqlx::Error> {
+        let check = "tls";
+        let query = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
+        let is_encrypted: bool = sqlx::query_scalar(query).fetch_one(&mut self.connection).await?;
+        let mode = url.tls_mode();
+        let advice = "add ?sslmode=verify-full&sslrootcert=CA_FILE to its URL";
+        if url.is_local() {
+            let found = format!("not needed: no network is in between (sslmode={mode})");
+            self.findings.ok(&self.title, check, found);
+        } else if !is_encrypted {
+            let found = format!("plain text over the network (sslmode={mode})");
+            self.findings.warn(&self.title, check, found, advice);
+        } else if !url.verifies_server() {
+            let found = format!("encrypted, but the certificate is not verified (sslmode={mode})");
+            self.findings.warn(&self.title, check, found, advice);
+        } else {
+            self.findings.ok(&self.title, check, format!("encrypted and verified (sslmode={mode})"));
+        }
+        Ok(())
     }
 
     async fn version(&mut self) -> Result<(), sqlx::Error> {
@@ -163,8 +186,21 @@ impl PostgresChecks<'_> {
 
 async fn migrations(url: PostgresUrl, findings: &mut DoctorFindings) {
     let title = url.to_string();
-    match Migrations::new(&tidings_user::MIGRATOR).check(&Args::new(url)).await {
+    match Migrations::new("user", &tidings_user::MIGRATOR).check(&Args::new(url)).await {
         Ok(()) => findings.ok(&title, "migrations", "none pending"),
-        Err(error) => findings.fail(&title, "migrations", error.to_string(), "apply them: tidings-user migrate"),
+        Err(error) => {
+            let advice = match &error {
+                MigrateError::Foreign(_) => "give the database of the user service",
+                MigrateError::Start(_) => "see the finding",
+                MigrateError::Failed(_) | MigrateError::Pending { .. } => "apply them: tidings-user migrate",
+            };
+            findings.fail(&title, "migrations", error_line(&error), advice);
+        }
     }
+}
+
+/// Formats an error with its sources.
+fn error_line(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |&error| error.source());
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -80,14 +80,14 @@ impl Accounts {
 
     /// Returns the record of an id.
     pub async fn read(&self, id: &UserId) -> Result<UserRecord, Fault> {
-        let rows = self.reads.run(async |connection| rows(connection, &[id.to_string()]).await).await?;
+        let rows = self.reads.read(async |connection| rows(connection, &[id.to_string()]).await).await?;
         Ok(rows.into_iter().next().map_or(UserRecord::Absent { version: 0 }, Row::into_record))
     }
 
     /// Returns the records of at most 500 ids.
     pub async fn read_many(&self, ids: &[UserId]) -> Result<BTreeMap<UserId, UserRecord>, Fault> {
         let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self.reads.run(async |connection| rows(connection, &names).await).await?;
+        let rows = self.reads.read(async |connection| rows(connection, &names).await).await?;
         let mut records = by_id(rows);
         for id in ids {
             records.entry(id.clone()).or_insert(UserRecord::Absent { version: 0 });
@@ -105,7 +105,7 @@ impl Accounts {
 
     /// Returns the row that a write conflicts with. Not limited to the share of callers' reads.
     pub(super) async fn row_for_write(&self, id: &String) -> Result<Option<Row>, Fault> {
-        let rows = self.postgres.run(async |connection| rows(connection, from_ref(id)).await).await?;
+        let rows = self.postgres.read(async |connection| rows(connection, from_ref(id)).await).await?;
         Ok(rows.into_iter().next())
     }
 

@@ -34,7 +34,7 @@ impl AccountVersions {
     /// Returns the versions of at most 1,000 ids; leaves out ids without a row.
     pub async fn read(&self, ids: &[UserId]) -> Result<Vec<UserVersion>, Fault> {
         let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let rows = self.reads.run(async |connection| rows(connection, &ids).await).await?;
+        let rows = self.reads.read(async |connection| rows(connection, &ids).await).await?;
         Ok(rows.into_iter().map(Row::into_version).collect())
     }
 

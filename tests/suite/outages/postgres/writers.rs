@@ -23,7 +23,7 @@ const MAX_DURATION: Duration = Duration::from_secs(5 + 3);
 
 /// Every documented failure of a call whose Postgres fails; none contains the driver's own words.
 const REFUSALS: [(Code, &str, &str); 4] = [
-    (Code::Unavailable, "STORE_AWAY", "the store does not answer"),
+    (Code::Unavailable, "STORE_AWAY", "the store is unavailable"),
     (Code::Unavailable, "STORE_AWAY", "connection to the store lost; the transaction may have committed"),
     (Code::Unavailable, "STORE_AWAY", "the store is out of disk space or memory"),
     (Code::ResourceExhausted, "OVERLOADED", "the store is busy"),

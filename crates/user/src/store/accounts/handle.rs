@@ -10,7 +10,7 @@ use crate::store::row::{Row, query_rows};
 impl Accounts {
     /// Returns the user that has a handle.
     pub async fn read_by_handle(&self, handle: &HandleKey) -> Result<Option<User>, Fault> {
-        let row = self.reads.run(async |connection| row(connection, handle).await).await?;
+        let row = self.reads.read(async |connection| row(connection, handle).await).await?;
         Ok(row.map(Row::into_user))
     }
 }

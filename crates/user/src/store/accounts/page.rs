@@ -16,7 +16,7 @@ impl Accounts {
     pub async fn page_by_id(&self, after: Option<&UserId>, limit: i64) -> Result<Vec<User>, Fault> {
         let rows = self
             .reads
-            .run(async |connection| {
+            .read(async |connection| {
                 query_rows!(
                     "
                     SELECT " COLUMNS "
@@ -45,7 +45,7 @@ impl Accounts {
     ) -> Result<Vec<User>, Fault> {
         let rows = self
             .reads
-            .run(async |connection| {
+            .read(async |connection| {
                 query_rows!(
                     "
                     SELECT " COLUMNS "
