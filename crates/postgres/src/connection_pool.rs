@@ -247,11 +247,8 @@ impl ConnectionPool {
         let mut state = self.state.lock();
         if !state.closed {
             while let Some(waiter) = state.waiters.pop_front() {
-                match waiter.send(Ok(live)) {
-                    Ok(()) => return,
-                    Err(Ok(returned)) => live = returned,
-                    Err(Err(_)) => return,
-                }
+                let Err(Ok(returned)) = waiter.send(Ok(live)) else { return };
+                live = returned;
             }
             state.idle.push(live);
             return;

@@ -68,14 +68,12 @@ impl Connector {
     /// [`OpenFailure`], with the address and the words of the server or the network.
     pub(crate) async fn connect(&self) -> Result<PgConnection, OpenFailure> {
         let step = Mutex::new("reading the credentials".to_owned());
-        match timeout(self.limit, self.attempt(&step)).await {
-            Ok(attempted) => attempted,
-            Err(_) => {
-                let limit = humantime::Duration::from(self.limit);
-                let text = format!("{}: no response within {limit}", step.into_inner());
-                Err(OpenFailure::Away(Cause::timeout(text)))
-            }
+        if let Ok(attempted) = timeout(self.limit, self.attempt(&step)).await {
+            return attempted;
         }
+        let limit = humantime::Duration::from(self.limit);
+        let text = format!("{}: no response within {limit}", step.into_inner());
+        Err(OpenFailure::Away(Cause::timeout(text)))
     }
 
     /// Checks that the CA file can be read: the driver's error has no name of a file.

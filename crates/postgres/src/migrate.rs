@@ -147,11 +147,9 @@ fn connector(args: &Args) -> Connector {
 async fn connect(connector: &Connector) -> Result<PgConnection, StartError> {
     let address = connector.address();
     let limit = connector.limit() * 2;
-    match timeout(limit, connect_and_check(connector, &address)).await {
-        Ok(checked) => checked.map(|server| server.connection),
-        Err(_) => {
-            let cause = cause::Cause::timeout(format!("no response within {}", humantime::Duration::from(limit)));
-            Err(StartError::Connect(address, Fault::Away(cause)))
-        }
+    if let Ok(checked) = timeout(limit, connect_and_check(connector, &address)).await {
+        return checked.map(|server| server.connection);
     }
+    let cause = cause::Cause::timeout(format!("no response within {}", humantime::Duration::from(limit)));
+    Err(StartError::Connect(address, Fault::Away(cause)))
 }

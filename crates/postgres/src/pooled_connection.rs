@@ -45,7 +45,9 @@ impl PooledConnection {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(mut live) = self.live.take() else { return };
-        if self.is_done && !live.connection.is_in_transaction() {
+        // The driver only queues the rollback of a transaction that was dropped.
+        let is_clean = !live.connection.is_in_transaction() && !live.connection.should_flush();
+        if self.is_done && is_clean {
             return live.put_back();
         }
         let (patience, permit) = (self.patience, self.permit.take());

@@ -48,7 +48,7 @@ impl ConnectionPool {
                 }
                 Err(failure) => failure,
             };
-            if !self.failed(failure) {
+            if !self.failed(&failure) {
                 return;
             }
             sleep(pause).await;
@@ -65,7 +65,7 @@ impl ConnectionPool {
     }
 
     /// Records a failed attempt. Returns true if this task shall try again.
-    fn failed(&self, failure: OpenFailure) -> bool {
+    fn failed(&self, failure: &OpenFailure) -> bool {
         let mut state = self.state.lock();
         let cause = failure.cause().to_string();
         if state.failure.as_ref().is_none_or(|(previous, _)| previous.cause().to_string() != cause) {
@@ -73,7 +73,7 @@ impl ConnectionPool {
         }
         state.failure = Some((failure.clone(), Instant::now()));
         state.waiters.retain(|waiter| !waiter.is_closed());
-        let waits = matches!(&failure, OpenFailure::Away(_)) && !state.waiters.is_empty();
+        let waits = matches!(failure, OpenFailure::Away(_)) && !state.waiters.is_empty();
         if waits && state.connecting == 1 && !state.closed {
             return true;
         }

@@ -113,6 +113,28 @@ async fn abandoned_work_returns_its_connection_clean() {
     assert_eq!(ask(&postgres, "SELECT count(*)::int FROM note").await.unwrap(), 0, "nothing is half applied");
 }
 
+/// Its locks would be held until the next use of the connection otherwise.
+#[tokio::test]
+async fn a_dropped_transaction_is_rolled_back_at_once() {
+    let postgres = start(testing::shared().await).await;
+
+    let work = postgres.run(async |connection| {
+        let mut transaction = connection.begin().await?;
+        execute(&mut transaction, "LOCK TABLE note").await?;
+        drop(transaction);
+        Ok(())
+    });
+    work.await.unwrap();
+
+    // On another connection: the next use of this one would end the transaction.
+    let locks = "SELECT count(*) FROM pg_locks WHERE relation = 'note'::regclass";
+    eventually("the table is unlocked", async || {
+        let count = postgres.run_background(async |other| sqlx::query_scalar(locks).fetch_one(other).await).await;
+        count.is_ok_and(|count: i64| count == 0)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn pools_refuse_work_before_the_database_is_checked() {
     let url = testing::database(testing::shared().await, &MIGRATIONS, "postgres").await;
