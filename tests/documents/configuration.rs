@@ -17,6 +17,8 @@ configuration file. `tidings serve SERVICE --help` prints the same. Generated fr
 - **Durations** are text: `800ms`, `5s`, `24h`. They are greater than zero unless the table says
   otherwise.
 - **Switches** have no value in the table; their variables are `true` or `false`.
+- **An empty variable** is unset: the default applies.
+- **Files** are text in UTF-8, with or without byte order mark, with line ends of any system.
 - **Secrets** are marked. They never appear in messages, logs or `--help`. A variable with the
   suffix `_FILE` gives the path of a file that holds the value instead.
 - **Invalid settings** end the process with exit code 2 before it opens a port. All invalid values
@@ -24,7 +26,9 @@ configuration file. `tidings serve SERVICE --help` prints the same. Generated fr
   or 5s`. Files and combinations of settings are checked only if all single values are valid.
 - **The log** has a variable only, for all verbs: `TIDINGS_LOG`, default `info`, takes filters like
   `debug,tidings_server=trace`. At most one hundred lines per second of one kind are written at
-  `info` and above; `tidings_log_lines_dropped_total` counts the rest.
+  `info` and above. No call waits for standard error: up to 1 MiB of lines are buffered while it is
+  not read, and further lines are dropped. `tidings_log_lines_dropped_total` counts dropped lines by
+  cause, and a line reports them when standard error is read again.
 ";
 
 /// A setting and the services that have it, each with its defaults.

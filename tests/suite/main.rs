@@ -24,5 +24,6 @@ mod settings;
 mod startup;
 mod support;
 mod telemetry;
+mod unread_stderr;
 mod up;
 mod user_cli;

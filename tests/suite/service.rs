@@ -126,10 +126,23 @@ impl TestService {
         service
     }
 
+    /// Starts a service with this standard error; its [`log`](Self::log) stays empty.
+    pub(crate) async fn start_with_stderr(name: &'static str, variables: &[(&str, &str)], stderr: Stdio) -> Self {
+        let options = LaunchOptions::new(testing::shared().await, name, &[], variables).await;
+        let mut service = Self::spawn_with(options, port_offset(), NamedTempFile::new().unwrap(), stderr);
+        service.wait_until_listening().await;
+        service
+    }
+
     fn spawn(options: LaunchOptions, offset: u16) -> Self {
+        let log = NamedTempFile::new().unwrap();
+        let stderr = log.reopen().unwrap().into();
+        Self::spawn_with(options, offset, log, stderr)
+    }
+
+    fn spawn_with(options: LaunchOptions, offset: u16, log: NamedTempFile, stderr: Stdio) -> Self {
         let stack = options.stack;
         let [address, admin] = [PORT, ADMIN_PORT].map(|port| SocketAddr::from(([127, 0, 0, 1], port + offset)));
-        let log = NamedTempFile::new().unwrap();
         let mut command = Command::new(TIDINGS);
         command.args(["serve", options.name, "--stop-with-stdin"]).args(&options.arguments);
         if options.name != "broadcast" {
@@ -145,7 +158,7 @@ impl TestService {
             .env("TIDINGS_REDIS_URL", stack.redis().url())
             .env("TIDINGS_REDIS_PREFIX", &options.namespace)
             .stdin(Stdio::piped())
-            .stderr(log.reopen().unwrap())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Self { address, admin, options, process, log }
@@ -342,7 +355,8 @@ impl TestService {
         assert_eq!(panic, None);
     }
 
-    fn pid(&self) -> Pid {
+    /// Returns the process id.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap()
     }
 

@@ -66,9 +66,12 @@ fn describe() {
     describe_counter!("tidings_server_shed_total", "Calls refused because a concurrency limit was reached, by limit.");
     describe_counter!(
         "tidings_log_lines_dropped_total",
-        "Log lines dropped by the rate limit: 100 per second for each place in the code."
+        "Log lines dropped, by cause: the rate limit (100 per second for each place in the code), or stderr, which was \
+         not read in time."
     );
-    counter!("tidings_log_lines_dropped_total").increment(0); // exported from the start
+    for cause in ["rate_limit", "stderr"] {
+        counter!("tidings_log_lines_dropped_total", "cause" => cause).increment(0); // exported from the start
+    }
     describe_counter!("tidings_server_panics_total", "Calls that ended in a panic, which is always a bug.");
     counter!("tidings_server_panics_total").increment(0); // exported from the start
     describe_gauge!(

@@ -15,6 +15,8 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// Runs a service to its end and returns its exit code: 0 after an orderly end, 1 after a failure,
 /// which is logged, and 2 for an invalid setting, which is printed to stderr.
+///
+/// All log lines have been written when this returns, unless stderr is not read.
 pub(crate) fn run(service: &str, traces: &TraceArgs, future: impl Future<Output = Result<(), ServeError>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -32,16 +34,17 @@ pub(crate) fn run(service: &str, traces: &TraceArgs, future: impl Future<Output 
         exporter.finish();
     }
     runtime.shutdown_timeout(LINGER);
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Printed like all other invalid settings, independent of the log filter.
-        #[expect(clippy::print_stderr, reason = "the operator reads it")]
         Err(ServeError::Setting(invalid)) => {
-            eprintln!("{service}: {invalid}");
+            telemetry::print(&format!("{service}: {invalid}"));
             ExitCode::from(2)
         }
         Err(error) => failed(service, &error, 1),
-    }
+    };
+    telemetry::flush();
+    code
 }
 
 #[expect(clippy::print_stderr, reason = "the log is not set up yet")]

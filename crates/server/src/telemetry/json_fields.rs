@@ -92,6 +92,13 @@ fn text(writer: &mut dyn fmt::Write, value: &str) -> fmt::Result {
     writer.write_char('"')
 }
 
+/// Returns a text as a JSON string, with quotes.
+pub(super) fn json_string(value: &str) -> String {
+    let mut json = String::with_capacity(value.len() + 2);
+    let _ = text(&mut json, value); // a String accepts everything
+    json
+}
+
 /// A writer that escapes the content of a JSON string (RFC 8259, 7).
 struct JsonEscape<'a>(&'a mut dyn fmt::Write);
 

@@ -46,7 +46,7 @@ impl<S: Subscriber> Layer<S> for LogRateLimit {
         let metadata = event.metadata();
         let written = *metadata.level() > Level::INFO || self.admit(metadata.callsite(), Instant::now());
         if !written {
-            counter!("tidings_log_lines_dropped_total").increment(1);
+            counter!("tidings_log_lines_dropped_total", "cause" => "rate_limit").increment(1);
         }
         written
     }
