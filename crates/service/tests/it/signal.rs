@@ -10,8 +10,9 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn sigterm_cancels_the_token() {
+async fn sigterm_cancels_the_token_and_sighup_is_survived() {
     let token = signal::shutdown().unwrap();
+    kill_process(getpid(), Signal::HUP).unwrap(); // the default action ends the process
     assert!(!token.is_cancelled());
 
     kill_process(getpid(), Signal::TERM).unwrap();
