@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, Value};
@@ -39,6 +39,9 @@ pub enum TrackingEvent<'a> {
     Changed(&'a str),
     /// All keys were removed.
     Flushed,
+    /// Every change before this instant has been reported: the server answered a request that was
+    /// sent then. Follows each start, and then twice a second.
+    Confirmed(Instant),
     /// The session has ended: changes may have been missed before, and are not reported until the
     /// next start.
     Ended,
@@ -102,6 +105,8 @@ struct TrackingSession {
     connection: MultiplexedConnection,
     incarnation: Incarnation,
     ended: watch::Receiver<bool>,
+    /// Time before the server was asked to track.
+    started_at: Instant,
 }
 
 impl TrackerTask {
@@ -113,7 +118,8 @@ impl TrackerTask {
                     pause.reset();
                     self.metrics.session_started();
                     (self.on_event)(TrackingEvent::Started(&session.incarnation));
-                    let reason = session.wait_for_end().await;
+                    (self.on_event)(TrackingEvent::Confirmed(session.started_at));
+                    let reason = session.wait_for_end(&*self.on_event).await;
                     (self.on_event)(TrackingEvent::Ended);
                     self.metrics.session_ended();
                     tracing::warn!(reason, "redis tracking session ended");
@@ -140,8 +146,9 @@ impl TrackerTask {
             let mut track = redis::cmd("CLIENT");
             track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(format!("{keys}{}", self.names));
             known.send_replace(Some(keys));
+            let started_at = Instant::now();
             track.exec_async(&mut connection).await.map_err(Error::from_redis)?;
-            Ok(TrackingSession { connection, incarnation, ended })
+            Ok(TrackingSession { connection, incarnation, ended, started_at })
         };
         timeout(self.limit, attempt).await.unwrap_or(Err(Error::Away))
     }
@@ -149,14 +156,16 @@ impl TrackerTask {
 
 impl TrackingSession {
     /// Waits for the end of the session; returns the reason.
-    async fn wait_for_end(&mut self) -> &'static str {
+    async fn wait_for_end(&mut self, on_event: &(dyn Fn(TrackingEvent<'_>) + Send + Sync)) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => return "connection lost",
                 () = sleep(PROBE) => {}
             }
+            let sent_at = Instant::now();
             match read_incarnation(&mut self.connection).await {
-                Ok(incarnation) if incarnation == self.incarnation => {}
+                // Redis sends the reply after all earlier invalidations, on the same connection.
+                Ok(incarnation) if incarnation == self.incarnation => on_event(TrackingEvent::Confirmed(sent_at)),
                 Ok(_) => return "another incarnation",
                 Err(_) => return "no reply to a probe",
             }

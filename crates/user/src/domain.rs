@@ -106,6 +106,7 @@ impl Users {
                     self.loads.notify_filled(&id);
                 }
             }
+            TrackingEvent::Confirmed(instant) => self.local_cache.confirm(instant),
             TrackingEvent::Flushed => self.local_cache.invalidate_all(),
             TrackingEvent::Ended => self.local_cache.end_session(),
         }

@@ -8,6 +8,10 @@
 //! times the calls of GetUser and 1.5 times those of BatchGetUsers with 100 users that Redis serves
 //! (BENCHMARKS.md, "Reading a cached user").
 //!
+//! A hit also needs a recent confirmation that no invalidation is missing. A process that was
+//! paused (SIGSTOP, a frozen machine) has none when it continues, although its session has not
+//! ended yet.
+//!
 //! A reply and its invalidation arrive over two connections, in any order. Therefore a reader takes
 //! an [`InvalidationStamp`] before it sends its request, and the reply is not inserted if the user
 //! was invalidated since.
@@ -15,7 +19,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -25,6 +29,9 @@ use crate::model::{UserId, UserRecord};
 /// Number of invalidation counters, each shared by many users: far above the number of calls that
 /// run in parallel.
 const SHARDS: usize = 256;
+/// Longest time since the last confirmation. Confirmations come twice a second and take at most a
+/// second; plain reads are at most 2 s old.
+const CONFIRMATION_TERM: Duration = Duration::from_millis(1750);
 /// Approximate bytes of an entry beside its profile.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -37,6 +44,9 @@ pub struct LocalCache {
     shards: Box<[Mutex<u64>]>,
     /// Number of the tracking session; 0 if there is none.
     session: AtomicU64,
+    /// Time of the last confirmation, in nanoseconds since `created_at`.
+    confirmed: AtomicU64,
+    created_at: Instant,
     last_session: Mutex<LastSession>,
 }
 
@@ -71,6 +81,8 @@ impl LocalCache {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             session: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            created_at: Instant::now(),
             last_session: Mutex::default(),
         }
     }
@@ -80,10 +92,16 @@ impl LocalCache {
         self.session.load(Ordering::Acquire) != 0
     }
 
-    /// Returns the cached record of a user.
+    /// Records that every invalidation before this instant has been received.
+    pub fn confirm(&self, instant: Instant) {
+        self.confirmed.fetch_max(self.nanos(instant), Ordering::Release);
+    }
+
+    /// Returns the cached record of a user, as it was at the last confirmation or later. Returns
+    /// `None` if that was more than 1.75 s ago.
     pub fn get(&self, id: &UserId) -> Option<CachedRecord> {
         let session = self.session.load(Ordering::Acquire);
-        if session == 0 {
+        if session == 0 || !self.is_confirmed(Instant::now()) {
             return None;
         }
         let entry = self.entries.get(id)?;
@@ -152,6 +170,15 @@ impl LocalCache {
         self.entries.invalidate_all();
     }
 
+    fn is_confirmed(&self, now: Instant) -> bool {
+        let age = self.nanos(now).saturating_sub(self.confirmed.load(Ordering::Acquire));
+        Duration::from_nanos(age) <= CONFIRMATION_TERM
+    }
+
+    fn nanos(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.created_at).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Approximate number of profiles, and of their bytes.
     pub fn size(&self) -> (u64, u64) {
         (self.entries.entry_count(), self.entries.weighted_size())
@@ -191,6 +218,7 @@ mod tests {
     fn live() -> (LocalCache, Incarnation) {
         let local_cache = LocalCache::new(1 << 20, Duration::from_mins(1));
         local_cache.start_session(&"incarnation".into());
+        local_cache.confirm(Instant::now() + Duration::from_mins(1)); // longer than any test takes
         (local_cache, "incarnation".into())
     }
 
@@ -255,5 +283,19 @@ mod tests {
         let (entries, bytes) = local_cache.size();
         assert!(bytes <= 100 * 1024, "{bytes}");
         assert!((100..=200).contains(&entries), "{entries}");
+    }
+
+    /// As after a pause of the process.
+    #[test]
+    fn nothing_is_served_after_the_term_of_a_confirmation() {
+        let local_cache = LocalCache::new(1 << 20, Duration::from_mins(1));
+        let confirmed = Instant::now();
+        local_cache.confirm(confirmed);
+        local_cache.confirm(confirmed - Duration::from_micros(1)); // changes nothing
+
+        assert!(local_cache.is_confirmed(confirmed + CONFIRMATION_TERM));
+        assert!(!local_cache.is_confirmed(confirmed + CONFIRMATION_TERM + Duration::from_nanos(1)));
+        local_cache.confirm(confirmed + Duration::from_secs(9));
+        assert!(local_cache.is_confirmed(confirmed + Duration::from_secs(10)));
     }
 }

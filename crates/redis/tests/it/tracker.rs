@@ -28,6 +28,7 @@ impl TestTracker {
                 TrackingEvent::Changed(name) => format!("changed {name}"),
                 TrackingEvent::Flushed => "flushed".to_owned(),
                 TrackingEvent::Ended => "ended".to_owned(),
+                TrackingEvent::Confirmed(_) => return, // twice a second
             });
         };
         let tracker = Tracker::open(tracker_args, "test", "u:", on_event).unwrap();
