@@ -7,10 +7,12 @@
 //! begins or ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{Stream, TryStreamExt as _, stream};
+use futures_util::future::join_all;
+use futures_util::{Stream, stream};
 use tidings_server::StreamEnd;
 use tokio::sync::Notify;
 
@@ -76,24 +78,45 @@ impl UserWatches {
     }
 
     /// Compares the versions of all watched ids with Postgres, and hands newer ones to the streams.
+    /// A part that fails does not prevent the comparison of the others.
+    ///
+    /// # Errors
+    /// The error of the last part that failed.
     pub async fn compare(&self) -> Result<(), Error> {
-        let parts = stream::unfold(None, async |after: Option<UserId>| {
+        let mut after = None;
+        let next_part = || {
             let known = self.registry.known_versions(after.as_ref(), COMPARE_CHUNK);
-            let (last, _) = known.last()?.clone();
-            Some((Ok(known), Some(last)))
-        });
-        parts
-            .try_for_each_concurrent(COMPARE_CONCURRENCY, async |known: Vec<(UserId, i64)>| {
-                let newer = self.store.versions.newer(&known).await?;
-                self.registry.metrics().record_reconciled(self.registry.update(&newer));
-                Ok(())
-            })
-            .await
+            after = Some(known.last()?.0.clone());
+            Some(self.compare_part(known))
+        };
+        run_all(next_part).await
+    }
+
+    /// Compares these versions with Postgres.
+    async fn compare_part(&self, known: Vec<(UserId, i64)>) -> Result<(), Error> {
+        let newer = self.store.versions.newer(&known).await?;
+        self.registry.metrics().record_reconciled(self.registry.update(&newer));
+        Ok(())
     }
 
     /// Returns true while changes may arrive late.
     fn is_degraded(&self) -> bool {
         !self.subscribed.load(Ordering::Relaxed) || !self.store.is_available()
+    }
+}
+
+/// Runs the parts of a comparison, also after one has failed. Returns the last error.
+async fn run_all<F>(mut next_part: impl FnMut() -> Option<F>) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let mut outcome = Ok(());
+    loop {
+        let parts: Vec<F> = iter::from_fn(&mut next_part).take(COMPARE_CONCURRENCY).collect();
+        if parts.is_empty() {
+            return outcome;
+        }
+        outcome = join_all(parts).await.into_iter().fold(outcome, |earlier, part| part.and(earlier));
     }
 }
 
@@ -108,5 +131,28 @@ fn with_absent(ids: Vec<UserId>, read: Vec<UserVersion>) -> Vec<UserVersion> {
 impl From<WatchLimitReached> for Error {
     fn from(WatchLimitReached: WatchLimitReached) -> Self {
         Self::TooManyWatched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::ready;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failing_part_does_not_end_the_others() {
+        let done = RefCell::new(Vec::new());
+        let part = |number: u32| {
+            done.borrow_mut().push(number);
+            ready(if number == 1 { Err(Error::TooManyWatched) } else { Ok(()) })
+        };
+        let mut numbers = 0..9;
+
+        let compared = run_all(|| numbers.next().map(part)).await;
+
+        assert!(matches!(compared, Err(Error::TooManyWatched)));
+        assert_eq!(done.into_inner(), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }
