@@ -39,7 +39,7 @@ use crate::cache::{self, Cache, TrackingEvent};
 use crate::local_cache::LocalCache;
 use crate::metrics::Metrics;
 use crate::model::{Deletion, NewUser, User, UserId, UserRecord, UserUpdate};
-use crate::store::{CreateUserOutcome, DeleteUserOutcome, Store, UpdateUserOutcome};
+use crate::store::{self, CreateUserOutcome, DeleteUserOutcome, Store, UpdateUserOutcome};
 use crate::wire;
 
 /// Profiles applied in one round trip: few enough for the Redis timeout even at their largest.
@@ -137,7 +137,8 @@ impl Users {
     pub async fn update(&self, change: UserUpdate) -> Result<User, Error> {
         let users = self.clone();
         let update = async move {
-            match users.store.accounts.update(&change).await? {
+            let updated = users.store.accounts.update(&change).await;
+            match updated.inspect_err(|fault| users.forget_if_ambiguous(&change.id, fault))? {
                 UpdateUserOutcome::Done(user) => {
                     let got_handle = change.fields.handle && !user.profile.handle.is_empty();
                     Ok(users.publish_user(user, got_handle).await)
@@ -154,7 +155,8 @@ impl Users {
     pub async fn delete(&self, id: UserId, expected_version: Option<i64>) -> Result<Deletion, Error> {
         let users = self.clone();
         let delete = async move {
-            match users.store.accounts.delete(&id, expected_version).await? {
+            let deleted = users.store.accounts.delete(&id, expected_version).await;
+            match deleted.inspect_err(|fault| users.forget_if_ambiguous(&id, fault))? {
                 DeleteUserOutcome::Done(deletion) => {
                     users.publish(&id, &UserRecord::Absent { version: deletion.version }).await;
                     Ok(deletion)
@@ -164,6 +166,15 @@ impl Users {
             }
         };
         self.tasks.run(delete).await
+    }
+
+    /// Removes a user from the local cache and closes its loads, if a failed write may have been
+    /// committed. Redis keeps the older value until the relay runs.
+    fn forget_if_ambiguous(&self, id: &UserId, fault: &store::Error) {
+        if matches!(fault, store::Error::Ambiguous(_)) {
+            self.local_cache.invalidate(id);
+            self.loads.close_all(id);
+        }
     }
 
     /// Waits until this instance has written something, then for `WaitTimes::gather`.

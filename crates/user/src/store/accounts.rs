@@ -271,6 +271,7 @@ impl Accounts {
                 .await
             })
             .await?;
+        fail::fail_point!("user::after_update", |_| Err(Fault::Ambiguous(tidings_postgres::Cause::new("fail-point"))));
         Ok(row.map(Row::into_user))
     }
 
@@ -327,6 +328,7 @@ impl Accounts {
                 .await
             })
             .await?;
+        fail::fail_point!("user::after_delete", |_| Err(Fault::Ambiguous(tidings_postgres::Cause::new("fail-point"))));
         Ok(tombstone.map(|row| Deletion { version: row.version, time: row.delete_time.into() }))
     }
 }

@@ -150,3 +150,23 @@ async fn the_local_cache_is_bypassed_while_redis_does_not_answer() {
         eventually("invalidations arrive again", SOON, async || reader.get("ada").await.unwrap().version == 3).await;
     }
 }
+
+/// The write may be committed. No relay runs, so Redis sends no invalidation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_of_unknown_outcome_clears_the_local_cache() {
+    let _scenario = FailScenario::setup();
+    let env = TestEnv::shared().await;
+    let users = env.serve_from_local_cache_with(lasting).await;
+    users.create("ada").await.unwrap();
+
+    for point in ["user::after_update", "user::after_delete"] {
+        users.warm_local_cache("ada").await;
+        fail::cfg(point, "return").unwrap();
+        match point {
+            "user::after_update" => drop(users.rename("ada", "second").await.unwrap_err()),
+            _ => drop(users.delete("ada").await.unwrap_err()),
+        }
+        fail::remove(point);
+        assert_eq!(users.get("ada").await.unwrap().source, Source::Redis, "{point}");
+    }
+}
