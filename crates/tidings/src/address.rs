@@ -54,9 +54,10 @@ impl KnownService {
     /// Returns the addresses of its instances from its environment variable, else its default.
     ///
     /// # Errors
-    /// The variable holds a malformed address.
+    /// The variable holds a malformed address. An empty variable is unset.
     pub(crate) fn addresses(self) -> Result<Addresses, InvalidAddress> {
-        env::var(self.variable).as_deref().unwrap_or(self.default).parse()
+        let variable = env::var(self.variable).ok().filter(|addresses| !addresses.is_empty());
+        variable.as_deref().unwrap_or(self.default).parse()
     }
 }
 
