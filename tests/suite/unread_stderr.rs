@@ -3,8 +3,8 @@
 use std::io::{self, BufRead as _, BufReader};
 
 use rustix::process::{Signal, kill_process};
-use tidings_proto::broadcast::v1::GetChannelRequest;
-use tidings_proto::broadcast::v1::broadcast_service_client::BroadcastServiceClient;
+use tidings_proto::broadcast::GetChannelRequest;
+use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use tonic::Code;
 
 use crate::service::{MAX_WAIT, TestService};

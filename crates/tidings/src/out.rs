@@ -1,4 +1,4 @@
-//! Writes results to standard output and notes to standard error, with control and format characters
+//! Writes results to standard output and notes to standard error. Control and format characters are
 //! escaped.
 
 use std::fmt::Display;
