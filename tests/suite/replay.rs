@@ -70,11 +70,11 @@ fn slow_logs(test: &str, dir: &Path) -> (Vec<PathBuf>, &'static str, &'static st
     };
     let mut logs = logs[2..5].to_vec();
     if !all_logs() {
-        for log in &mut logs {
-            let text = fs::read_to_string(&*log).unwrap();
-            let short = dir.join(log.file_name().unwrap());
+        for path in &mut logs {
+            let text = fs::read_to_string(&*path).unwrap();
+            let short = dir.join(path.file_name().unwrap());
             fs::write(&short, text.split_inclusive('\n').take(SHORT_LINES).collect::<String>()).unwrap();
-            *log = short;
+            *path = short;
         }
     }
     (logs, "irc-2005-08-08_01", "20")

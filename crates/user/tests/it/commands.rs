@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use tidings_devstack::Proxy;
 use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
+use tidings_user::Config;
 use tokio::task::JoinSet;
 
 use super::costs::{Cost, CostRecorder, Costs};
@@ -65,7 +66,12 @@ async fn calls_cost_the_expected_round_trips_and_statements() {
 async fn the_relay_only_notifies_of_writes_already_applied() {
     let (env, metrics) = (TestEnv::own().await, CostRecorder::default());
     let costs = Costs::count(&env, &metrics);
-    let users = env.serve_with(|config| config.cache.user_relay_tick = NEVER.into()).await;
+    let tune = |config: &mut Config| {
+        config.cache.user_relay_tick = NEVER.into();
+        // Longer than the reply to an apply takes on a busy machine.
+        config.cache.user_relay_gather = Duration::from_millis(300).into();
+    };
+    let users = env.serve_with(tune).await;
     let relayed = async || eventually("the outbox is empty", SOON, async || env.outbox("ada").await == 0).await;
     users.create("ada").await.unwrap(); // loads the scripts into Redis
     relayed().await;

@@ -77,8 +77,8 @@ async fn scans_of_a_herd(contestant: Contestant, herd: usize, delay: Duration, t
     let env = TestEnv::shared().await;
     insert_users(&env, 1).await;
     let before = env.account_scans().await;
-    let (proxy, proxied) = with_proxy(&env).await;
-    let (here, there) = contestant.two_with(&proxied, tune).await;
+    let (proxy, slow_env) = with_proxy(&env).await;
+    let (here, there) = contestant.two_with(&slow_env, tune).await;
     proxy.delay(delay);
 
     let reads: JoinSet<_> = (0..herd)
@@ -109,9 +109,9 @@ async fn flushall_costs_one_read_per_key_and_read_in_flight(contestant: Contesta
     let env = TestEnv::shared().await;
     insert_users(&env, KEYS).await;
     let before = env.account_scans().await;
-    let (proxy, proxied) = with_proxy(&env).await;
+    let (proxy, slow_env) = with_proxy(&env).await;
     let long_wait = |config: &mut Config| config.cache.user_fill_wait = Duration::from_secs(1).into();
-    let (here, there) = contestant.two_with(&proxied, long_wait).await;
+    let (here, there) = contestant.two_with(&slow_env, long_wait).await;
     proxy.delay(Duration::from_millis(5));
 
     let readers = CyclingReaders::start([&here, &there]);
