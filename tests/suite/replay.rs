@@ -71,9 +71,9 @@ fn slow_logs(test: &str, dir: &Path) -> (Vec<PathBuf>, &'static str, &'static st
     let mut logs = logs[2..5].to_vec();
     if !all_logs() {
         for path in &mut logs {
-            let text = fs::read_to_string(&*path).unwrap();
+            let lines = fs::read_to_string(&*path).unwrap();
             let short = dir.join(path.file_name().unwrap());
-            fs::write(&short, text.split_inclusive('\n').take(SHORT_LINES).collect::<String>()).unwrap();
+            fs::write(&short, lines.split_inclusive('\n').take(SHORT_LINES).collect::<String>()).unwrap();
             *path = short;
         }
     }

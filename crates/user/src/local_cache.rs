@@ -289,9 +289,10 @@ mod tests {
     #[test]
     fn nothing_is_served_after_the_term_of_a_confirmation() {
         let local_cache = LocalCache::new(1 << 20, Duration::from_mins(1));
-        let confirmed = Instant::now();
+        let older = Instant::now();
+        let confirmed = older + Duration::from_micros(1);
         local_cache.confirm(confirmed);
-        local_cache.confirm(confirmed - Duration::from_micros(1)); // changes nothing
+        local_cache.confirm(older); // changes nothing
 
         assert!(local_cache.is_confirmed(confirmed + CONFIRMATION_TERM));
         assert!(!local_cache.is_confirmed(confirmed + CONFIRMATION_TERM + Duration::from_nanos(1)));

@@ -72,8 +72,8 @@ async fn a_herd_reads_a_slow_postgres_at_most_thrice(contestant: Contestant) -> 
     at_most("scans of Postgres", scans, 3)
 }
 
-/// Returns the number of scans that a `herd` of readers of one cold key causes.
-async fn scans_of_a_herd(contestant: Contestant, herd: usize, delay: Duration, tune: impl Fn(&mut Config)) -> i64 {
+/// Returns the number of scans that a herd of `size` readers of one cold key causes.
+async fn scans_of_a_herd(contestant: Contestant, size: usize, delay: Duration, tune: impl Fn(&mut Config)) -> i64 {
     let env = TestEnv::shared().await;
     insert_users(&env, 1).await;
     let before = env.account_scans().await;
@@ -81,7 +81,7 @@ async fn scans_of_a_herd(contestant: Contestant, herd: usize, delay: Duration, t
     let (here, there) = contestant.two_with(&slow_env, tune).await;
     proxy.delay(delay);
 
-    let reads: JoinSet<_> = (0..herd)
+    let reads: JoinSet<_> = (0..size)
         .map(|number| {
             let mut client = if number % 2 == 0 { here.client() } else { there.client() };
             let request = tidings_proto::user::GetUserRequest { id: "user-1".to_owned(), ..Default::default() };
@@ -98,7 +98,7 @@ async fn scans_of_a_herd(contestant: Contestant, herd: usize, delay: Duration, t
             Err(failure) => panic!("{failure}"),
         }
     }
-    assert!(!contestant.is_tidings() || unanswered < herd / 2, "{unanswered} of {herd} reads got no answer");
+    assert!(!contestant.is_tidings() || unanswered < size / 2, "{unanswered} of {size} reads got no answer");
     here.stop().await;
     there.stop().await;
     env.account_scans().await - before
