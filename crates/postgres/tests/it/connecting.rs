@@ -34,7 +34,7 @@ async fn the_cause_of_a_failed_start_is_in_its_message() {
         (postgres.url("nowhere"), "database \"nowhere\" does not exist (3D000)", false),
         (format!("postgres://ghost:secret@{here}/postgres"), "role \"ghost\" does not exist (28000)", false),
         (format!("postgres://tidings@{here}/postgres?sslmode=require"), "server does not support TLS", false),
-        (format!("postgres://tidings:secret@{closed}/postgres"), "onnection refused", true),
+        (format!("postgres://tidings:secret@{closed}/postgres"), "refused", true),
         ("postgres://tidings:secret@nowhere.invalid/x".to_owned(), "cannot resolve host name 'nowhere.invalid'", true),
     ] {
         let (error, text) = fail_to_connect(&url).await;
@@ -132,11 +132,11 @@ async fn calls_and_probes_of_an_outage_have_its_cause() {
     stack.postgres().kill().await;
 
     eventually("the call has the cause", async || {
-        ask(&postgres, "SELECT 1").await.is_err_and(|fault| chain(&fault).contains("onnection refused"))
+        ask(&postgres, "SELECT 1").await.is_err_and(|fault| chain(&fault).contains("refused"))
     })
     .await;
     eventually("the probe has the cause", async || {
-        !postgres.ping(SOON).await && postgres.problem().is_some_and(|problem| problem.contains("onnection refused"))
+        !postgres.ping(SOON).await && postgres.problem().is_some_and(|problem| problem.contains("refused"))
     })
     .await;
     stack.postgres().start().await.unwrap();
