@@ -53,10 +53,11 @@ impl Bulkhead {
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error> + Clone,
     ) -> Result<T, Fault> {
-        match self.run_once(work.clone()).await {
-            Err(failure) if failure.lost_connection => Ok(self.run_once(work).await?),
-            done => Ok(done?),
-        }
+        let read = match self.run_once(work.clone()).await {
+            Err(failure) if failure.lost_connection => self.run_once(work).await,
+            done => done,
+        };
+        read.map_err(|failure| failure.fault.of_read())
     }
 
     async fn run_once<T>(

@@ -38,6 +38,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Returns the fault of work that only reads: a lost connection leaves nothing in doubt.
+    pub(crate) fn of_read(self) -> Self {
+        if let Self::Ambiguous(cause) = self { Self::Away(cause) } else { self }
+    }
+
     /// Returns true if Postgres could not be used: it did not answer, before or during the work, or
     /// refuses the service.
     pub fn is_away(&self) -> bool {

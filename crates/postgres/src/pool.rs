@@ -144,15 +144,16 @@ impl Postgres {
     /// lost: one that was idle may have ended without notice.
     ///
     /// # Errors
-    /// Like [`Postgres::run`].
+    /// Like [`Postgres::run`], never [`Fault::Ambiguous`].
     pub async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error> + Clone,
     ) -> Result<T, Fault> {
-        match self.run_on(&self.callers, None, work.clone()).await {
-            Err(failure) if failure.lost_connection => self.run(work).await,
-            done => Ok(done?),
-        }
+        let read = match self.run_on(&self.callers, None, work.clone()).await {
+            Err(failure) if failure.lost_connection => self.run_on(&self.callers, None, work).await,
+            done => done,
+        };
+        read.map_err(|failure| failure.fault.of_read())
     }
 
     pub(crate) fn callers_limits(&self) -> (u32, Duration) {

@@ -5,7 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod redis;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -189,21 +189,33 @@ impl Deref for LockFixture<'_> {
 
 impl LockServiceInstance {
     async fn start(mut config: Config) -> Self {
-        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let listener = StdListener::bind(config.listen).unwrap();
         config.listen = listener.local_addr().unwrap();
-        drop(listener);
         let client = LockClient::new(config.listen);
         let mut instance = Self { config, client, running: None };
-        instance.serve().await;
+        instance.serve_on(listener).await;
         instance
     }
 
+    /// Starts the service again, at the same address. A connection of another test may use the port
+    /// for a moment.
     async fn serve(&mut self) {
+        let mut bound = None;
+        eventually("the port is free again", async || {
+            bound = StdListener::bind(self.config.listen).ok();
+            bound.is_some()
+        })
+        .await;
+        self.serve_on(bound.unwrap()).await;
+    }
+
+    async fn serve_on(&mut self, listener: StdListener) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (stop, config) = (CancellationToken::new(), self.config.clone());
         let shutdown = stop.clone();
         let serving = runtime.spawn(async move {
-            let listener = TcpListener::bind(config.listen).await.unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let listener = TcpListener::from_std(listener).unwrap();
             tidings_lock::serve(config, listener, shutdown).await.unwrap();
         });
         self.running = Some(RunningInstance { runtime, stop, serving });

@@ -98,3 +98,17 @@ async fn a_read_on_an_ended_connection_is_repeated() {
 
     assert!(fresh != first && fresh != second);
 }
+
+#[tokio::test]
+async fn a_read_without_a_response_leaves_nothing_in_doubt() {
+    let postgres = limited(6).await;
+    let end_itself = "SELECT pg_terminate_backend(pg_backend_pid())";
+
+    let read = postgres.read(async |connection| sqlx::query(end_itself).execute(connection).await).await;
+    let bulkhead = postgres.bulkhead(50);
+    let read_in_bulkhead = bulkhead.read(async |connection| sqlx::query(end_itself).execute(connection).await).await;
+
+    for fault in [read.unwrap_err(), read_in_bulkhead.unwrap_err()] {
+        assert!(matches!(fault, Fault::Away(_)), "{fault:?}");
+    }
+}
