@@ -5,7 +5,8 @@ use tidings_proto::history::body::Content;
 use tokio::join;
 
 use super::{
-    ReasonCoverage, call, call_with_short_deadline, cover_server_reasons, cover_token_reasons, execute_sql, own_stack,
+    ReasonCoverage, call, call_until_reason, call_with_short_deadline, cover_server_reasons, cover_token_reasons,
+    execute_sql, own_stack,
 };
 use crate::hostile::grpc_client::GrpcClient;
 use crate::service::TestService;
@@ -61,12 +62,14 @@ async fn every_reason_of_history_is_covered() {
     let late = call_with_short_deadline(&client, "GetConversation", &get("late")).await;
     let request = get("lobby");
     let (one, other) = join!(call(&client, "GetConversation", &request), call(&client, "GetConversation", &request));
+    let refused = if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { one } else { other };
+    let timed_out = call_until_reason(&client, "GetConversation", &request, "STORE_AWAY").await;
     stack.postgres().resume();
-    let (timed_out, refused) =
-        if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { (other, one) } else { (one, other) };
+    let recovered = call_until_reason(&client, "GetConversation", &get("gone"), "CONVERSATION_NOT_FOUND").await;
     coverage.record("DEADLINE_EXCEEDED", late);
     coverage.record_with_retry("STORE_AWAY", timed_out);
     coverage.record_with_retry("OVERLOADED", refused);
+    coverage.record("CONVERSATION_NOT_FOUND", recovered);
 
     execute_sql(stack, &service, "ALTER TABLE conversation RENAME TO gone").await;
     coverage.record("INTERNAL", call(&client, "GetConversation", &get("lobby")).await);

@@ -4,7 +4,8 @@ use tidings_proto::user as pb;
 use tokio::join;
 
 use super::{
-    ReasonCoverage, call, call_with_short_deadline, cover_server_reasons, cover_token_reasons, execute_sql, own_stack,
+    ReasonCoverage, call, call_until_reason, call_with_short_deadline, cover_server_reasons, cover_token_reasons,
+    execute_sql, own_stack,
 };
 use crate::hostile::grpc_client::GrpcClient;
 use crate::service::TestService;
@@ -45,12 +46,14 @@ async fn every_reason_of_user_is_covered() {
     let late = call_with_short_deadline(&client, "GetUser", &get("late", 0)).await;
     let (one, other) = (get("one", 0), get("other", 0));
     let (one, other) = join!(call(&client, "GetUser", &one), call(&client, "GetUser", &other));
+    let refused = if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { one } else { other };
+    let timed_out = call_until_reason(&client, "GetUser", &get("one", 0), "STORE_AWAY").await;
     stack.postgres().resume();
-    let (timed_out, refused) =
-        if one.as_ref().is_err_and(|failure| failure.reason == "OVERLOADED") { (other, one) } else { (one, other) };
+    let recovered = call_until_reason(&client, "GetUser", &get("nobody", 0), "USER_NOT_FOUND").await;
     coverage.record("DEADLINE_EXCEEDED", late);
     coverage.record_with_retry("STORE_AWAY", timed_out);
     coverage.record_with_retry("OVERLOADED", refused);
+    coverage.record("USER_NOT_FOUND", recovered);
 
     execute_sql(stack, &service, "ALTER TABLE user_account RENAME TO gone").await;
     coverage.record("INTERNAL", call(&client, "GetUser", &get("uncached", 0)).await);
