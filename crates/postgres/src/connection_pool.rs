@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 
 /// Longest life of a connection, so that load moves when the servers behind a host name change.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// Length up to which the queue of callers is not searched for those that have left.
+const DEPARTED_MAX: usize = 64;
 /// Idle time after which a connection is checked, before its next use at the latest. NAT and
 /// firewalls drop idle connections after minutes.
 const IDLE_CHECK: Duration = Duration::from_secs(30);
@@ -46,7 +48,11 @@ pub(crate) struct ConnectionPool {
 struct PoolState {
     /// Free connections, the last used one last.
     idle: Vec<Live>,
+    /// Callers in order of arrival. It may hold callers that have left: as many as have waited at
+    /// once, or [`DEPARTED_MAX`].
     waiters: VecDeque<oneshot::Sender<Result<Live, OpenFailure>>>,
+    /// Length of the queue at which those that have left are removed.
+    cleanup_at: usize,
     /// Connections in use and free.
     open: u32,
     /// Attempts to open a connection.
@@ -189,6 +195,7 @@ impl ConnectionPool {
             Err(failure.into())
         } else {
             let (sender, receiver) = oneshot::channel();
+            state.forget_departed_waiters();
             state.waiters.push_back(sender);
             self.open_as_needed(&mut state);
             Ok(Found::Wait(Waiting { receiver }))
@@ -290,6 +297,15 @@ impl ConnectionPool {
 }
 
 impl PoolState {
+    /// Removes callers that have left from the queue, each time its length has doubled: otherwise it
+    /// would grow while no connection is handed out.
+    fn forget_departed_waiters(&mut self) {
+        if self.waiters.len() >= self.cleanup_at.max(DEPARTED_MAX) {
+            self.waiters.retain(|waiter| !waiter.is_closed());
+            self.cleanup_at = 2 * self.waiters.len();
+        }
+    }
+
     /// Removes connections that are too old or condemned.
     fn remove_unusable(&mut self) -> Vec<Live> {
         let dead_before = self.dead_before;
@@ -313,5 +329,38 @@ fn closed() -> Fault {
 impl fmt::Debug for ConnectionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionPool").field("size_max", &self.size_max).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Callers come and go while no connection is handed out.
+    #[test]
+    fn callers_that_have_left_do_not_accumulate() {
+        let mut state = PoolState::default();
+        let mut waiting = Vec::new();
+        let join = |state: &mut PoolState| {
+            let (sender, receiver) = oneshot::channel();
+            state.forget_departed_waiters();
+            state.waiters.push_back(sender);
+            receiver
+        };
+        for _ in 0..200 {
+            waiting.push(join(&mut state));
+        }
+
+        for _ in 0..100_000 {
+            drop(join(&mut state));
+            assert!(state.waiters.len() <= 2 * waiting.len());
+        }
+
+        assert_eq!(state.waiters.iter().filter(|waiter| !waiter.is_closed()).count(), waiting.len());
+        waiting.clear();
+        for _ in 0..1_000 {
+            drop(join(&mut state));
+        }
+        assert!(state.waiters.len() <= DEPARTED_MAX, "{}", state.waiters.len());
     }
 }
