@@ -297,8 +297,8 @@ impl ConnectionPool {
 }
 
 impl PoolState {
-    /// Removes callers that have left from the queue, each time its length has doubled: otherwise it
-    /// would grow while no connection is handed out.
+    /// Removes callers that have left from the queue, each time its length has doubled. Otherwise
+    /// it would grow while no connection is handed out.
     fn forget_departed_waiters(&mut self) {
         if self.waiters.len() >= self.cleanup_at.max(DEPARTED_MAX) {
             self.waiters.retain(|waiter| !waiter.is_closed());
