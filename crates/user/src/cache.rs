@@ -13,6 +13,7 @@ pub mod notifications;
 mod outcomes;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -152,9 +153,18 @@ impl Cache {
     /// Releases the lease to fill one value. One round trip.
     pub async fn release(&self, id: &UserId, token: FillToken) -> Result<(), Error> {
         let mut lane = self.redis.writer(id.as_str()).await?;
-        let mut call = self.release.key(lease_key(&lane, id));
-        call.arg(&token.0[..]);
-        let _outcome: ReleaseOutcome = lane.write(&call).await.assume_idempotent()?;
+        let _outcome: ReleaseOutcome = lane.write(&self.release_call(&lane, id, token)).await.assume_idempotent()?;
+        Ok(())
+    }
+
+    /// Releases the leases to fill many values. One round trip.
+    pub async fn release_many(&self, tokens: &BTreeMap<UserId, FillToken>) -> Result<(), Error> {
+        if tokens.is_empty() {
+            return Ok(()); // do not wait for a lane
+        }
+        let mut lane = self.redis.reader().await?;
+        let calls: Vec<_> = tokens.iter().map(|(id, token)| self.release_call(&lane, id, *token)).collect();
+        let _outcomes: Vec<ReleaseOutcome> = lane.write_all(&calls).await.assume_idempotent()?;
         Ok(())
     }
 
@@ -234,6 +244,12 @@ impl Cache {
         let mut call = self.fill.prepare_invoke();
         call.key(value_key(lane, id)).key(lease_key(lane, id)).arg(&token.0[..]);
         call.arg(value::encode(record, SystemTime::now())).arg(self.ttl(record));
+        call
+    }
+
+    fn release_call(&self, lane: &Lane, id: &UserId, token: FillToken) -> Call<'_> {
+        let mut call = self.release.prepare_invoke();
+        call.key(lease_key(lane, id)).arg(&token.0[..]);
         call
     }
 

@@ -38,7 +38,7 @@ use self::recent_writes::RecentWrites;
 use crate::cache::{self, Cache, TrackingEvent};
 use crate::local_cache::LocalCache;
 use crate::metrics::Metrics;
-use crate::model::{Deletion, NewUser, User, UserId, UserRecord, UserUpdate};
+use crate::model::{Deletion, HandleKey, NewUser, User, UserId, UserRecord, UserUpdate};
 use crate::store::{self, CreateUserOutcome, DeleteUserOutcome, Store, UpdateUserOutcome};
 use crate::wire;
 
@@ -67,7 +67,9 @@ pub struct Users {
     local_cache: Arc<LocalCache>,
     wait_times: WaitTimes,
     /// Loads of single users in flight.
-    loads: Arc<InFlightLoads>,
+    loads: Arc<InFlightLoads<UserId>>,
+    /// Reads of owners of handles in flight.
+    handle_loads: Arc<InFlightLoads<HandleKey>>,
     /// Users past their soft TTL that are being reloaded.
     refreshing: Arc<Mutex<HashSet<UserId>>>,
     /// Wakes the relay after a write of this instance.
@@ -88,6 +90,7 @@ impl Users {
             local_cache: Arc::new(local_cache),
             wait_times,
             loads: Arc::default(),
+            handle_loads: Arc::default(),
             refreshing: Arc::default(),
             relay_wakeup: Arc::default(),
             recent_writes: Arc::default(),

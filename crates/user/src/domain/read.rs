@@ -37,7 +37,7 @@ mod single_flight;
 
 use std::time::Duration;
 
-pub(super) use single_flight::InFlightLoads;
+pub(super) use single_flight::{InFlightLoads, JoinOutcome};
 
 use super::{Error, Users};
 use crate::cache::{CachedRecord, Incarnation};

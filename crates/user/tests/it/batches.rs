@@ -1,11 +1,13 @@
 //! Tests of BatchGetUsers.
 
+use std::time::Duration;
+
 use tidings_proto::user as pb;
 use tidings_proto::user::batch_get_users_result::Outcome;
 use tidings_proto::user::read_info::Source;
 use tonic::Code;
 
-use super::support::{TestEnv, UserInstance};
+use super::support::{SOON, TestEnv, UserInstance, eventually};
 
 /// Repeated and unknown ids have a result each.
 #[tokio::test]
@@ -96,4 +98,45 @@ async fn a_batch_of_the_largest_users_fits_what_clients_can_read() {
     assert!(results[found..].iter().all(|result| result.outcome() == Outcome::Unavailable), "the rest is UNAVAILABLE");
     let rest = users.batch(&ids[found..]).await.unwrap();
     assert!(rest.iter().all(|result| result.outcome() == Outcome::Found));
+}
+
+/// Other readers of its users would wait for a fill that never comes.
+#[tokio::test]
+async fn a_cancelled_batch_fills_what_it_has_leased() {
+    let env = TestEnv::shared().await;
+    let users = env.serve_without_relay().await;
+    users.create("ada").await.unwrap();
+    let mut locking = env.sql().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE user_account IN ACCESS EXCLUSIVE MODE").execute(&mut locking).await.unwrap();
+
+    let leased = eventually("the batch has its leases", SOON, async || !env.keys("l", "ada").is_empty());
+    tokio::select! {
+        _ = users.batch(&["ada"]) => panic!("the batch waits for Postgres"),
+        () = leased => {} // the call is cancelled
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await; // the server has noticed
+    sqlx::raw_sql("ROLLBACK").execute(&mut locking).await.unwrap();
+
+    eventually("the value is filled", SOON, async || env.cached("ada")).await;
+    assert_eq!(env.keys("l", "ada"), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_read_postgres_releases_its_leases() {
+    let env = TestEnv::shared().await;
+    let users = env
+        .serve_with(|config| {
+            config.postgres.postgres_statement_timeout = Duration::from_millis(500).into();
+            config.cache.user_lease_ttl = Duration::from_mins(1).into();
+        })
+        .await;
+    users.create("ada").await.unwrap();
+    let mut locking = env.sql().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE user_account IN ACCESS EXCLUSIVE MODE").execute(&mut locking).await.unwrap();
+
+    let leased = eventually("the batch has its leases", SOON, async || !env.keys("l", "ada").is_empty());
+    let (answer, ()) = tokio::join!(users.batch(&["ada"]), leased);
+
+    answer.unwrap_err();
+    assert_eq!(env.keys("l", "ada"), [""; 0]);
 }

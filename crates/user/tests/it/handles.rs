@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tidings_proto::user as pb;
 use tidings_proto::user::read_info::Source;
 use tidings_status::Failure;
@@ -205,4 +206,22 @@ async fn without_postgres_a_handle_needs_its_hint_and_profile() {
         let failure = answer.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "STORE_AWAY"), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn readers_of_a_handle_without_hint_share_postgres_reads() {
+    const READERS: usize = 200;
+    let env = TestEnv::own().await;
+    let users = env.serve_without_relay().await;
+    users.create_with_handle("ada", "ada").await.unwrap();
+    users.warm_redis("ada").await;
+    assert!(env.evict("h", "ada"));
+
+    for read in join_all((0..READERS).map(|_| users.by_handle("ada"))).await {
+        assert_eq!(read.unwrap().user.id, "ada");
+    }
+
+    users.stop().await;
+    let scans = env.account_scans().await;
+    assert!(scans <= 12, "{scans} scans for {READERS} readers, with those of the creation");
 }

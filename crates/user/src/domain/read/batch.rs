@@ -86,7 +86,8 @@ impl Users {
         if batch.fill.is_empty() && batch.bypass.is_empty() {
             return Ok(batch.found);
         }
-        self.load_many(batch).await
+        let users = self.clone();
+        self.tasks.run(async move { users.load_many(batch).await }).await
     }
 
     /// Looks users up in Redis.
@@ -110,7 +111,8 @@ impl Users {
         }
     }
 
-    /// Reads the missing users from Postgres, and fills those with a lease.
+    /// Reads the missing users from Postgres, and fills those with a lease. Runs to its end even if
+    /// the caller leaves: every lease is followed by its fill or its release.
     async fn load_many(&self, batch: BatchLookup) -> Result<BTreeMap<UserId, UserRead>, Error> {
         let BatchLookup { mut found, fill, bypass, .. } = batch;
         let tokens = self.lease_many(&fill).await;
@@ -118,14 +120,17 @@ impl Users {
         missing.extend(bypass);
         let records = match self.store.accounts.read_many(&missing).await {
             Ok(records) => records,
-            Err(fault) if !found.is_empty() && fault.is_away() => {
+            Err(fault) => {
+                self.release_many(&tokens).await;
+                if found.is_empty() || !fault.is_away() {
+                    return Err(fault.into());
+                }
                 // The cached users are returned, marked as stale.
                 for read in found.values_mut() {
                     read.stale = true;
                 }
                 return Ok(found);
             }
-            Err(fault) => return Err(fault.into()),
         };
         fail::fail_point!("user::before_fill");
         if let Err(error) = self.cache.fill_many(&fills(&tokens, &records)).await {
@@ -148,6 +153,13 @@ impl Users {
             self.metrics.record_lease(lease);
         }
         granted(ids, leases)
+    }
+
+    /// Releases leases whose users could not be read.
+    pub(super) async fn release_many(&self, tokens: &BTreeMap<UserId, FillToken>) {
+        if let Err(error) = self.cache.release_many(tokens).await {
+            self.log_redis_failure(&error);
+        }
     }
 }
 

@@ -57,12 +57,12 @@ impl Users {
     }
 
     /// Runs a load to its end even if all its waiters left: a lease is always followed by its fill.
-    async fn run_load(self, leader: LoadLeader, mode: LoadMode) {
+    async fn run_load(self, leader: LoadLeader<UserId>, mode: LoadMode) {
         let read = match mode {
             LoadMode::Fill => self.lease_and_fill(&leader).await,
             LoadMode::Overwrite => match self.read_without_lease(&leader).await {
                 Ok(read) => {
-                    self.apply(leader.id(), &read.record).await;
+                    self.apply(leader.key(), &read.record).await;
                     Ok(read)
                 }
                 Err(fault) => Err(fault),
@@ -73,12 +73,12 @@ impl Users {
     }
 
     /// Reads Postgres and fills the cache, or waits for the reader that holds the lease.
-    async fn lease_and_fill(&self, leader: &LoadLeader) -> Result<UserRead, store::Error> {
-        let lease = self.cache.lease(leader.id()).await.inspect(|lease| self.metrics.record_lease(lease));
+    async fn lease_and_fill(&self, leader: &LoadLeader<UserId>) -> Result<UserRead, store::Error> {
+        let lease = self.cache.lease(leader.key()).await.inspect(|lease| self.metrics.record_lease(lease));
         let cached = match lease {
             Ok(FillLease::Granted(token)) => return self.read_and_fill(leader, token).await,
             Ok(FillLease::Present(cached)) => Some(cached),
-            Ok(FillLease::Taken) => self.await_fill(leader.id(), &leader.filled).await,
+            Ok(FillLease::Taken) => self.await_fill(leader.key(), &leader.filled).await,
             Ok(FillLease::Unreadable) => None,
             Err(error) => {
                 self.log_redis_failure(&error);
@@ -95,8 +95,8 @@ impl Users {
     ///
     /// An accepted fill proves that no write was applied meanwhile, so no caller gets a record that
     /// was outdated when it joined. After a refused fill Postgres is read once more.
-    async fn read_and_fill(&self, leader: &LoadLeader, token: FillToken) -> Result<UserRead, store::Error> {
-        let id = leader.id();
+    async fn read_and_fill(&self, leader: &LoadLeader<UserId>, token: FillToken) -> Result<UserRead, store::Error> {
+        let id = leader.key();
         let read = self.store.accounts.read(id).await;
         fail::fail_point!("user::before_fill");
         let record = match read {
@@ -123,10 +123,10 @@ impl Users {
     ///
     /// Without Redis, 200 concurrent readers of one user cost 6 to 8 statements, and 40 without the
     /// yield (`without_redis_readers_of_one_user_share_postgres_reads`).
-    async fn read_without_lease(&self, leader: &LoadLeader) -> Result<UserRead, store::Error> {
+    async fn read_without_lease(&self, leader: &LoadLeader<UserId>) -> Result<UserRead, store::Error> {
         yield_now().await;
         leader.close();
-        self.store.accounts.read(leader.id()).await.map(from_postgres)
+        self.store.accounts.read(leader.key()).await.map(from_postgres)
     }
 
     /// Waits for another reader's fill, at most for `WaitTimes::fill`; `None` if it does not come

@@ -43,7 +43,13 @@ impl Users {
             return Ok(());
         }
         let ids: Vec<UserId> = tokens.keys().cloned().collect();
-        let records = self.store.accounts.read_many(&ids).await?;
+        let records = match self.store.accounts.read_many(&ids).await {
+            Ok(records) => records,
+            Err(fault) => {
+                self.release_many(&tokens).await;
+                return Err(fault.into());
+            }
+        };
         let fills = fills(&tokens, &records);
         fail::fail_point!("user::before_refill");
         self.cache.fill_many(&fills).await?;

@@ -1,4 +1,5 @@
-//! Single-flight loads: concurrent readers of one user share one load of Postgres.
+//! Single-flight loads: concurrent readers of one user share one load of Postgres. The same for the
+//! owner of a handle.
 //!
 //! A load is *closed* once nothing can prove that its result is still current when it completes. No
 //! caller joins a closed load, so the read of Postgres that follows the closing is recent enough
@@ -11,36 +12,37 @@
 //! they cost 200, and fail for lack of connections if Postgres takes 120 ms.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::domain::Error;
-use crate::model::{UserId, UserRead};
+use crate::model::UserRead;
 
-/// Limit of loads of one user in flight.
+/// Limit of loads of one key in flight.
 const LOADS_MAX: usize = 2;
 
 /// Result of a load, shared by all its waiters.
 type LoadResult = Result<UserRead, Error>;
 
-/// Loads in flight, by user.
-#[derive(Debug, Default)]
-pub(in crate::domain) struct InFlightLoads {
-    table: Mutex<LoadTable>,
+/// Loads in flight, by user id or handle.
+#[derive(Debug)]
+pub(in crate::domain) struct InFlightLoads<K> {
+    table: Mutex<LoadTable<K>>,
 }
 
-#[derive(Debug, Default)]
-struct LoadTable {
+#[derive(Debug)]
+struct LoadTable<K> {
     /// Number of the next load.
     next: u64,
-    users: HashMap<UserId, UserLoads>,
+    keys: HashMap<K, KeyLoads>,
 }
 
-/// Loads of one user.
+/// Loads of one key.
 #[derive(Debug, Default)]
-struct UserLoads {
+struct KeyLoads {
     /// In ascending order of their numbers.
     in_flight: Vec<LoadWaiter>,
     /// Lowest number that can be joined: loads below it are closed.
@@ -49,7 +51,7 @@ struct UserLoads {
 
 /// A caller's handle to a load in flight.
 #[derive(Clone, Debug)]
-pub(super) struct LoadWaiter {
+pub(in crate::domain) struct LoadWaiter {
     /// Loads are numbered in the order in which they start.
     pub(super) number: u64,
     result: watch::Receiver<Option<LoadResult>>,
@@ -58,11 +60,11 @@ pub(super) struct LoadWaiter {
 
 /// Outcome of a request to join a load.
 #[derive(Debug)]
-pub(super) enum JoinOutcome {
+pub(in crate::domain) enum JoinOutcome<K: Clone + Eq + Hash> {
     /// A load that started late enough is in flight.
     Joined(LoadWaiter),
     /// A new load; the caller runs it as its leader.
-    Started(LoadWaiter, LoadLeader),
+    Started(LoadWaiter, LoadLeader<K>),
     /// The limit of loads is reached and all started too early; this is the newest of them.
     AtCapacity(LoadWaiter),
 }
@@ -70,27 +72,33 @@ pub(super) enum JoinOutcome {
 /// Held by the task that runs a load. If it is dropped before it completes, the waiters get
 /// [`Error::Aborted`].
 #[derive(Debug)]
-pub(super) struct LoadLeader {
-    loads: Arc<InFlightLoads>,
-    id: UserId,
+pub(in crate::domain) struct LoadLeader<K: Clone + Eq + Hash> {
+    loads: Arc<InFlightLoads<K>>,
+    key: K,
     number: u64,
     result: watch::Sender<Option<LoadResult>>,
     /// Notified when Redis reports a change of the cached user; keeps one permit if nothing waits.
     pub(super) filled: Arc<Notify>,
 }
 
-impl InFlightLoads {
+impl<K> Default for InFlightLoads<K> {
+    fn default() -> Self {
+        Self { table: Mutex::new(LoadTable { next: 0, keys: HashMap::new() }) }
+    }
+}
+
+impl<K: Clone + Eq + Hash> InFlightLoads<K> {
     /// Returns the number that the next load will get.
-    pub(super) fn next(&self) -> u64 {
+    pub(in crate::domain) fn next(&self) -> u64 {
         self.lock().next
     }
 
-    /// Joins the newest load of a user if it is open and its number is at least `floor`; otherwise
+    /// Joins the newest load of a key if it is open and its number is at least `floor`; otherwise
     /// starts one, up to the limit.
-    pub(super) fn join_or_start(self: &Arc<Self>, id: &UserId, floor: u64) -> JoinOutcome {
+    pub(in crate::domain) fn join_or_start(self: &Arc<Self>, key: &K, floor: u64) -> JoinOutcome<K> {
         let mut table = self.lock();
         let number = table.next;
-        let loads = table.users.entry(id.clone()).or_default();
+        let loads = table.keys.entry(key.clone()).or_default();
         if let Some(newest) = loads.in_flight.last() {
             if newest.number >= floor.max(loads.floor) {
                 return JoinOutcome::Joined(newest.clone());
@@ -104,51 +112,51 @@ impl InFlightLoads {
         let waiter = LoadWaiter { number, result: receiver, filled: Arc::clone(&filled) };
         loads.in_flight.push(waiter.clone());
         table.next += 1;
-        JoinOutcome::Started(waiter, LoadLeader { loads: Arc::clone(self), id: id.clone(), number, result, filled })
+        JoinOutcome::Started(waiter, LoadLeader { loads: Arc::clone(self), key: key.clone(), number, result, filled })
     }
 
-    /// Closes all loads of a user that are in flight, because this instance has written the user.
-    pub(in crate::domain) fn close_all(&self, id: &UserId) {
+    /// Closes all loads of a key that are in flight, because this instance has written it.
+    pub(in crate::domain) fn close_all(&self, key: &K) {
         let mut table = self.lock();
         let next = table.next;
-        if let Some(loads) = table.users.get_mut(id) {
+        if let Some(loads) = table.keys.get_mut(key) {
             loads.floor = next;
         }
     }
 
-    fn close(&self, id: &UserId, number: u64) {
-        if let Some(loads) = self.lock().users.get_mut(id) {
+    fn close(&self, key: &K, number: u64) {
+        if let Some(loads) = self.lock().keys.get_mut(key) {
             loads.floor = loads.floor.max(number + 1);
         }
     }
 
-    /// Wakes loads that wait for another reader's fill: Redis reports a change of the user.
-    pub(in crate::domain) fn notify_filled(&self, id: &UserId) {
-        if let Some(loads) = self.lock().users.get(id) {
+    /// Wakes loads that wait for another reader's fill: Redis reports a change of the value.
+    pub(in crate::domain) fn notify_filled(&self, key: &K) {
+        if let Some(loads) = self.lock().keys.get(key) {
             for load in &loads.in_flight {
                 load.filled.notify_one();
             }
         }
     }
 
-    fn remove(&self, id: &UserId, number: u64) {
+    fn remove(&self, key: &K, number: u64) {
         let mut table = self.lock();
-        if let Some(loads) = table.users.get_mut(id) {
+        if let Some(loads) = table.keys.get_mut(key) {
             loads.in_flight.retain(|load| load.number != number);
             if loads.in_flight.is_empty() {
-                table.users.remove(id);
+                table.keys.remove(key);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LoadTable> {
+    fn lock(&self) -> MutexGuard<'_, LoadTable<K>> {
         self.table.lock()
     }
 }
 
 impl LoadWaiter {
     /// Waits for the result of the load.
-    pub(super) async fn wait(mut self) -> LoadResult {
+    pub(in crate::domain) async fn wait(mut self) -> LoadResult {
         match self.result.wait_for(Option::is_some).await {
             Ok(result) => result.clone().unwrap_or(Err(Error::Aborted)),
             Err(_) => Err(Error::Aborted),
@@ -156,27 +164,27 @@ impl LoadWaiter {
     }
 }
 
-impl LoadLeader {
-    /// The user to load.
-    pub(super) fn id(&self) -> &UserId {
-        &self.id
+impl<K: Clone + Eq + Hash> LoadLeader<K> {
+    /// The user or handle to load.
+    pub(in crate::domain) fn key(&self) -> &K {
+        &self.key
     }
 
     /// Closes the load to further callers.
     pub(super) fn close(&self) {
-        self.loads.close(&self.id, self.number);
+        self.loads.close(&self.key, self.number);
     }
 
     /// Removes the load and hands its result to all waiters.
-    pub(super) fn complete(self, result: LoadResult) {
-        self.loads.remove(&self.id, self.number);
+    pub(in crate::domain) fn complete(self, result: LoadResult) {
+        self.loads.remove(&self.key, self.number);
         self.result.send_replace(Some(result));
     }
 }
 
-impl Drop for LoadLeader {
+impl<K: Clone + Eq + Hash> Drop for LoadLeader<K> {
     fn drop(&mut self) {
-        self.loads.remove(&self.id, self.number);
+        self.loads.remove(&self.key, self.number);
     }
 }
 
@@ -185,7 +193,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{ReadSource, UserRecord};
+    use crate::model::{ReadSource, UserId, UserRecord};
 
     fn ada() -> UserId {
         UserId::new("ada".to_owned())
@@ -196,7 +204,7 @@ mod tests {
         UserRead { record, source: ReadSource::Postgres, age: Duration::ZERO, stale: false }
     }
 
-    fn started(outcome: JoinOutcome) -> (LoadWaiter, LoadLeader) {
+    fn started(outcome: JoinOutcome<UserId>) -> (LoadWaiter, LoadLeader<UserId>) {
         match outcome {
             JoinOutcome::Started(waiter, leader) => (waiter, leader),
             other => panic!("{other:?}"),
@@ -214,7 +222,7 @@ mod tests {
         for waiter in [own, joined] {
             assert_eq!(waiter.wait().await.unwrap().record.version(), 7);
         }
-        assert!(loads.lock().users.is_empty(), "the completed load is removed");
+        assert!(loads.lock().keys.is_empty(), "the completed load is removed");
         started(loads.join_or_start(&ada(), 0));
     }
 
