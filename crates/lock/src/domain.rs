@@ -22,7 +22,8 @@
 //!   was granted to two calls belongs to neither, so that no cancelled call ends the hold of the
 //!   other.
 //! - **L6** A call leaves nothing behind: state that its caller did not receive is cancelled, at
-//!   once or by a task that outlives the call. Anything that could not be cancelled expires.
+//!   once or by a task that outlives the call. Anything that could not be cancelled expires. Only
+//!   the position of a request that has an id outlives its call, by 2 s and without an offer.
 //! - **L7** A reply from Redis is used only in the epoch in which its script was sent.
 //! - **L8** Waiters of this instance that Redis lost are queued again, in order of their arrival
 //!   here.

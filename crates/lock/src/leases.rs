@@ -76,6 +76,18 @@ pub enum CancelScope {
     Unclaimed,
     /// The queue entry, the offer and the hold.
     All,
+    /// The offer and the hold. The queue entry waits 2 s for a retry, without an offer.
+    KeepPosition,
+}
+
+impl CancelScope {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unclaimed => "unclaimed",
+            Self::All => "all",
+            Self::KeepPosition => "keep",
+        }
+    }
 }
 
 /// Limits of the state in Redis.
@@ -194,12 +206,7 @@ impl Leases {
     ) -> Result<CancelReply, Error> {
         let mut lane = self.redis.writer(name.as_str()).await?;
         let mut invocation = self.prepare(&self.cancel, &lane, epoch);
-        invocation
-            .arg(name.as_str())
-            .arg(id.as_str())
-            .arg(call.as_str())
-            .arg(request_id)
-            .arg(u8::from(scope == CancelScope::All));
+        invocation.arg(name.as_str()).arg(id.as_str()).arg(call.as_str()).arg(request_id).arg(scope.name());
         replies::cancel(epoch, ScriptReply::new(into_result(lane.write(&invocation).await)?)?)
     }
 

@@ -1,7 +1,8 @@
 //! One AcquireLock call, from its arrival to its reply.
 //!
 //! The end of a call cancels every entry in Redis whose result the caller did not receive. The call
-//! itself does this, or a background task if the caller disconnected.
+//! itself does this, or a background task if the caller disconnected. The position of a waiter with
+//! a request id is kept for a moment: a proxy may have ended the call, and its retry is under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,7 @@ impl<'a> AcquireCall<'a> {
             Ok(Some(CancelReply::Cancelled { position, holder })) => {
                 return Ok(AcquireOutcome::TimedOut { holder, position });
             }
-            Ok(Some(CancelReply::Nothing)) => {}
+            Ok(Some(CancelReply::Kept | CancelReply::Nothing)) => {}
             Ok(None) | Err(_) => {
                 self.locks.cancel_in_background(Arc::clone(&self.pending), queued_id, CancelScope::All);
             }
@@ -162,7 +163,9 @@ impl Drop for AcquireCall<'_> {
             queued_id
         });
         if self.needs_cleanup {
-            self.locks.cancel_in_background(Arc::clone(&self.pending), queued_id, CancelScope::All);
+            let named = self.pending.request.key.is_some();
+            let scope = if named { CancelScope::KeepPosition } else { CancelScope::All };
+            self.locks.cancel_in_background(Arc::clone(&self.pending), queued_id, scope);
         }
     }
 }

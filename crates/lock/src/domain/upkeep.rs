@@ -165,7 +165,7 @@ impl LockManager {
                     locks.metrics.declined.increment(1);
                     tracing::debug!("offer declined: its call has ended");
                 }
-                Ok((_, CancelReply::Nothing)) => {}
+                Ok((_, CancelReply::Kept | CancelReply::Nothing)) => {}
                 Err(error) => tracing::debug!(%error, "declining an offer failed; the offer expires by itself"),
             }
             drop(permit);

@@ -60,7 +60,7 @@ if waiter then
   if waiter.call ~= call then
     notify('taken', id, waiter)
   end
-  waiter.call, waiter.instance, waiter.missed = call, instance, nil
+  waiter.call, waiter.instance, waiter.missed, waiter.absent = call, instance, nil, nil
   waiter.ends = clock + wait + grace(wait)
   put_waiter(id, waiter)
   redis.call('HSET', INSTANCES, instance, clock)

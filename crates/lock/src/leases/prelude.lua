@@ -12,7 +12,8 @@ local HOLDS     = KEYS[2] -- hash: name -> hold, packed:
                     -- {lease, call, instance, owner, seq, ttl, since, ends, offered, request}
 local QUEUE     = KEYS[3] -- sorted set, all scores 0: name, NUL, arrival as 14 hex digits, id
 local WAITERS   = KEYS[4] -- hash: id -> waiter, packed:
-                    -- {name, arrival, call, instance, owner, ttl, since, ends, missed, request}
+                    -- {name, arrival, call, instance, owner, ttl, since, ends, missed, absent,
+                    -- request}
 local DUE       = KEYS[5] -- sorted set by logical ms: 'h' and name of a hold, or 'w' and waiter id
 local REQUESTS  = KEYS[6] -- hash: request id -> {fingerprint, id, seq once claimed}
 local ENDED     = KEYS[7] -- sorted set by logical ms: request ids whose hold is over
@@ -22,6 +23,7 @@ local CHANNELS  = ARGV[2] -- [text] prefix of the instances' channels
 local ENDED_MAX = tonumber(ARGV[3]) -- most ended requests that are remembered
 
 local OFFER_TTL        = 1500   -- ms an offer lasts: a claim takes one round trip, plus a retry
+local POSITION_TTL     = 2000   -- ms a queue entry whose call has ended waits for a retry
 local INSTANCE_TIMEOUT = 1500   -- ms without a heartbeat (4 a second) until an instance is dead
 local STEP_MAX         = 1000   -- most ms the clock advances between two scripts; see grace
 local REQUEST_TTL      = 600000 -- ms a request is remembered after the end of its hold
@@ -156,7 +158,7 @@ end
 
 -- Offers a free lock to the first waiter whose instance is live. Returns the offer, or nil without
 -- a live waiter. A waiter that missed an offer comes after all others, until its instance rechecks
--- it; it keeps its position.
+-- it; it keeps its position. A waiter whose call has ended is skipped until a retry takes it over.
 local function offer_next(name)
   local live, fallback, from = {}, nil, '[' .. name .. '\0'
   repeat
@@ -169,9 +171,10 @@ local function offer_next(name)
         local last_seen = redis.call('HGET', INSTANCES, instance)
         live[instance] = last_seen and clock - last_seen <= INSTANCE_TIMEOUT or false
       end
-      if live[instance] and not waiter.missed then
+      local present = live[instance] and not waiter.absent
+      if present and not waiter.missed then
         return offer(id, waiter)
-      elseif live[instance] and not fallback then
+      elseif present and not fallback then
         fallback = {id, waiter}
       end
     end

@@ -72,6 +72,8 @@ pub enum CancelReply {
         /// The current holder.
         holder: Option<HolderInfo>,
     },
+    /// The queue entry waits for a retry of the request.
+    Kept,
     /// The call had no entry.
     Nothing,
 }
@@ -185,6 +187,7 @@ pub(super) fn claim(epoch: LockEpoch, mut reply: ScriptReply) -> Result<ClaimRep
 pub(super) fn cancel(epoch: LockEpoch, mut reply: ScriptReply) -> Result<CancelReply, Error> {
     Ok(match reply.tag() {
         "CANCELLED" => CancelReply::Cancelled { position: reply.number()?, holder: holder(epoch, &mut reply)? },
+        "KEPT" => CancelReply::Kept,
         "NOTHING" => CancelReply::Nothing,
         _ => return Err(Error::Malformed),
     })

@@ -48,7 +48,7 @@ enum ScheduleStep {
     Claim(Index),
     Cancel {
         which: Index,
-        cancel_claimed: bool,
+        scope: CancelScope,
     },
     /// A release of a present or past hold; `Renew` likewise.
     Release(Index),
@@ -67,6 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<ScheduleStep>> {
     let wait = prop_oneof![1 => Just(0_u64), 3 => 1..9_000_u64];
     let pass = prop_oneof![4 => 1..400_i64, 3 => 400..1_600_i64, 2 => 1_600..5_000_i64, 1 => Just(601_000_i64)];
     let index = any::<Index>;
+    let scope = prop_oneof![Just(CancelScope::Unclaimed), Just(CancelScope::All), Just(CancelScope::KeepPosition)];
     let step = prop_oneof![
         8 => (0..NAMES.len(), 0..3_usize, prop_oneof![5 => Just(1_u64), 1 => Just(2)], wait, request).prop_map(|(name, instance, seconds, wait, request)| {
             ScheduleStep::Acquire { name, instance, seconds, wait, request }
@@ -74,7 +75,7 @@ fn steps() -> impl Strategy<Value = Vec<ScheduleStep>> {
         1 => index().prop_map(ScheduleStep::RetryAcquire),
         1 => (0..3_usize).prop_map(ScheduleStep::Requeue),
         6 => index().prop_map(ScheduleStep::Claim),
-        3 => (index(), any::<bool>()).prop_map(|(which, cancel_claimed)| ScheduleStep::Cancel { which, cancel_claimed }),
+        3 => (index(), scope).prop_map(|(which, scope)| ScheduleStep::Cancel { which, scope }),
         4 => index().prop_map(ScheduleStep::Release),
         2 => index().prop_map(ScheduleStep::Renew),
         4 => (0..3_usize, prop_oneof![1 => Just(1_usize), 3 => Just(200)])
@@ -155,8 +156,8 @@ impl<'a> LockModelRun<'a> {
                 Some(caller) => self.claim(&caller).await,
                 None => Ok(()),
             },
-            ScheduleStep::Cancel { which, cancel_claimed } => match pick(&self.calls, which) {
-                Some(caller) => self.cancel(&caller, cancel_claimed).await,
+            ScheduleStep::Cancel { which, scope } => match pick(&self.calls, which) {
+                Some(caller) => self.cancel(&caller, scope).await,
                 None => Ok(()),
             },
             ScheduleStep::Release(which) => match pick(&self.holds, which) {
@@ -221,14 +222,13 @@ impl<'a> LockModelRun<'a> {
         Ok(())
     }
 
-    async fn cancel(&mut self, caller: &IssuedCall, cancel_claimed: bool) -> TestCaseResult {
+    async fn cancel(&mut self, caller: &IssuedCall, scope: CancelScope) -> TestCaseResult {
         let IssuedCall { id, call, request, .. } = caller;
         let request_id = request.key.as_ref().map_or("", |key| &key.id);
         let held = self.model.holds(&self.model.id_of(id, request), request, call);
-        let scope = if cancel_claimed { CancelScope::All } else { CancelScope::Unclaimed };
         let outcome = self.leases.cancel(self.epoch, &request.name, (id, call), request_id, scope).await.unwrap();
-        prop_assert_eq!(outcome, self.model.cancel(&request.name, (id, call), request_id, cancel_claimed));
-        if held && cancel_claimed {
+        prop_assert_eq!(outcome, self.model.cancel(&request.name, (id, call), request_id, scope));
+        if held && scope != CancelScope::Unclaimed {
             self.last_grants.remove(&request.name); // its caller never received the grant
         }
         Ok(())

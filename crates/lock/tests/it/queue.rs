@@ -6,7 +6,7 @@ use tidings_devstack::testing::{self, NEVER, PATIENCE, eventually};
 use tidings_lock::config::LockArgs;
 use tidings_lock::leases::LockLimits;
 use tidings_lock::model::{AcquireRequest, CallId, InstanceId, LeaseId, LockEpoch, LockName};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::support::client::{Released, lasting, named, once, refusal, waiting, waiting_for};
@@ -76,11 +76,12 @@ async fn a_lease_granted_after_a_wait_begins_with_its_claim() {
     assert!(remaining.unwrap() > Duration::from_millis(300), "{remaining:?}");
 }
 
+/// With a request id its position is kept, for 2 s.
 #[tokio::test]
 async fn a_cancelled_waiter_leaves_no_trace() {
     let locks = LockFixture::start_two().await;
     let redis = locks.redis().await;
-    locks.take("a", "ada").await;
+    locks.acquire(lasting(PATIENCE * 2, once("a", "ada"))).await.unwrap();
     let before = redis.snapshot().await;
 
     for request in [waiting("a", "bob"), named("r", waiting("a", "bob"))] {
@@ -95,6 +96,65 @@ async fn a_cancelled_waiter_leaves_no_trace() {
         })
         .await;
     }
+}
+
+/// A proxy may end each call after some seconds.
+#[tokio::test]
+async fn a_named_waiter_keeps_its_position_from_call_to_call() {
+    let locks = LockFixture::start_two().await;
+    let hold = locks.acquire(lasting(PATIENCE * 2, once("a", "ada"))).await.unwrap().granted();
+    let mut call = locks.spawn_acquire(named("r", waiting("a", "bob")));
+    locks.wait_for_waiters("a", 1).await;
+    let mut next = locks.spawn_acquire(waiting("a", "next"));
+    locks.wait_for_waiters("a", 2).await;
+
+    for instance in [1, 0, 1] {
+        call.abort();
+        sleep(Duration::from_millis(300)).await; // time to leave
+        assert_eq!(locks.get("a").await.unwrap().waiter_count, 2, "the position is given up");
+        call = locks.client(instance).spawn_acquire(named("r", waiting("a", "bob")));
+        sleep(Duration::from_millis(300)).await; // time to arrive
+    }
+    locks.release(&hold).await.unwrap();
+
+    let first = tokio::select! {
+        biased;
+        granted = &mut next => panic!("overtaken by {:?}", granted.unwrap().unwrap()),
+        granted = call => granted.unwrap().unwrap().granted(),
+    };
+    locks.release(&first).await.unwrap();
+    next.await.unwrap().unwrap().granted();
+}
+
+/// It is granted the lock after that, as the first of those who wait.
+#[tokio::test]
+async fn a_free_lock_does_not_wait_for_a_waiter_between_calls() {
+    let locks = start_without_rechecks(1).await;
+    let hold = locks.acquire(lasting(PATIENCE * 2, once("a", "ada"))).await.unwrap().granted();
+    let absent = locks.spawn_acquire(named("r", waiting("a", "bob")));
+    locks.wait_for_waiters("a", 1).await;
+    let next = locks.spawn_acquire(lasting(PATIENCE * 2, waiting("a", "next")));
+    locks.wait_for_waiters("a", 2).await;
+    let mut last = locks.spawn_acquire(waiting("a", "last"));
+    locks.wait_for_waiters("a", 3).await;
+
+    absent.abort();
+    sleep(Duration::from_millis(300)).await; // time to leave
+    let released = Instant::now();
+    locks.release(&hold).await.unwrap();
+    let next = next.await.unwrap().unwrap().granted();
+    assert!(released.elapsed() < Duration::from_millis(1400), "{:?}", released.elapsed());
+
+    let retry = locks.spawn_acquire(named("r", waiting("a", "bob")));
+    sleep(Duration::from_millis(300)).await; // time to arrive
+    locks.release(&next).await.unwrap();
+    let retried = tokio::select! {
+        biased;
+        granted = &mut last => panic!("overtaken by {:?}", granted.unwrap().unwrap()),
+        granted = retry => granted.unwrap().unwrap().granted(),
+    };
+    locks.release(&retried).await.unwrap();
+    last.await.unwrap().unwrap().granted();
 }
 
 #[tokio::test]

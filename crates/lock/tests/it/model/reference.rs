@@ -5,12 +5,15 @@ mod steps;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tidings_lock::leases::{AcquireReply, CancelReply, ClaimReply, LockLimits, LockView, RenewReply, WaiterStatus};
+use tidings_lock::leases::{
+    AcquireReply, CancelReply, CancelScope, ClaimReply, LockLimits, LockView, RenewReply, WaiterStatus,
+};
 use tidings_lock::model::{
     AcquireRequest, CallId, FencingToken, InstanceId, LeaseId, LockEpoch, LockName, LockRelease, WaiterInfo,
 };
 
 const OFFER_TTL: i64 = 1500;
+const POSITION_TTL: i64 = 2000;
 const INSTANCE_TIMEOUT: i64 = 1500;
 const REQUEST_TTL: i64 = 600_000;
 const FORGET_AFTER: i64 = 300_000;
@@ -38,6 +41,7 @@ struct ModelWaiter {
     since: i64,
     ends: i64,
     missed: bool,
+    absent: bool,
     request_id: Option<String>,
 }
 
@@ -138,6 +142,7 @@ impl LockModel {
             waiter.call = call.clone();
             waiter.instance = instance.clone();
             waiter.missed = false;
+            waiter.absent = false;
             waiter.ends = clock + wait + grace(wait);
         });
         if queued.is_some() {
@@ -212,6 +217,7 @@ impl LockModel {
             since: clock,
             ends: clock + wait + grace(wait),
             missed: false,
+            absent: false,
             request_id: request_id.clone(),
         });
         self.records
@@ -242,17 +248,21 @@ impl LockModel {
         name: &LockName,
         (id, call): (&LeaseId, &CallId),
         request_id: &str,
-        cancel_claimed: bool,
+        scope: CancelScope,
     ) -> CancelReply {
         let id = self.records.get(request_id).map_or_else(|| id.clone(), |record| record.id.clone());
         let hold = self.holds.get(name).filter(|hold| hold.lease == id && hold.call == *call);
-        let hold = hold.filter(|hold| hold.offered || cancel_claimed).cloned();
+        let hold = hold.filter(|hold| hold.offered || scope != CancelScope::Unclaimed).cloned();
         let position = self
             .queues
             .get(name)
             .and_then(|queue| queue.iter().position(|waiter| waiter.id == id && waiter.call == *call));
         if hold.is_none() && position.is_none() {
             return CancelReply::Nothing;
+        }
+        if scope == CancelScope::KeepPosition && position.is_some() {
+            self.keep_position(name, &id, hold.is_some());
+            return CancelReply::Kept;
         }
         let waiter = position.map(|_| self.remove(name, &id));
         self.forget(hold.as_ref().map_or_else(|| waiter.unwrap().request_id, |hold| hold.request_id.clone()).as_ref());
@@ -263,6 +273,17 @@ impl LockModel {
             return CancelReply::Cancelled { position, holder: None };
         }
         CancelReply::Cancelled { position, holder: self.holds.get(name).and_then(|hold| self.holder_view(hold)) }
+    }
+
+    fn keep_position(&mut self, name: &LockName, id: &LeaseId, offered: bool) {
+        let latest = self.clock + POSITION_TTL;
+        let waiter = self.find(name, id).unwrap();
+        waiter.absent = true;
+        waiter.ends = waiter.ends.min(latest);
+        if offered {
+            self.holds.remove(name);
+            self.offer_next(name);
+        }
     }
 
     pub(super) fn release(&mut self, name: &LockName, id: &LeaseId, token: FencingToken) -> LockRelease {

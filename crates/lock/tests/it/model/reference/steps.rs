@@ -57,7 +57,7 @@ impl LockModel {
         let lives = |waiter: &&ModelWaiter| {
             self.instances.get(&waiter.instance).is_some_and(|last_seen| self.clock - last_seen <= INSTANCE_TIMEOUT)
         };
-        let live = || self.queues.get(name).into_iter().flatten().filter(lives);
+        let live = || self.queues.get(name).into_iter().flatten().filter(|waiter| !waiter.absent).filter(lives);
         let Some(next) = live().find(|waiter| !waiter.missed).or_else(|| live().next()).cloned() else { return };
         self.seq += 1;
         let ModelWaiter { id, call, owner, ttl, request_id, .. } = next;
