@@ -10,6 +10,7 @@ mod doctor;
 mod health;
 mod hostile;
 mod interop;
+mod least_permissions;
 mod lost_responses;
 mod migrate;
 mod outages;

@@ -64,6 +64,7 @@ const INVALID: &[(&str, &str, &str)] = &[
     ("postgres-statement-timeout", "0s", DURATION),
     ("postgres-url", "mysql://ada:hunter2@db", "expected postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE"),
     ("preface-timeout", "0s", DURATION),
+    ("redis-ca", MISSING, UNREADABLE),
     ("redis-connect-timeout", "0s", DURATION),
     ("redis-lanes", "65", "expected 1 to 64"),
     ("redis-prefix", "{tidings}", "expected 1 to 64 of [A-Za-z0-9._-]"),

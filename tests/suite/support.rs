@@ -40,7 +40,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Services with their default ports.
-const SERVICES: [(&str, u16); 4] = [("user", 7401), ("history", 7402), ("lock", 7403), ("broadcast", 7404)];
+pub(crate) const SERVICES: [(&str, u16); 4] = [("user", 7401), ("history", 7402), ("lock", 7403), ("broadcast", 7404)];
 
 /// A running `tidings up`: Postgres, Redis and all services. Stopped on drop.
 pub(crate) struct TidingsUp {
@@ -110,19 +110,8 @@ impl TidingsUp {
     /// listens.
     pub(crate) fn start_another(&self, service: &str) -> ExtraInstance {
         let port = self.port(service) + 5; // offsets are multiples of 10
-        let address = format!("127.0.0.1:{port}");
-        let process = Command::new(TIDINGS)
-            .args(["serve", service])
-            .env("TIDINGS_LISTEN", &address)
-            .env("TIDINGS_POSTGRES_URL", self.postgres.replace("tidings_user", &format!("tidings_{service}")))
-            .env("TIDINGS_REDIS_URL", &self.redis)
-            .env("TIDINGS_BROADCAST_ADDR", self.address("broadcast"))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let instance = ExtraInstance { process, address };
-        eventually(&format!("{service} listens"), || TcpStream::connect(&instance.address).ok());
-        instance
+        let postgres = self.postgres.replace("tidings_user", &format!("tidings_{service}"));
+        ExtraInstance::start(service, port, &postgres, &self.redis, &self.address("broadcast"))
     }
 
     /// Returns the value of a metric of a service, `None` if it is not exported.
@@ -138,12 +127,7 @@ impl TidingsUp {
 
     /// Returns status code and body of an HTTP response of a service's admin listener.
     fn admin(&self, service: &str, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port(service) + 2000)).ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).ok()?;
-        let (head, body) = response.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        http_get(self.port(service) + 2000, path)
     }
 
     /// Returns a `tidings` command that calls the services of this installation.
@@ -222,9 +206,37 @@ impl Drop for TidingsUp {
 }
 
 impl ExtraInstance {
+    /// Starts an instance of a service, and waits until it listens.
+    pub(crate) fn start(service: &str, port: u16, postgres: &str, redis: &str, broadcast: &str) -> Self {
+        let address = format!("127.0.0.1:{port}");
+        let process = Command::new(TIDINGS)
+            .args(["serve", service])
+            .env("TIDINGS_LISTEN", &address)
+            .env("TIDINGS_POSTGRES_URL", postgres)
+            .env("TIDINGS_MIGRATE", "true")
+            .env("TIDINGS_REDIS_URL", redis)
+            .env("TIDINGS_BROADCAST_ADDR", broadcast)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let instance = Self { process, address };
+        eventually(&format!("{service} listens"), || TcpStream::connect(&instance.address).ok());
+        instance
+    }
+
     /// Returns the gRPC address, e.g. `127.0.0.1:8416`.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Waits for a line of `/readyz`.
+    pub(crate) fn wait_for_health(&self, line: &str) {
+        let port: u16 = self.address.rsplit(':').next().unwrap().parse().unwrap();
+        let mut last = String::new();
+        eventually(&format!("{line} at {}", self.address), || {
+            last = http_get(port + 2000, "/readyz")?.1;
+            last.lines().any(|entry| entry == line).then_some(())
+        });
     }
 
     /// Kills the process and reaps it.
@@ -238,6 +250,16 @@ impl Drop for ExtraInstance {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Returns status code and body of an HTTP response.
+fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// Returns the pids of the child processes of a process.

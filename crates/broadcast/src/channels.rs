@@ -14,7 +14,7 @@ mod reply;
 use std::fmt;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value, WriteOutcome, millis};
+use tidings_redis::{Call, Lane, Permissions, Redis, Script, Value, WriteOutcome, millis};
 
 pub use limiter::PublishPermit;
 pub use tidings_redis::Error;
@@ -36,6 +36,25 @@ pub const PAGE_MESSAGES: usize = 256;
 pub const PAGE_BYTES: usize = 256 * 1024;
 /// Most channels named in one pipeline: few enough for the replies to arrive within the timeout.
 pub const CHANNELS_MAX: usize = 500;
+
+/// Commands of the scripts and of notifications.
+pub const PERMISSIONS: Permissions = Permissions {
+    required: &[
+        "del K",
+        "get K",
+        "hmget K field",
+        "hset K field value",
+        "pexpire K 1",
+        "publish C message",
+        "subscribe C",
+        "time",
+        "unsubscribe C",
+        "xadd K * field value",
+        "xdel K 1-1",
+        "xrange K - +",
+    ],
+    optional: None,
+};
 
 /// Limits of the messages kept per channel.
 #[derive(Clone, Copy, Debug)]

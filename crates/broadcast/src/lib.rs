@@ -54,7 +54,7 @@ impl Service for Config {
 /// Serves on `listener` until `shutdown` is cancelled, then ends streams, calls and tasks in this
 /// order.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let redis = open_redis(&config.redis, "broadcast", Role::State).await?;
+    let redis = open_redis(&config.redis, "broadcast", Role::State, channels::PERMISSIONS).await?;
     let probes = vec![Probe::redis(&redis, Role::State)];
     let channels = Arc::new(channels::ChannelStore::new(redis, config.channels.retention()));
     let hub = domain::Hub::new(channels, config.streams.limits());

@@ -68,7 +68,7 @@ impl Devstack {
         }
         let (postgres, redis) = tokio::try_join!(
             PostgresServer::launch(Arc::clone(&data_dir), &binaries, options.durable),
-            RedisServer::launch(Arc::clone(&data_dir), &binaries.redis),
+            RedisServer::launch(Arc::clone(&data_dir), &binaries.redis, &[]),
         )?;
         Ok(Self { postgres, redis, data_dir })
     }

@@ -30,16 +30,26 @@ impl RedisServer {
     ///
     /// See [`Error`] for the causes.
     pub async fn start_alone() -> Result<Self, Error> {
-        let program = binaries::find_redis(&SearchPath::default())?;
-        Self::launch(Arc::new(DataDir::acquire(&Dir::Temporary).await?), &program).await
+        Self::start_alone_with(&[]).await
     }
 
-    pub(crate) async fn launch(data_dir: Arc<DataDir>, program: &Path) -> Result<Self, Error> {
+    /// Starts a server like [`start_alone`](Self::start_alone), with more arguments.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`] for the causes.
+    pub async fn start_alone_with(options: &[&str]) -> Result<Self, Error> {
+        let program = binaries::find_redis(&SearchPath::default())?;
+        Self::launch(Arc::new(DataDir::acquire(&Dir::Temporary).await?), &program, options).await
+    }
+
+    pub(crate) async fn launch(data_dir: Arc<DataDir>, program: &Path, options: &[&str]) -> Result<Self, Error> {
         let port = port::free();
         let data = data_dir.create_data("redis")?;
         let mut arguments: Vec<_> = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(Into::into).into();
         arguments.extend(["--maxmemory-policy", "noeviction"].map(Into::into));
         arguments.extend(["--port".into(), port.to_string().into(), "--dir".into(), data.into()]);
+        arguments.extend(options.iter().map(Into::into));
         let command = ServerCommand { name: "redis", program: program.to_owned(), arguments, signals: "TERM" };
         let server = ChildServer::new(command, data_dir);
         let redis = Self { server, port };

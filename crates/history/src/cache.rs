@@ -18,7 +18,7 @@ mod outcomes;
 use std::fmt;
 use std::time::Duration;
 
-use tidings_redis::{Call, Lane, Redis, Script, Value, jittered_ttl, millis};
+use tidings_redis::{Call, Lane, Permissions, Redis, Script, Value, jittered_ttl, millis};
 
 pub use outcomes::LoadOutcome;
 pub use tidings_redis::Error;
@@ -37,6 +37,28 @@ const NO_BOUND: i64 = 1 << 53;
 
 /// Pub/sub channel of the relays. A message is the number of a shard with new outbox rows, as text.
 pub const OUTBOX_CHANNEL: &str = "news";
+
+/// Commands of the scripts and of notifications.
+pub const PERMISSIONS: Permissions = Permissions {
+    required: &[
+        "del K",
+        "exists K",
+        "hget K field",
+        "hset K field value",
+        "lindex K 0",
+        "llen K",
+        "lpop K",
+        "lrange K 0 1",
+        "ltrim K 0 1",
+        "pexpire K 1",
+        "publish C message",
+        "rpop K",
+        "rpush K value",
+        "subscribe C",
+        "unsubscribe C",
+    ],
+    optional: None,
+};
 
 /// Expiry times of the keys in Redis.
 #[derive(Clone, Copy, Debug)]

@@ -66,7 +66,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new("history", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-history");
     let postgres = database.postgres();
-    let redis = open_redis(&config.redis, "history", Role::Cache).await?;
+    let redis = open_redis(&config.redis, "history", Role::Cache, cache::PERMISSIONS).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let tails = Arc::new(cache::Tails::new(redis, config.tails.ttls()));
     let store = store::Store::new(postgres);

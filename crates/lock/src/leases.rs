@@ -5,6 +5,7 @@
 //! `leases/prelude.lua` describe them. Every script names its caller's epoch and changes nothing in
 //! any other epoch.
 
+mod permissions;
 mod replies;
 mod script_reply;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tidings_redis::{Call, Lane, Redis, Script, Value, WriteOutcome, millis};
 use tokio::time::Instant;
 
+pub use permissions::PERMISSIONS;
 pub use replies::{
     AcquireReply, ActivateReply, CancelReply, ClaimReply, EpochReply, LockView, RenewReply, StoredEpoch, SweepReply,
     WaiterStatus,

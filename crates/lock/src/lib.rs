@@ -64,7 +64,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new("lock", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-lock");
     let postgres = database.postgres();
-    let redis = open_redis(&config.redis, "lock", Role::State).await?;
+    let redis = open_redis(&config.redis, "lock", Role::State, leases::PERMISSIONS).await?;
     let mut probes = vec![Probe::redis(&redis, Role::State), Probe::postgres(&postgres).optional()];
     let leases = leases::Leases::new(redis, leases::LockLimits::default());
     let (default_ttl, max_waiters) = (*config.locks.lock_default_ttl, config.locks.lock_max_waiters);

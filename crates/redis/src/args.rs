@@ -1,10 +1,13 @@
 //! Address of Redis, and the limits on waits for it.
 
 use std::fmt;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, TlsCertificates};
 
 /// Redis settings, flattened into those of each service.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,9 +15,19 @@ use redis::{ConnectionInfo, IntoConnectionInfo as _};
 #[group(skip)] // clap names groups after the struct and refuses duplicates
 pub struct Args {
     /// URL of the Redis server, `redis://` or `rediss://`. May hold a password, so its value is
-    /// never shown; `TIDINGS_REDIS_URL_FILE` can name a file that holds it.
+    /// never shown; `TIDINGS_REDIS_URL_FILE` can name a file that holds it. User and password in
+    /// that file are read again for each connection.
     #[arg(long, env = "TIDINGS_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: RedisUrl,
+
+    /// File that `redis_url` was read from.
+    #[arg(id = "redis_url_source", long = "redis-url-file", env = "TIDINGS_REDIS_URL_FILE", hide = true)]
+    pub redis_url_file: Option<PathBuf>,
+
+    /// PEM file with the CA certificates that sign the certificate of Redis, for `rediss://`; read
+    /// again for each connection. The system's are used without it.
+    #[arg(long, env = "TIDINGS_REDIS_CA", value_name = "FILE", value_parser = ca)]
+    pub redis_ca: Option<PathBuf>,
 
     /// Prefix of all keys: 1 to 64 of `[A-Za-z0-9._-]`. Installations on one server need different
     /// ones.
@@ -47,6 +60,8 @@ impl Args {
     pub fn new(redis_url: RedisUrl) -> Self {
         Self {
             redis_url,
+            redis_url_file: None,
+            redis_ca: None,
             redis_prefix: "tidings".to_owned(),
             redis_lanes: 2,
             redis_timeout: None,
@@ -86,6 +101,21 @@ impl RedisUrl {
     pub fn info(&self) -> &ConnectionInfo {
         &self.0
     }
+
+    /// Returns true if no network is between this process and the server.
+    pub fn is_local(&self) -> bool {
+        match self.0.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => {
+                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            _ => true,
+        }
+    }
+
+    /// Returns true if the connection is encrypted, and the certificate verified.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.0.addr(), ConnectionAddr::TcpTls { insecure: false, .. })
+    }
 }
 
 impl FromStr for RedisUrl {
@@ -114,6 +144,16 @@ fn prefix(text: &str) -> Result<String, &'static str> {
         Ok(text.to_owned())
     } else {
         Err("expected 1 to 64 of [A-Za-z0-9._-]")
+    }
+}
+
+/// Checks that a file has certificates in PEM.
+fn ca(text: &str) -> Result<PathBuf, String> {
+    let root_cert = fs::read(text).map_err(|error| format!("expected a file that can be read: {error}"))?;
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(root_cert) };
+    match Client::build_with_tls("rediss://localhost", certificates) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(format!("expected certificates in PEM: {error}")),
     }
 }
 

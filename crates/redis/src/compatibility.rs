@@ -1,16 +1,10 @@
-//! Requirements on a Redis server: version and eviction policy.
-
-use std::sync::Arc;
+//! Requirements on a Redis server: version, mode and eviction policy.
 
 use crate::args::{Args, Role};
+use crate::unusable::Unusable;
 
 /// Oldest supported version. Valkey starts at 7.2 and reports it here as well.
 const MIN_VERSION: (u32, u32) = (7, 0);
-
-/// Refusal of a server; the text states the finding and the requirement.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Incompatible(Arc<str>);
 
 /// Requirements of a service on its server.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +20,9 @@ impl Needs {
     }
 
     /// Checks the output of INFO (server, memory).
-    pub(crate) fn check(self, info: &str) -> Result<(), Incompatible> {
+    pub(crate) fn check(self, info: &str) -> Result<(), Unusable> {
         check_version(info)?;
+        check_mode(info)?;
         if self.role == Role::State && !self.allow_eviction {
             check_eviction(info)?;
         }
@@ -35,26 +30,35 @@ impl Needs {
     }
 }
 
-fn check_version(info: &str) -> Result<(), Incompatible> {
+fn check_version(info: &str) -> Result<(), Unusable> {
     let found = field(info, "redis_version").unwrap_or("unknown");
     let mut parts = found.split('.').map(|part| part.parse().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= MIN_VERSION {
         return Ok(());
     }
-    Err(Incompatible(format!("found redis {found}, need 7.0 or newer, or valkey 7.2 or newer").into()))
+    Err(Unusable::permanent(format!("found redis {found}"), "need redis 7.0 or newer, or valkey 7.2 or newer"))
+}
+
+/// Refuses a node of a cluster, which has only a part of the keys, and a Sentinel, which has none.
+fn check_mode(info: &str) -> Result<(), Unusable> {
+    match field(info, "redis_mode") {
+        None | Some("standalone") => Ok(()),
+        Some(mode) => Err(Unusable::permanent(
+            format!("found a redis in {mode} mode"),
+            "use a standalone redis: set cluster-enabled no, or the address of the primary instead of a sentinel",
+        )),
+    }
 }
 
 /// Refuses a server that may evict keys. A server without memory limit evicts none under any
 /// policy.
-fn check_eviction(info: &str) -> Result<(), Incompatible> {
+fn check_eviction(info: &str) -> Result<(), Unusable> {
     match (field(info, "maxmemory"), field(info, "maxmemory_policy")) {
         (Some("0"), _) | (_, Some("noeviction") | None) => Ok(()),
-        (_, Some(policy)) => Err(Incompatible(
-            format!(
-                "found maxmemory-policy {policy}, which may evict data that exists nowhere else: set noeviction for locks \
-                 and channels, or use a separate redis for them (--allow-eviction: leases and messages may be lost at any time)"
-            )
-            .into(),
+        (_, Some(policy)) => Err(Unusable::permanent(
+            format!("found maxmemory-policy {policy}, which may evict data that exists nowhere else"),
+            "set noeviction for locks and channels, or use a separate redis for them (--allow-eviction: leases and \
+             messages may be lost at any time)",
         )),
     }
 }
@@ -79,8 +83,18 @@ mod tests {
                 assert_eq!(needs(role, false).check(supported), Ok(()));
             }
             let refusal = needs(role, true).check("# Server\r\nredis_version:6.2.7\r\n").unwrap_err();
-            assert_eq!(refusal.to_string(), "found redis 6.2.7, need 7.0 or newer, or valkey 7.2 or newer");
+            assert_eq!(refusal.to_string(), "found redis 6.2.7: need redis 7.0 or newer, or valkey 7.2 or newer");
         }
+    }
+
+    #[test]
+    fn a_cluster_node_and_a_sentinel_are_refused() {
+        for mode in ["cluster", "sentinel"] {
+            let info = format!("redis_version:7.0.15\r\nredis_mode:{mode}\r\n");
+            let refusal = needs(Role::Cache, false).check(&info).unwrap_err();
+            assert!(refusal.is_permanent() && refusal.finding().contains(mode), "{refusal}");
+        }
+        assert_eq!(needs(Role::Cache, false).check("redis_version:7.0.15\r\nredis_mode:standalone\r\n"), Ok(()));
     }
 
     /// Unless `--allow-eviction` is set, or the server has no memory limit.

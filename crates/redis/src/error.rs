@@ -2,6 +2,8 @@
 
 use redis::RedisError;
 
+use crate::unusable::is_denied;
+
 /// Error codes of a server that refuses writes. It would still answer reads, with data that cannot
 /// be corrected.
 pub(crate) const REFUSES_WRITES: [&str; 4] = [OUT_OF_MEMORY, "READONLY", "MISCONF", "NOREPLICAS"];
@@ -28,6 +30,10 @@ pub enum Error {
     /// applied.
     #[error("redis refuses writes")]
     Unwritable(#[source] RedisError),
+    /// The user lacks a permission, or is not known any more. A script **may have been applied** in
+    /// part.
+    #[error("redis denies a command to this user")]
+    Denied(#[source] RedisError),
     /// Any other error reply, or a reply of an unexpected type.
     #[error("unexpected reply from redis")]
     Refused(#[source] RedisError),
@@ -38,7 +44,9 @@ impl Error {
     /// refusal is a warning, because it is no outage.
     pub fn log_skip(&self, part: &str) {
         match self {
-            Self::Refused(cause) => tracing::warn!(%cause, "redis refused a command; continuing without {part}"),
+            Self::Refused(cause) | Self::Denied(cause) => {
+                tracing::warn!(%cause, "redis refused a command; continuing without {part}");
+            }
             Self::Away | Self::Unanswered(_) | Self::Unwritable(_) => {
                 tracing::debug!(error = %self, "redis unavailable; continuing without {part}");
             }
@@ -50,6 +58,8 @@ impl Error {
             Self::Unanswered(error)
         } else if REFUSES_WRITES.iter().chain(&["LOADING"]).any(|code| has_code(&error, code)) {
             Self::Unwritable(error)
+        } else if is_denied(&error) {
+            Self::Denied(error)
         } else {
             Self::Refused(error)
         }

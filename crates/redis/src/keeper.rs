@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::{Manager, Pool};
-use redis::aio::ConnectionLike;
-use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError};
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::args::Role;
 use crate::breaker::{Breaker, BreakerGeneration};
-use crate::compatibility::{Incompatible, Needs};
+use crate::compatibility::Needs;
 use crate::doubling_pause::DoublingPause;
 use crate::error::{Error, OUT_OF_MEMORY, has_code};
 use crate::incarnation::Incarnation;
-use crate::lane::{Connection, Lane, write_probe};
+use crate::lane::{Connection, Lane, Names, Waits, write_probe};
+use crate::lane_pool::LanePool;
 use crate::metrics::Metrics;
+use crate::permissions::{MissingPermissions, PermissionCheck};
+use crate::unusable::{Unusable, is_denied};
 
 /// Interval of the check that the server has the same incarnation and accepts writes.
 const PROBE: Duration = Duration::from_millis(500);
@@ -37,10 +39,10 @@ pub(crate) struct LaneSlot {
 enum LaneState {
     /// The first attempt has not ended.
     Connecting,
-    /// Not connected; the keeper retries.
-    Down,
-    /// The server does not meet the requirements.
-    Incompatible(Incompatible),
+    /// Not connected, for this reason; the keeper retries.
+    Down(Arc<str>),
+    /// The server cannot be used; the keeper retries, because an operator may cure it.
+    Unusable(Unusable),
     /// Connected to a compatible server.
     Up(Arc<Connection>),
 }
@@ -69,30 +71,39 @@ impl LaneSlot {
         lane.ok_or_else(|| self.metrics.failed(Error::Away))
     }
 
-    /// Waits for the first connection attempt; fails if the server does not meet the requirements.
-    pub(crate) async fn check_compatibility(&self) -> Result<(), Incompatible> {
+    /// Waits for the end of the first connection attempt.
+    pub(crate) async fn first_attempt(&self) {
         let mut state = self.state.clone();
-        match state.wait_for(|now| !matches!(now, LaneState::Connecting)).await.as_deref() {
-            Ok(LaneState::Incompatible(incompatible)) => Err(incompatible.clone()),
-            _ => Ok(()),
+        let _ = state.wait_for(|now| !matches!(now, LaneState::Connecting)).await;
+    }
+
+    /// Returns the reason, other than an outage, for which the server is not used.
+    pub(crate) fn unusable(&self) -> Option<Unusable> {
+        match &*self.state.borrow() {
+            LaneState::Unusable(unusable) => Some(unusable.clone()),
+            _ => None,
         }
     }
-}
 
-/// Creates the pool that opens the connections of `lanes` lanes.
-pub(crate) fn pool(info: ConnectionInfo, config: AsyncConnectionConfig, lanes: usize) -> Result<Pool, RedisError> {
-    let manager = Manager::new_with_config(info, config)?;
-    let built = Pool::builder(manager).max_size(lanes).build();
-    built.map_err(|_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "no runtime for the pool")))
+    /// Returns a remark on the connection for people: the reason of an outage, or a feature that is
+    /// off. Empty if there is none.
+    pub(crate) fn remark(&self) -> Arc<str> {
+        match &*self.state.borrow() {
+            LaneState::Down(reason) => Arc::clone(reason),
+            LaneState::Up(connection) => connection.restriction(),
+            LaneState::Connecting | LaneState::Unusable(_) => Arc::default(),
+        }
+    }
 }
 
 /// Opens and reopens the lanes of one service.
 #[derive(Clone)]
 pub(crate) struct Keeper {
-    pub(crate) pool: Pool,
-    /// Prefix of every channel: `<prefix>:<service>:`.
-    pub(crate) channels: Arc<str>,
+    pub(crate) pool: Arc<LanePool>,
+    pub(crate) names: Names,
     pub(crate) needs: Needs,
+    pub(crate) permissions: PermissionCheck,
+    pub(crate) waits: Waits,
     /// Longest time to connect.
     pub(crate) limit: Duration,
     /// Changes when the server closed a connection, of this or another lane: the driver does not
@@ -105,7 +116,14 @@ pub(crate) struct Keeper {
 /// Reason of a failed connection attempt.
 enum ConnectFailure {
     Away(String),
-    Incompatible(Incompatible),
+    Unusable(Unusable),
+}
+
+/// Result of a health check.
+struct HealthReport {
+    /// The output of INFO.
+    info: String,
+    missing: MissingPermissions,
 }
 
 impl Keeper {
@@ -118,7 +136,7 @@ impl Keeper {
 
     async fn run(mut self, number: u16, slot: watch::Sender<LaneState>) {
         let mut pause = DoublingPause::reconnect();
-        let mut reported = false;
+        let mut reported = None; // each reason once per outage, not per attempt
         loop {
             self.closings.mark_unchanged();
             let connected = self.connect().await;
@@ -127,7 +145,7 @@ impl Keeper {
                 Ok(lane) => {
                     tracing::info!(lane = number, incarnation = %lane.incarnation(), "redis connected");
                     pause.reset();
-                    reported = false;
+                    reported = None;
                     self.metrics.connected(lane.incarnation());
                     let lane = Arc::new(lane);
                     slot.send_replace(LaneState::Up(Arc::clone(&lane)));
@@ -136,45 +154,49 @@ impl Keeper {
                         reason = self.watch_health(&lane) => reason,
                     };
                     lane.abandon();
-                    slot.send_replace(LaneState::Down);
                     self.metrics.disconnected();
                     tracing::warn!(lane = number, reason, "redis connection abandoned");
+                    slot.send_replace(LaneState::Down(reason.into()));
                 }
                 Err(failure) => {
-                    if !reported {
-                        reported = true; // once per outage, not per attempt
-                        match &failure {
-                            ConnectFailure::Away(reason) => {
-                                tracing::warn!(lane = number, reason, "redis is unavailable");
-                            }
-                            ConnectFailure::Incompatible(incompatible) => {
-                                tracing::error!(lane = number, %incompatible, "incompatible redis server, not used");
-                            }
-                        }
-                    }
-                    slot.send_replace(match failure {
-                        ConnectFailure::Away(_) => LaneState::Down,
-                        ConnectFailure::Incompatible(incompatible) => LaneState::Incompatible(incompatible),
-                    });
+                    let state = match failure {
+                        ConnectFailure::Away(reason) => LaneState::Down(reason.into()),
+                        ConnectFailure::Unusable(unusable) => LaneState::Unusable(unusable),
+                    };
+                    report(number, &state, &mut reported);
+                    slot.send_replace(state);
                     pause.wait().await;
                 }
             }
         }
     }
 
-    /// Connects, and reads the incarnation of the server before the first command.
+    /// Connects, and checks the server and the permissions before the first command.
     async fn connect(&self) -> Result<Connection, ConnectFailure> {
         let attempt = async {
-            let mut pooled = self.pool.get().await.map_err(|error| ConnectFailure::Away(error.to_string()))?;
-            let info = health_check(&mut *pooled, &self.channels, self.needs.role).await;
-            let info = info.map_err(|error| ConnectFailure::Away(error.to_string()))?;
-            self.needs.check(&info).map_err(ConnectFailure::Incompatible)?;
-            let incarnation = Incarnation::from_info(&info).map_err(ConnectFailure::Away)?;
+            let mut connection = self.pool.open().await.map_err(|error| self.classify(&error))?;
+            let report = self.health_check(&mut connection).await.map_err(|error| self.classify(&error))?;
+            if !report.info.is_empty() {
+                self.needs.check(&report.info).map_err(ConnectFailure::Unusable)?;
+            }
+            if !report.missing.required.is_empty() {
+                let unusable = Unusable::missing_permissions(&self.pool.user(), &report.missing.required);
+                return Err(ConnectFailure::Unusable(unusable));
+            }
+            let incarnation = Incarnation::from_info(&report.info).map_err(ConnectFailure::Away)?;
             let watched = (Arc::clone(&self.breaker), Arc::clone(&self.metrics));
-            Ok(Connection::new(pooled, Arc::clone(&self.channels), incarnation, self.needs.role, watched))
+            let (names, waits) = (self.names.clone(), self.waits.clone());
+            let lane = Connection::new(connection, names, incarnation, self.needs.role, waits, watched);
+            lane.restrict(&self.permissions.describe(&self.pool.user(), &report.missing));
+            Ok(lane)
         };
         let timed_out = || Err(ConnectFailure::Away("no reply while connecting".to_owned()));
         timeout(self.limit, attempt).await.unwrap_or_else(|_| timed_out())
+    }
+
+    fn classify(&self, error: &RedisError) -> ConnectFailure {
+        let unusable = Unusable::from_connecting(error, &self.pool.user());
+        unusable.map_or_else(|| ConnectFailure::Away(error.to_string()), ConnectFailure::Unusable)
     }
 
     /// Probes a lane until it must not be used any more; returns the reason.
@@ -190,14 +212,18 @@ impl Keeper {
         let mut unanswered = 0;
         loop {
             let _ = timeout(PROBE, closings.changed()).await;
-            let health = health_check(&mut lane.handle(), &self.channels, self.needs.role).await;
+            let health = self.health_check(&mut lane.handle()).await;
             self.breaker.probed(health.is_ok());
             match health {
-                Ok(info) if Incarnation::from_info(&info).is_ok_and(|now| now == *lane.incarnation()) => {
-                    match self.needs.check(&info) {
-                        Ok(()) => unanswered = 0,
-                        Err(incompatible) => return incompatible.to_string(),
+                Ok(report) if !report.missing.required.is_empty() => {
+                    return Unusable::missing_permissions(&self.pool.user(), &report.missing.required).to_string();
+                }
+                Ok(report) if Incarnation::from_info(&report.info).is_ok_and(|now| now == *lane.incarnation()) => {
+                    if let Err(unusable) = self.needs.check(&report.info) {
+                        return unusable.to_string();
                     }
+                    lane.restrict(&self.permissions.describe(&self.pool.user(), &report.missing));
+                    unanswered = 0;
                 }
                 Ok(_) => return "another incarnation".to_owned(),
                 Err(error) if error.is_timeout() => {
@@ -210,25 +236,67 @@ impl Keeper {
             }
         }
     }
+
+    /// Reads INFO, verifies with a write that the server accepts writes, and checks the
+    /// permissions. One round trip.
+    ///
+    /// A server that answers reads but refuses writes (out of memory, failed snapshot, replica)
+    /// would serve data that cannot be corrected, so it counts as unavailable. For state, a server
+    /// out of memory is accepted: scripts that free memory must go on.
+    async fn health_check(&self, connection: &mut MultiplexedConnection) -> Result<HealthReport, RedisError> {
+        let (mut reading, mut writing) = (connection.clone(), connection.clone());
+        let (mut info, write) = (redis::cmd("INFO"), write_probe(&self.names.keys));
+        info.arg("server").arg("replication").arg("memory");
+        let probes = async {
+            Ok::<_, RedisError>(tokio::join!(
+                info.query_async::<String>(&mut reading),
+                write.query_async::<()>(&mut writing),
+                self.permissions.missing(connection),
+            ))
+        };
+        let (info, written, missing) = self.waits.transfer.reply(self.waits.limit, 0, probes).await?;
+        if let Ok(info) = &info
+            && self.needs.check(info).is_err()
+        {
+            // The write may have failed for the same reason, which the caller finds in INFO.
+            return Ok(HealthReport { info: info.clone(), missing: MissingPermissions::default() });
+        }
+        let mut missing = missing?;
+        match written {
+            Err(error) if self.needs.role == Role::State && has_code(&error, OUT_OF_MEMORY) => {}
+            Err(error) if is_denied(&error) && !missing.required.is_empty() => {}
+            written => written?,
+        }
+        match info {
+            Ok(info) => Ok(HealthReport { info, missing }),
+            Err(error) if is_denied(&error) => {
+                if missing.required.is_empty() {
+                    missing.required.push("+info".to_owned());
+                }
+                Ok(HealthReport { info: String::new(), missing })
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
-/// Reads INFO, and verifies with a write that the server accepts writes.
-///
-/// A server that answers reads but refuses writes (out of memory, failed snapshot, replica) would
-/// serve data that cannot be corrected, so it counts as unavailable. For state, a server out of
-/// memory is accepted: scripts that free memory must go on.
-async fn health_check(connection: &mut impl ConnectionLike, channels: &str, role: Role) -> Result<String, RedisError> {
-    let mut info = redis::cmd("INFO");
-    info.arg("server").arg("replication").arg("memory");
-    let answer = redis::pipe()
-        .add_command(info.clone())
-        .add_command(write_probe(channels))
-        .ignore()
-        .query_async(connection)
-        .await;
-    match answer {
-        Ok((text,)) => Ok(text),
-        Err(error) if role == Role::State && has_code(&error, OUT_OF_MEMORY) => info.query_async(connection).await,
-        Err(error) => Err(error),
+/// Logs the state of a lane without connection, unless the same was reported before.
+fn report(lane: u16, state: &LaneState, reported: &mut Option<String>) {
+    let reason = match state {
+        LaneState::Unusable(unusable) => unusable.to_string(),
+        LaneState::Down(_) => String::new(), // one line per outage, whatever each attempt meets
+        LaneState::Connecting | LaneState::Up(_) => return,
+    };
+    if reported.as_ref() == Some(&reason) {
+        return;
     }
+    match state {
+        LaneState::Down(reason) => tracing::warn!(lane, reason = &**reason, "redis is unavailable"),
+        LaneState::Unusable(unusable) => {
+            let (finding, cure) = (unusable.finding(), unusable.cure());
+            tracing::warn!(lane, finding, cure, "redis cannot be used");
+        }
+        LaneState::Connecting | LaneState::Up(_) => {}
+    }
+    *reported = Some(reason);
 }

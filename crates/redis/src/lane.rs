@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use deadpool_redis::Connection as PoolConnection;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
@@ -16,52 +16,76 @@ use crate::error::{Error, OUT_OF_MEMORY, REFUSES_WRITES, has_code};
 use crate::incarnation::Incarnation;
 use crate::metrics::Metrics;
 use crate::script::Call;
+use crate::transfer::{Transfer, command_bytes, pipeline_bytes};
 use crate::write_outcome::WriteOutcome;
 
 /// Consecutive unanswered calls after which a connection is abandoned; the driver never does this.
 const UNANSWERED_MAX: u32 = 20;
 
+/// Size of a script, for the wait until it is loaded.
+const SCRIPT_BYTES: usize = 4096;
+
 /// Expiry of the key that a probe writes, in ms.
 const PROBE_TTL: u64 = 1000;
+
+/// Prefixes of the names of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// Prefix of every key, before the incarnation: `<prefix>:<service>:`.
+    pub(crate) keys: Arc<str>,
+    /// Prefix of every channel: that of keys, and the number of another database than 0.
+    pub(crate) channels: Arc<str>,
+}
+
+/// Time and traffic of the calls on all lanes of one Redis.
+#[derive(Clone, Debug)]
+pub(crate) struct Waits {
+    /// Longest wait for a reply, before the time that its bytes take.
+    pub(crate) limit: Duration,
+    pub(crate) transfer: Transfer,
+}
 
 /// The connection of a lane.
 pub(crate) struct Connection {
     multiplexed: MultiplexedConnection,
-    /// Prefix of every channel: `<prefix>:<service>:`.
-    channels: Arc<str>,
-    /// Prefix of every key: the same, followed by the incarnation for a cache.
+    names: Names,
+    /// Prefix of every key: that of the names, followed by the incarnation for a cache.
     keys: Arc<str>,
     incarnation: Incarnation,
     role: Role,
     pub(crate) breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
+    waits: Waits,
     unanswered: AtomicU32,
+    /// The feature that is off for want of a permission; empty if none is.
+    restriction: Mutex<Arc<str>>,
     broken: watch::Sender<bool>,
 }
 
 impl Connection {
     pub(crate) fn new(
-        pooled: PoolConnection,
-        channels: Arc<str>,
+        multiplexed: MultiplexedConnection,
+        names: Names,
         incarnation: Incarnation,
         role: Role,
+        waits: Waits,
         (breaker, metrics): (Arc<Breaker>, Arc<Metrics>),
     ) -> Self {
         let keys = match role {
-            Role::Cache => format!("{channels}{incarnation}:").into(),
-            Role::State => Arc::clone(&channels),
+            Role::Cache => format!("{}{incarnation}:", names.keys).into(),
+            Role::State => Arc::clone(&names.keys),
         };
         Self {
-            // Never returned to the pool: it is broken when its lane ends, and calls in flight must
-            // not keep its slot.
-            multiplexed: PoolConnection::take(pooled),
-            channels,
+            multiplexed,
+            names,
             keys,
             incarnation,
             role,
             breaker,
             metrics,
+            waits,
             unanswered: AtomicU32::new(0),
+            restriction: Mutex::default(),
             broken: watch::Sender::new(false),
         }
     }
@@ -74,6 +98,25 @@ impl Connection {
     /// Returns the incarnation of the server.
     pub(crate) fn incarnation(&self) -> &Incarnation {
         &self.incarnation
+    }
+
+    /// Returns the feature that is off for want of a permission; empty if none is.
+    pub(crate) fn restriction(&self) -> Arc<str> {
+        Arc::clone(&self.restriction.lock())
+    }
+
+    /// Sets the feature that is off, and logs a change.
+    pub(crate) fn restrict(&self, restriction: &str) {
+        let mut known = self.restriction.lock();
+        if **known == *restriction {
+            return;
+        }
+        if restriction.is_empty() {
+            tracing::info!(was = &**known, "redis permissions are complete");
+        } else {
+            tracing::warn!(restriction, "redis permission missing");
+        }
+        *known = restriction.into();
     }
 
     /// Returns true if the connection must not be used any more.
@@ -145,11 +188,13 @@ pub struct Lane {
     shared: Arc<Connection>,
     connection: MultiplexedConnection,
     generation: BreakerGeneration,
+    /// Bytes of the expected reply.
+    reply_bytes: usize,
 }
 
 impl Lane {
     pub(crate) fn new(shared: &Arc<Connection>, generation: BreakerGeneration) -> Self {
-        Self { shared: Arc::clone(shared), connection: shared.handle(), generation }
+        Self { shared: Arc::clone(shared), connection: shared.handle(), generation, reply_bytes: 0 }
     }
 
     /// Returns the full key of `name`: `<prefix>:<service>:<incarnation>:<name>` for a cache,
@@ -161,7 +206,13 @@ impl Lane {
     /// Returns the full name of a pub/sub channel that a [`Subscriber`](crate::Subscriber) knows as
     /// `name`. It is the same in every incarnation.
     pub fn channel(&self, name: fmt::Arguments<'_>) -> String {
-        format!("{}{name}", self.shared.channels)
+        format!("{}{name}", self.shared.names.channels)
+    }
+
+    /// Sets the size that the replies to the following calls may have together, if they are large:
+    /// the wait for them grows with it.
+    pub fn expect_bytes(&mut self, bytes: usize) {
+        self.reply_bytes = bytes;
     }
 
     /// Returns the incarnation of this lane, for scripts to compare: it may change on an open
@@ -183,7 +234,7 @@ impl Lane {
     /// [`Error`].
     pub async fn send<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Error> {
         let start = Instant::now();
-        let reply = command.query_async(&mut self.connection).await;
+        let reply = self.query(command).await;
         self.shared.metrics.command.record(start.elapsed());
         self.shared.read(self.generation, reply)
     }
@@ -195,7 +246,7 @@ impl Lane {
 
     /// Verifies that the server accepts writes.
     pub(crate) async fn health_check(&mut self) -> Result<(), Error> {
-        let probe = write_probe(&self.shared.channels);
+        let probe = write_probe(&self.shared.names.keys);
         self.send(&probe).await
     }
 
@@ -206,10 +257,10 @@ impl Lane {
     pub async fn read<T: FromRedisValue>(&mut self, call: &Call<'_>) -> Result<T, Error> {
         let command = call.command();
         let start = Instant::now();
-        let mut reply = command.query_async(&mut self.connection).await;
+        let mut reply = self.query(&command).await;
         if reply.as_ref().is_err_and(is_not_loaded) {
             self.load(call).await?;
-            reply = command.query_async(&mut self.connection).await;
+            reply = self.query(&command).await;
         }
         self.shared.metrics.script.record(start.elapsed());
         self.shared.read(self.generation, reply)
@@ -230,7 +281,7 @@ impl Lane {
     /// Sends a pipeline that contains these calls; loads missing scripts and sends it again.
     async fn run_all<T: FromRedisValue>(&mut self, calls: &[Call<'_>], pipeline: &Pipeline) -> Result<Vec<T>, Error> {
         let start = Instant::now();
-        let mut reply = pipeline.query_async(&mut self.connection).await;
+        let mut reply = self.query_all(pipeline).await;
         // One load suffices if all calls use one script, the usual case.
         for call in calls {
             let Err(error) = &reply else { break };
@@ -238,7 +289,7 @@ impl Lane {
                 break;
             }
             self.load(call).await?;
-            reply = pipeline.query_async(&mut self.connection).await;
+            reply = self.query_all(pipeline).await;
         }
         self.shared.metrics.scripts.record(start.elapsed());
         self.shared.read(self.generation, reply)
@@ -276,13 +327,13 @@ impl Lane {
         };
         let pipeline = pipeline(calls);
         let start = Instant::now();
-        let mut reply = pipeline.query_async(&mut self.connection).await;
+        let mut reply = self.query_all(&pipeline).await;
         if let Err(error) = &reply {
             match count_not_loaded(error) {
                 0 => {}
                 count if count == calls.len() => {
                     self.load(first).await?;
-                    reply = pipeline.query_async(&mut self.connection).await;
+                    reply = self.query_all(&pipeline).await;
                 }
                 _ => return Err(self.shared.metrics.failed(Error::Unanswered(error.clone()))),
             }
@@ -293,15 +344,28 @@ impl Lane {
 
     /// Loads the script of a call.
     async fn load(&mut self, call: &Call<'_>) -> Result<(), Error> {
-        let loaded = call.script().load_async(&mut self.connection).await;
+        let Waits { limit, transfer } = &self.shared.waits;
+        let loaded = transfer.reply(*limit, SCRIPT_BYTES, call.script().load_async(&mut self.connection)).await;
         self.shared.record(self.generation, loaded).map(drop)
+    }
+
+    async fn query(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        let Waits { limit, transfer } = &self.shared.waits;
+        let bytes = command_bytes(command) + self.reply_bytes;
+        transfer.reply(*limit, bytes, command.query_async(&mut self.connection)).await
+    }
+
+    async fn query_all(&mut self, pipeline: &Pipeline) -> Result<Value, RedisError> {
+        let Waits { limit, transfer } = &self.shared.waits;
+        let bytes = pipeline_bytes(pipeline) + self.reply_bytes;
+        transfer.reply(*limit, bytes, pipeline.query_async(&mut self.connection)).await
     }
 }
 
 /// Returns a harmless write, to the key `proof` behind the common prefix.
-pub(crate) fn write_probe(channels: &str) -> Cmd {
+pub(crate) fn write_probe(keys: &str) -> Cmd {
     let mut set = redis::cmd("SET");
-    set.arg(format!("{channels}proof")).arg("").arg("PX").arg(PROBE_TTL);
+    set.arg(format!("{keys}proof")).arg("").arg("PX").arg(PROBE_TTL);
     set
 }
 

@@ -13,7 +13,14 @@
 //! (OOM, READONLY, MISCONF, NOREPLICAS; not OOM for state), 20 consecutive unanswered calls or 6
 //! consecutive unanswered probes. Between failed attempts it pauses for 20 to 200 ms.
 //!
-//! A circuit breaker before all lanes makes calls fail immediately while Redis does not reply.
+//! A server that is no outage but cannot be used (wrong credentials, missing permissions, another
+//! version or mode) is [`Unusable`]: calls fail immediately, and the finding is reported with its
+//! cure. The keeper tries again until an operator has cured it.
+//!
+//! The wait for a reply grows with the bytes in flight, and is prolonged if this process did not
+//! run in time. A circuit breaker before all lanes makes calls fail immediately while Redis does
+//! not reply.
+//!
 //! The result of a write is a [`WriteOutcome`]: a write without a reply may have been applied.
 //!
 //! A [`Subscriber`] is the connection on which a service receives notifications of other instances.
@@ -51,31 +58,37 @@
 mod args;
 mod breaker;
 mod compatibility;
+mod credentials;
 mod doubling_pause;
 mod error;
 mod incarnation;
 mod keeper;
 mod lane;
+mod lane_pool;
 mod metrics;
+mod permissions;
 mod redis;
 mod script;
 mod script_outcome;
 mod subscriber;
 mod tracker;
+mod transfer;
 mod ttl;
+mod unusable;
 mod write_outcome;
 
 pub use args::{Args, RedisUrl, Role};
 pub use breaker::BreakerState;
-pub use compatibility::Incompatible;
 pub use error::Error;
 pub use incarnation::Incarnation;
 pub use lane::Lane;
+pub use permissions::Permissions;
 pub use redis::Redis;
 pub use script::{Call, Script};
 pub use subscriber::{Session, Subscriber, SubscriptionEvent};
 pub use tracker::{Tracker, TrackingEvent};
 pub use ttl::{jittered_ttl, millis};
+pub use unusable::Unusable;
 pub use write_outcome::WriteOutcome;
 
 /// Failure to open a client: the driver does not accept the URL or its options.

@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     away: Counter,
     unanswered: Counter,
     unwritable: Counter,
+    denied: Counter,
     refused: Counter,
     shed: Counter,
     breaker_open: Gauge,
@@ -45,6 +46,7 @@ impl Metrics {
             away: errors("away"),
             unanswered: errors("unanswered"),
             unwritable: errors("unwritable"),
+            denied: errors("denied"),
             refused: errors("refused"),
             shed: errors("shed"),
             breaker_open: gauge!("tidings_redis_breaker_open"),
@@ -64,6 +66,7 @@ impl Metrics {
             Error::Away => &self.away,
             Error::Unanswered(_) => &self.unanswered,
             Error::Unwritable(_) => &self.unwritable,
+            Error::Denied(_) => &self.denied,
             Error::Refused(_) => &self.refused,
         };
         kind.increment(1);
@@ -166,7 +169,7 @@ fn describe() {
     describe_counter!(
         "tidings_redis_errors_total",
         "Failed calls to Redis by kind: away (no connection, not sent), unanswered (may have been applied), unwritable \
-         (server refuses writes), refused (any other error, or an unexpected reply), shed (breaker open, not sent)."
+         (server refuses writes), denied (missing permission), refused (any other error, or an unexpected reply), shed (breaker open, not sent)."
     );
     describe_gauge!(
         "tidings_redis_breaker_open",

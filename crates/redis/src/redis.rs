@@ -5,27 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisError,
-};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, RedisError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::args::{Args, Role};
 use crate::breaker::{Breaker, BreakerGeneration, BreakerState};
-use crate::compatibility::{Incompatible, Needs};
+use crate::compatibility::Needs;
+use crate::credentials::RedisCredentials;
 use crate::error::Error;
-use crate::keeper::{self, Keeper, LaneSlot};
-use crate::lane::Lane;
+use crate::keeper::{Keeper, LaneSlot};
+use crate::lane::{Lane, Names, Waits};
+use crate::lane_pool::LanePool;
 use crate::metrics::Metrics;
+use crate::permissions::{PermissionCheck, Permissions};
+use crate::transfer::Transfer;
+use crate::unusable::Unusable;
 
 /// Commands queued in one lane; further callers wait for room.
 const PIPELINE_BUFFER: usize = 1024;
-/// Idle time after which the kernel sends keepalive probes.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Time for which sent bytes may stay unacknowledged before the kernel closes the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The lanes of one service to one Redis. Cheap to clone; the connections end with the last clone.
 #[derive(Clone, Debug)]
@@ -52,42 +50,72 @@ impl Redis {
     /// # Errors
     /// The driver's error if it does not accept the URL.
     pub fn open(args: &Args, service: &str, role: Role) -> Result<Self, RedisError> {
-        let (info, config) = connection(args, role)?;
+        Self::open_with(args, service, role, Permissions::default())
+    }
+
+    /// Like [`Redis::open`], and uses the server only if its user has these permissions.
+    ///
+    /// # Errors
+    /// Like [`Redis::open`].
+    pub fn open_with(args: &Args, service: &str, role: Role, permissions: Permissions) -> Result<Self, RedisError> {
         let (closed, closings) = watch::channel(());
-        let config = config.set_push_sender(move |push: PushInfo| {
+        // A reply is awaited with a limit of our own, by its size.
+        let config = config(args, role).set_response_timeout(None).set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
                 closed.send_replace(());
             }
             Ok::<(), RedisError>(())
         });
-        let pool = keeper::pool(info, config, usize::from(args.redis_lanes))?;
-        let channels: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
+        let pool = LanePool::new(RedisCredentials::new(args)?, config, usize::from(args.redis_lanes));
+        let names = names(args, service);
+        let patience = timeout(args, role);
         let metrics = Metrics::new();
         let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
         let keeper = Keeper {
-            pool,
-            channels,
+            pool: Arc::new(pool),
+            permissions: PermissionCheck::new(permissions, &names.keys, &names.channels),
+            names,
             needs: Needs::new(args, role),
+            waits: Waits { limit: patience, transfer: Transfer::default() },
             limit: *args.redis_connect_timeout,
             closings,
             breaker: Arc::clone(&breaker),
             metrics: Arc::clone(&metrics),
         };
         let (slots, keepers) = (0..args.redis_lanes).map(|number| keeper.clone().keep(number)).unzip();
-        let patience = timeout(args, role);
         Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, metrics, keepers }) })
     }
 
     /// Waits for the first connection attempt. An unavailable server is no error: it is used once
-    /// it is back.
+    /// it is back. Nor are missing permissions and wrong credentials, which an operator can correct
+    /// at the server.
     ///
     /// # Errors
-    /// [`Incompatible`] if the server is too old, or may evict keys that it must keep.
-    pub async fn check_compatibility(&self) -> Result<(), Incompatible> {
-        match self.lanes.slots.first() {
-            Some(slot) => slot.check_compatibility().await,
-            None => Ok(()),
+    /// [`Unusable`] if waiting cannot help: the server is too old, another product, a node of a
+    /// cluster, or may evict keys that it must keep, or it has no such database.
+    pub async fn check_compatibility(&self) -> Result<(), Unusable> {
+        if let Some(slot) = self.lanes.slots.first() {
+            slot.first_attempt().await;
         }
+        self.unusable().filter(Unusable::is_permanent).map_or(Ok(()), Err)
+    }
+
+    /// Returns the reason, other than an outage, for which the server is not used; `None` if there
+    /// is none.
+    pub fn unusable(&self) -> Option<Unusable> {
+        self.lanes.slots.iter().find_map(LaneSlot::unusable)
+    }
+
+    /// Describes the state of the connections for people: the reason for which the server is not
+    /// used, or the state of the breaker, followed by the reason of an outage or a feature that is
+    /// off.
+    pub fn describe(&self) -> String {
+        if let Some(unusable) = self.unusable() {
+            return unusable.to_string();
+        }
+        let breaker = format!("breaker {}", self.breaker());
+        let remark = self.lanes.slots.iter().map(LaneSlot::remark).find(|remark| !remark.is_empty());
+        remark.map_or_else(|| breaker.clone(), |remark| format!("{breaker}; {remark}"))
     }
 
     /// Returns a lane for reading, round-robin.
@@ -131,6 +159,9 @@ impl Redis {
 
     async fn lane(&self, turn: usize) -> Result<Lane, Error> {
         let Lanes { patience, breaker, metrics, .. } = &*self.lanes;
+        if self.slot(turn).unusable().is_some() {
+            return Err(metrics.failed(Error::Away)); // no outage: there is nothing to wait for
+        }
         let generation = breaker.admit().ok_or_else(|| metrics.shed())?;
         self.slot(turn).lane(*patience, generation).await.inspect_err(|_| breaker.failed(generation, true))
     }
@@ -140,19 +171,25 @@ impl Redis {
     }
 }
 
+/// Returns the prefixes of a service.
+///
+/// Pub/sub ignores database numbers, so the names of channels contain another number than 0. Two
+/// installations with one prefix in two databases of one server then share nothing.
+pub(crate) fn names(args: &Args, service: &str) -> Names {
+    let keys = format!("{}:{service}:", args.redis_prefix);
+    let channels = match args.redis_url.info().redis_settings().db() {
+        0 => keys.clone(),
+        db => format!("{keys}db{db}:"),
+    };
+    Names { keys: keys.into(), channels: channels.into() }
+}
+
 /// Returns the settings of every connection of a service.
-pub(crate) fn connection(args: &Args, role: Role) -> Result<(ConnectionInfo, AsyncConnectionConfig), RedisError> {
-    let info = args.redis_url.info().clone().into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))
-        .set_user_timeout(USER_TIMEOUT);
-    let config = AsyncConnectionConfig::new()
+pub(crate) fn config(args: &Args, role: Role) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
         .set_connection_timeout(Some(*args.redis_connect_timeout))
         .set_response_timeout(Some(timeout(args, role)))
-        .set_pipeline_buffer_size(PIPELINE_BUFFER);
-    Ok((info.set_redis_settings(settings).set_tcp_settings(tcp), config))
+        .set_pipeline_buffer_size(PIPELINE_BUFFER)
 }
 
 /// Returns the longest wait for a reply.

@@ -17,10 +17,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::args::{Args, Role};
+use crate::credentials::RedisCredentials;
 use crate::doubling_pause::DoublingPause;
 use crate::error::Error;
 use crate::metrics::SessionMetrics;
-use crate::redis::connection;
+use crate::redis::{config, names};
 use crate::ttl::millis;
 
 /// Idle time after which a session verifies that it still receives messages.
@@ -77,7 +78,7 @@ impl Subscriber {
     /// Starts to connect in the background, and keeps reconnecting.
     ///
     /// `on_message` receives each message and the name of its channel without
-    /// `<prefix>:<service>:`, in the order in which Redis sent them. The task that reads the
+    /// the common prefix, in the order in which Redis sent them. The task that reads the
     /// connection calls it: it must not block.
     ///
     /// # Errors
@@ -88,13 +89,18 @@ impl Subscriber {
         role: Role,
         on_message: impl Fn(&str, Vec<u8>) + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
-        let (info, config) = connection(args, role)?;
-        let client = Client::open(info)?;
-        let prefix: Arc<str> = format!("{}:{service}:", args.redis_prefix).into();
+        let prefix = names(args, service).channels;
         let (slot, sessions) = watch::channel(None);
         let limit = *args.redis_connect_timeout;
-        let keeper =
-            tokio::spawn(keep(client, config, prefix, limit, slot, Arc::new(on_message), SessionMetrics::of_pubsub()));
+        let keeper = tokio::spawn(keep(
+            RedisCredentials::new(args)?,
+            config(args, role),
+            prefix,
+            limit,
+            slot,
+            Arc::new(on_message),
+            SessionMetrics::of_pubsub(),
+        ));
         Ok(Self { sessions, keeper })
     }
 
@@ -197,7 +203,7 @@ impl fmt::Debug for Session {
 type OnMessage = Arc<dyn Fn(&str, Vec<u8>) + Send + Sync>;
 
 async fn keep(
-    client: Client,
+    credentials: RedisCredentials,
     config: AsyncConnectionConfig,
     prefix: Arc<str>,
     limit: Duration,
@@ -208,7 +214,7 @@ async fn keep(
     let mut pause = DoublingPause::reconnect();
     loop {
         let probe = format!("probe-{:016x}", rand::random::<u64>());
-        match connect(&client, &config, &prefix, &probe, limit, &on_message).await {
+        match connect(&credentials, &config, &prefix, &probe, limit, &on_message).await {
             Ok(session) => {
                 pause.reset();
                 metrics.session_started();
@@ -229,7 +235,7 @@ async fn keep(
 
 /// Starts a session that is subscribed to its own probe channel.
 async fn connect(
-    client: &Client,
+    credentials: &RedisCredentials,
     config: &AsyncConnectionConfig,
     prefix: &Arc<str>,
     probe: &str,
@@ -247,7 +253,10 @@ async fn connect(
         Arc::clone(&liveness),
         on_message,
     ));
-    let connecting = timeout(limit, client.get_multiplexed_async_connection_with_config(&config));
+    let connecting = timeout(limit, async {
+        let (_, info) = credentials.current().await?;
+        Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+    });
     let connection = connecting.await.map_err(|_| Error::Away)?.map_err(Error::from_redis)?;
     let mut session = Session { connection, prefix: Arc::clone(prefix), liveness };
     session.subscribe(&[probe]).await?;

@@ -18,11 +18,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::args::{Args, Role};
+use crate::credentials::RedisCredentials;
 use crate::doubling_pause::DoublingPause;
 use crate::error::Error;
 use crate::incarnation::Incarnation;
 use crate::metrics::SessionMetrics;
-use crate::redis::connection;
+use crate::redis::config;
 
 /// Interval of probes on this connection.
 const PROBE: Duration = Duration::from_millis(500);
@@ -68,10 +69,9 @@ impl Tracker {
         names: &str,
         on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
-        let (info, config) = connection(args, Role::Cache)?;
         let task = TrackerTask {
-            client: Client::open(info)?,
-            config: config.set_response_timeout(Some(PROBE_TIMEOUT)),
+            credentials: RedisCredentials::new(args)?,
+            config: config(args, Role::Cache).set_response_timeout(Some(PROBE_TIMEOUT)),
             prefix: format!("{}:{service}:", args.redis_prefix).into(),
             names: names.into(),
             limit: *args.redis_connect_timeout,
@@ -90,7 +90,7 @@ impl Drop for Tracker {
 
 /// The task that keeps a tracking session open.
 struct TrackerTask {
-    client: Client,
+    credentials: RedisCredentials,
     config: AsyncConnectionConfig,
     /// Prefix of every key before the incarnation: `<prefix>:<service>:`.
     prefix: Box<str>,
@@ -139,7 +139,9 @@ impl TrackerTask {
             let (known, keys) = watch::channel(None);
             let (closed, ended) = watch::channel(false);
             let config = self.config.clone().set_push_sender(push_handler(keys, closed, Arc::clone(&self.on_event)));
-            let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+            let (_, info) = self.credentials.current().await.map_err(Error::from_redis)?;
+            let client = Client::open(info).map_err(Error::from_redis)?;
+            let connecting = client.get_multiplexed_async_connection_with_config(&config);
             let mut connection = connecting.await.map_err(Error::from_redis)?;
             let incarnation = read_incarnation(&mut connection).await?;
             let keys: Arc<str> = format!("{}{incarnation}:", self.prefix).into();

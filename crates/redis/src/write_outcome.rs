@@ -49,7 +49,7 @@ impl<T> WriteOutcome<T> {
         match answer {
             Ok(answer) => Self::Done(answer),
             Err(error @ (Error::Away | Error::Unwritable(_))) => Self::NotDone(error),
-            Err(error @ (Error::Unanswered(_) | Error::Refused(_))) => Self::Unknown(error),
+            Err(error @ (Error::Unanswered(_) | Error::Denied(_) | Error::Refused(_))) => Self::Unknown(error),
         }
     }
 

@@ -44,6 +44,7 @@ pub fn state_failed(domain: &'static str, error: &tidings_redis::Error) -> Reply
     match error {
         tidings_redis::Error::Away | tidings_redis::Error::Unanswered(_) => away("redis does not answer"),
         tidings_redis::Error::Unwritable(_) => away("redis refuses writes"),
+        tidings_redis::Error::Denied(_) => away("redis denies a command to this service"),
         tidings_redis::Error::Refused(_) => internal(domain),
     }
     .logged(error)

@@ -23,12 +23,12 @@ pub enum ServeError {
     /// Postgres cannot be used.
     #[error(transparent)]
     Postgres(#[from] tidings_postgres::StartError),
-    /// The URL of Redis is invalid.
+    /// The URL of Redis is invalid, or the file of its CA.
     #[error("cannot use redis")]
     Redis(#[source] tidings_redis::OpenError),
-    /// The Redis server has a configuration that this service must not use.
-    #[error("incompatible redis")]
-    Incompatible(#[source] tidings_redis::Incompatible),
+    /// The Redis server cannot be used, and no wait helps.
+    #[error("cannot use this redis")]
+    Unusable(#[source] tidings_redis::Unusable),
     /// A background task panicked.
     #[error("background task {0} ended unexpectedly")]
     Task(&'static str, #[source] JoinError),

@@ -64,15 +64,15 @@ impl Probe {
         Self { required: false, ..self }
     }
 
-    /// Creates a probe of Redis, which explains the state of its circuit breaker. A cache is
-    /// optional, a state store is required.
+    /// Creates a probe of Redis, which explains the state of its circuit breaker, and why the
+    /// server cannot be used. A cache is optional, a state store is required.
     pub fn redis(redis: &Redis, role: Role) -> Self {
         let (probed, explained) = (redis.clone(), redis.clone());
         let check = move || {
             let redis = probed.clone();
             async move { redis.ping().await }
         };
-        let detail = Box::new(move || format!("breaker {}", explained.breaker()));
+        let detail = Box::new(move || explained.describe());
         Self { required: role == Role::State, detail, ..Self::required("redis", check) }
     }
 }

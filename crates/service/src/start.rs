@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tidings_redis::{Redis, Role};
+use tidings_redis::{Permissions, Redis, Role};
 use tidings_server::{Args, InvalidSetting};
 use tokio::net::TcpListener;
 
@@ -30,12 +30,17 @@ pub async fn listen(address: SocketAddr, args: &mut Args) -> Result<TcpListener,
 }
 
 /// Starts to connect to the Redis of a service, whose name follows the prefix in every key. A Redis
-/// that is unavailable is no error.
+/// that is unavailable, or refuses the user, is no error.
 ///
 /// # Errors
-/// [`ServeError::Redis`]; [`ServeError::Incompatible`] if the server must not be used in this role.
-pub async fn open_redis(args: &tidings_redis::Args, service: &str, role: Role) -> Result<Redis, ServeError> {
-    let redis = Redis::open(args, service, role).map_err(ServeError::Redis)?;
-    redis.check_compatibility().await.map_err(ServeError::Incompatible)?;
+/// [`ServeError::Redis`]; [`ServeError::Unusable`] if the server must not be used in this role.
+pub async fn open_redis(
+    args: &tidings_redis::Args,
+    service: &str,
+    role: Role,
+    permissions: Permissions,
+) -> Result<Redis, ServeError> {
+    let redis = Redis::open_with(args, service, role, permissions).map_err(ServeError::Redis)?;
+    redis.check_compatibility().await.map_err(ServeError::Unusable)?;
     Ok(redis)
 }

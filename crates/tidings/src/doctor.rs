@@ -11,6 +11,7 @@ mod postgres;
 mod redis;
 mod user;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tidings_client::{Address, Addresses};
@@ -29,8 +30,8 @@ user doctor-... is created, read through every cache of every instance, changed 
 deleted; its id stays taken, like that of any deleted user.
 
 With --user-postgres-url and --user-redis-url the stores of the user service are
-checked too: versions, durability of acknowledged writes, migrations, outbox, and the
-memory and eviction policy of Redis.
+checked too: versions, durability of acknowledged writes, migrations, outbox, and
+credentials, permissions, memory and eviction policy of Redis.
 
 Each line is one check: ok, warn or FAIL, the finding, and advice. With json and
 jsonl each check is an object.
@@ -86,6 +87,14 @@ pub(crate) struct Args {
     /// Redis URL of the user service, to check its Redis; may hold a password, so it is never shown
     #[arg(long, value_name = "URL", env = "TIDINGS_USER_REDIS_URL", hide_env_values = true)]
     user_redis_url: Option<RedisUrl>,
+
+    /// PEM file with the CA certificates of that Redis, for rediss:// with a private CA
+    #[arg(long, value_name = "PATH", env = "TIDINGS_USER_REDIS_CA")]
+    user_redis_ca: Option<PathBuf>,
+
+    /// Prefix of the keys in that Redis, as the user service has it
+    #[arg(long, value_name = "TEXT", env = "TIDINGS_REDIS_PREFIX", default_value = "tidings")]
+    user_redis_prefix: String,
 
     /// Longest wait for one response, e.g. 800ms or 5s
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = args::duration)]
@@ -143,7 +152,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Error> {
         postgres::check(url, args.timeout, &mut findings).await;
     }
     if let Some(url) = args.user_redis_url {
-        redis::check(&url, args.timeout, &mut findings).await;
+        let redis = tidings_redis::Args {
+            redis_ca: args.user_redis_ca,
+            redis_prefix: args.user_redis_prefix,
+            ..tidings_redis::Args::new(url)
+        };
+        redis::check(redis, args.timeout, &mut findings).await;
     }
     out::result(findings.render(args.output));
     match findings.count(CheckVerdict::Fail) {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidings_redis::{Args, Call, Lane, OpenError, Redis, Script, Tracker, jittered_ttl, millis};
+use tidings_redis::{Args, Call, Lane, OpenError, Permissions, Redis, Script, Tracker, jittered_ttl, millis};
 
 pub use outcomes::FillOutcome;
 pub use tidings_redis::{Error, Incarnation, TrackingEvent};
@@ -29,6 +29,12 @@ use crate::model::{UserId, UserRecord, UserVersion};
 
 /// First part of this service's keys, after the prefix.
 pub const SERVICE: &str = "user";
+
+/// Commands of the scripts, of reads and of notifications.
+pub const PERMISSIONS: Permissions = Permissions {
+    required: &["del K", "get K", "mget K", "publish C message", "subscribe C", "unlink K", "unsubscribe C"],
+    optional: Some(("client tracking on", "the local cache")),
+};
 
 /// First part of the names of all values.
 const VALUE_PREFIX: &str = "u:{";

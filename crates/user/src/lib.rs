@@ -65,7 +65,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let migrations = Migrations::new("user", &MIGRATOR);
     let database = Database::new(&config.postgres, migrations, config.migrate, "tidings-user");
     let postgres = database.postgres();
-    let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache).await?;
+    let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache, cache::PERMISSIONS).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
     let cache = cache::Cache::new(redis, config.cache.ttls());
     let store = store::Store::new(postgres);

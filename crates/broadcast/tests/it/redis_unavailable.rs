@@ -148,10 +148,12 @@ async fn ready(cluster: &BroadcastCluster<'_>) -> bool {
     response.into_inner().status() == ServingStatus::Serving
 }
 
-/// Forbids SUBSCRIBE in Redis; all other commands work.
+/// Forbids SUBSCRIBE in Redis, except for the channel with which the service checks its
+/// permissions; all other commands work.
 async fn forbid_pubsub(cluster: &BroadcastCluster<'_>) {
     let redis = cluster.redis().await;
-    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("-subscribe")).await;
+    let checked = format!("(+subscribe &{}:broadcast:proof)", cluster.prefix);
+    redis.run::<()>(cmd("ACL").arg("SETUSER").arg("default").arg("-subscribe").arg(checked)).await;
     redis.kill_pubsub_connections().await;
 }
 

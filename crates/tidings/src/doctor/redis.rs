@@ -1,11 +1,10 @@
-//! Checks of the user service's Redis: version, role, clock, and memory.
+//! Checks of the user service's Redis: TLS, credentials, permissions, version, role, clock, memory.
 
 use std::time::{Duration, SystemTime};
 
-use redis::RedisError;
-use redis::aio::MultiplexedConnection;
-use tidings_redis::RedisUrl;
-use tokio::time::{Instant, timeout};
+use tidings_redis::{Redis, Role, cmd};
+use tidings_user::cache::PERMISSIONS;
+use tokio::time::Instant;
 
 use super::findings::{self, DoctorFindings};
 use crate::display;
@@ -17,43 +16,71 @@ const NEARLY_FULL: u64 = 90;
 /// The largest clock skew without a warning.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
 
-/// Checks the server at `url`, in at most `limit`.
-pub(super) async fn check(url: &RedisUrl, limit: Duration, findings: &mut DoctorFindings) {
-    let title = url.to_string();
-    match timeout(limit, read_state(url)).await {
-        Ok(Ok(state)) => state.judge(&title, findings),
-        Ok(Err(error)) => {
-            findings.fail(&title, "reachable", error.to_string(), "is it running, and are user and password right?");
+/// Checks the server at `args.redis_url` as the user service would use it, in at most `limit` per
+/// step.
+pub(super) async fn check(mut args: tidings_redis::Args, limit: Duration, findings: &mut DoctorFindings) {
+    let title = args.redis_url.to_string();
+    (args.redis_lanes, args.redis_connect_timeout, args.redis_timeout) = (1, limit.into(), Some(limit.into()));
+    tls(&title, &args, findings);
+    let redis = match Redis::open_with(&args, tidings_user::cache::SERVICE, Role::Cache, PERMISSIONS) {
+        Ok(redis) => redis,
+        Err(error) => return findings.fail(&title, "settings", error.to_string(), "correct the URL or the file"),
+    };
+    let _ = redis.check_compatibility().await; // the same finding as below
+    if let Some(unusable) = redis.unusable() {
+        return findings.fail(&title, "usable", unusable.finding(), unusable.cure());
+    }
+    match read_state(&redis).await {
+        Ok(state) => {
+            permissions(&title, &redis.describe(), findings);
+            state.judge(&title, findings);
         }
-        Err(_) => {
-            findings.fail(&title, "reachable", "timeout: no reply", "is it stopped, or busy with a long command?");
+        Err(error) => {
+            let found = format!("{error} ({})", redis.describe());
+            findings.fail(&title, "reachable", found, "is it running, or busy with a long command?");
         }
+    }
+}
+
+/// Checks that passwords and profiles are protected on the network.
+fn tls(title: &str, args: &tidings_redis::Args, findings: &mut DoctorFindings) {
+    if args.redis_url.is_local() {
+        findings.ok(title, "tls", "not needed: no network is in between");
+    } else if args.redis_url.is_encrypted() {
+        findings.ok(title, "tls", "encrypted and verified");
+    } else {
+        let advice = "use rediss:// in its URL, with --redis-ca if the CA is private";
+        findings.warn(title, "tls", "plain text over the network", advice);
+    }
+}
+
+/// Checks that no feature is off; `described` comes from a connected client.
+fn permissions(title: &str, described: &str, findings: &mut DoctorFindings) {
+    match described.split_once("; ") {
+        Some((_, remark)) => findings.warn(title, "permissions", remark, "grant the permission as shown"),
+        None => findings.ok(title, "permissions", "complete"),
     }
 }
 
 /// The state of the server, as reported by itself.
 struct RedisState {
-    /// Round-trip time of a `PING`.
+    /// Round-trip time of an `INFO`.
     took: Duration,
-    /// The reply to `INFO everything`.
+    /// The reply to `INFO`.
     info: String,
     /// The difference between the server's clock and ours.
     clock_skew: Duration,
 }
 
-async fn read_state(url: &RedisUrl) -> Result<RedisState, RedisError> {
-    let client = redis::Client::open(url.info().clone())?;
-    let mut connection: MultiplexedConnection = client.get_multiplexed_async_connection().await?;
-    let begin = Instant::now();
-    let () = redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop)?;
-    let took = begin.elapsed();
-    let before = SystemTime::now();
-    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(&mut connection).await?;
-    let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
-    let clock_skew =
+async fn read_state(redis: &Redis) -> Result<RedisState, tidings_redis::Error> {
+    let mut lane = redis.reader().await?;
+    let (begin, before) = (Instant::now(), SystemTime::now());
+    let info: String = lane.send(&cmd("INFO")).await?;
+    let mut state = RedisState { took: begin.elapsed(), info, clock_skew: Duration::ZERO };
+    let theirs = SystemTime::UNIX_EPOCH + Duration::from_micros(state.number("server_time_usec"));
+    state.clock_skew =
         before.duration_since(theirs).or_else(|_| theirs.duration_since(SystemTime::now())).unwrap_or_default();
-    let info = redis::cmd("INFO").arg("everything").query_async(&mut connection).await?;
-    Ok(RedisState { took, info, clock_skew })
+    Ok(state)
 }
 
 impl RedisState {
@@ -148,6 +175,19 @@ mod tests {
         let fail = |check| (CheckVerdict::Fail, check);
 
         assert_eq!(judge(info), [fail("version"), fail("role"), fail("memory")]);
+    }
+
+    #[test]
+    fn plain_text_to_redis_over_a_network_is_a_warning() {
+        let verdict = |url: &str| {
+            let mut findings = DoctorFindings::default();
+            tls("", &tidings_redis::Args::new(url.parse().unwrap()), &mut findings);
+            findings.iter().next().unwrap().verdict
+        };
+
+        assert_eq!(verdict("redis://cache:6379"), CheckVerdict::Warn);
+        assert_eq!(verdict("rediss://cache:6379"), CheckVerdict::Ok);
+        assert_eq!(verdict("redis://127.0.0.1:6379"), CheckVerdict::Ok);
     }
 
     #[test]
