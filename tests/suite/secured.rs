@@ -75,7 +75,7 @@ impl SecuredInstallation {
         files.certify("stranger", &["stranger.chat"], None);
         files.token("gateway", "*:read,*:write");
         files.token("reader", "user:read");
-        files.token("history", "broadcast:write");
+        files.token("history", "broadcast:write,broadcast:relay");
 
         let runtime = Runtime::new().unwrap();
         let stack = runtime.block_on(async {
@@ -189,6 +189,7 @@ fn only_authenticated_callers_with_the_scope_are_served() {
         (None, "GetUser", ADA, "UNAUTHENTICATED UNAUTHENTICATED"),
         (Some("reader"), "CreateUser", create, "PERMISSION_DENIED PERMISSION_DENIED"),
         (Some("reader"), "CreateUser", create, "scope = user:write"),
+        (Some("gateway"), "Publish", r#"{"channel": "conversation/ops"}"#, "scope = broadcast:relay"),
     ] {
         let refusal = secured.refusal(Some("gateway"), token, method, request);
         assert!(refusal.contains(expected), "{expected}: {refusal}");

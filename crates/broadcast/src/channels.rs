@@ -12,6 +12,7 @@ mod limiter;
 mod reply;
 
 use std::fmt;
+use std::iter;
 use std::time::Duration;
 
 use tidings_redis::{Call, Lane, Permissions, Redis, Script, Value, WriteOutcome, millis};
@@ -34,6 +35,9 @@ const REQUEST_ID_TTL: Duration = Duration::from_mins(10);
 pub const PAGE_MESSAGES: usize = 256;
 /// Most bytes of messages in a page, unless a single message is larger.
 pub const PAGE_BYTES: usize = 256 * 1024;
+/// Most bytes of messages that are sent at once, unless a single message is larger: about 60 ms of
+/// a slow link (4 MiB/s), after which other publishes get their turn.
+const PART_BYTES: usize = 256 * 1024;
 /// Most channels named in one pipeline: few enough for the replies to arrive within the timeout.
 pub const CHANNELS_MAX: usize = 500;
 
@@ -92,6 +96,11 @@ impl ChannelStore {
     /// flight for 500 ms.
     pub async fn admit(&self, messages: &[UnpublishedMessage]) -> Option<PublishPermit<'_>> {
         self.limiter.acquire(messages).await
+    }
+
+    /// Waits until a further part of a batch may be published.
+    pub async fn admit_further(&self, messages: &[UnpublishedMessage]) -> Option<PublishPermit<'_>> {
+        self.limiter.acquire_further(messages).await
     }
 
     /// Publishes a message. One round trip.
@@ -198,6 +207,21 @@ impl fmt::Debug for ChannelStore {
     }
 }
 
+/// Splits messages into parts that are published one after the other.
+pub fn parts(messages: &[UnpublishedMessage]) -> impl Iterator<Item = &[UnpublishedMessage]> {
+    let mut rest = messages;
+    iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take_while(|message| {
+            bytes += message.data.len();
+            bytes <= PART_BYTES
+        });
+        let (part, others) = rest.split_at(fitting.count().max(1).min(rest.len()));
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 /// Returns the pub/sub channel of a channel, without the prefix that a
 /// [`Subscriber`](tidings_redis::Subscriber) adds.
 pub fn pubsub_channel(channel: &ChannelName) -> String {
@@ -215,4 +239,33 @@ fn meta_key(lane: &Lane, channel: &ChannelName) -> String {
 
 fn stream_key(lane: &Lane, channel: &ChannelName) -> String {
     lane.key(format_args!("s:{{{channel}}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(size: usize) -> UnpublishedMessage {
+        UnpublishedMessage {
+            channel: ChannelName::new("news"),
+            data: vec![0; size].into(),
+            content_type: String::new(),
+            attributes: std::collections::BTreeMap::new(),
+            request_id: None,
+            trace_parent: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_part_has_at_most_256_kib_or_one_message() {
+        let sizes = |sizes: &[usize]| {
+            let messages: Vec<_> = sizes.iter().map(|size| message(*size)).collect();
+            parts(&messages).map(<[_]>::len).collect::<Vec<_>>()
+        };
+
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[1; 500]), [500]);
+        assert_eq!(sizes(&[65_536; 9]), [4, 4, 1]);
+        assert_eq!(sizes(&[PART_BYTES + 1, 1, PART_BYTES]), [1, 1, 1]);
+    }
 }

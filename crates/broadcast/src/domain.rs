@@ -129,16 +129,28 @@ impl Hub {
 
     /// Publishes messages to any channels, those of one channel in the order given. Returns one
     /// result per message, in the same order.
+    ///
+    /// A large batch is published in parts, so that it holds up no other publish. After a failure
+    /// the parts before have been published, and the parts behind have not.
     pub async fn publish_all(&self, messages: &[UnpublishedMessage]) -> Result<Vec<Result<Published, Error>>, Error> {
-        let _permit = self.channels.admit(messages).await.ok_or(Error::Overloaded)?;
-        let outcomes = into_result(self.channels.publish_all(messages).await)?;
-        if outcomes.len() != messages.len() {
-            return Err(Error::ReplyCount);
+        let mut results = Vec::with_capacity(messages.len());
+        for part in channels::parts(messages) {
+            let begun = !results.is_empty();
+            let permit = if begun { self.channels.admit_further(part).await } else { self.channels.admit(part).await };
+            let _permit = permit.ok_or(Error::Overloaded)?;
+            let outcomes = into_result(self.channels.publish_all(part).await).map_err(|error| match error {
+                Error::NotPublished(cause) if begun => Error::OutcomeUnknown(cause),
+                error => error,
+            })?;
+            if outcomes.len() != part.len() {
+                return Err(Error::ReplyCount);
+            }
+            for outcome in &outcomes {
+                self.metrics.record_publish(outcome);
+            }
+            results.extend(outcomes.into_iter().map(into_published));
         }
-        for outcome in &outcomes {
-            self.metrics.record_publish(outcome);
-        }
-        Ok(outcomes.into_iter().map(into_published).collect())
+        Ok(results)
     }
 
     /// Subscribes to channels. Every message published after the return is delivered or reported

@@ -9,6 +9,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tidings_server::StreamGoodbye;
 
+/// Prefix of the channels of history: the messages of a conversation are published to
+/// `conversation/<id>`.
+const RESERVED: &str = "conversation/";
+
 /// A valid channel name: 1 to 200 of `[A-Za-z0-9._~/-]`, no empty segment. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelName(Arc<str>);
@@ -22,6 +26,11 @@ impl ChannelName {
     /// Returns the name without copying it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Returns true if the channel belongs to a service: only its relay publishes there.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
     }
 }
 

@@ -81,8 +81,8 @@ pub struct RelayArgs {
     #[arg(long, env = "TIDINGS_BROADCAST_KEY", value_name = "FILE")]
     pub broadcast_key: Option<PathBuf>,
 
-    /// File with the token for broadcast, of the scope broadcast:write. Reloaded when the file
-    /// changes.
+    /// File with the token for broadcast, of the scopes broadcast:write and broadcast:relay.
+    /// Reloaded when the file changes.
     #[arg(long, env = "TIDINGS_BROADCAST_TOKEN_FILE", value_name = "FILE")]
     pub broadcast_token_file: Option<PathBuf>,
 

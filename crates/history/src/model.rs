@@ -150,6 +150,16 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// Returns the size of the content in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary { data, .. } => data.len(),
+        }
+    }
+}
+
 /// State of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageState {

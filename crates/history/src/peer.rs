@@ -10,6 +10,7 @@ use tidings_proto::broadcast::broadcast_service_client::BroadcastServiceClient;
 use tidings_proto::broadcast::{self as pb, BatchPublishRequest, PublishRequest};
 use tidings_trace::TraceParent;
 use tonic::Code;
+use uuid::Uuid;
 
 use crate::model::Message;
 use crate::wire;
@@ -40,6 +41,20 @@ pub enum Error {
     /// Broadcast refuses one of these messages; a retry would be refused, too.
     #[error("broadcast refused a message: {0}")]
     Refused(String),
+    /// Another publisher has used the request id of one of these messages, so it was not published.
+    #[error("another publisher used the publish key of a message")]
+    KeyTaken,
+}
+
+/// A message to publish.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingMessage<'a> {
+    /// The message in its current version.
+    pub message: &'a Message,
+    /// Publish key of its outbox row.
+    pub key: Uuid,
+    /// Trace in which it is published.
+    pub trace_parent: Option<TraceParent>,
 }
 
 impl Broadcast {
@@ -49,37 +64,40 @@ impl Broadcast {
         Self { caller: Caller::new(Endpoints::secured(addresses, credentials), policy) }
     }
 
-    /// Publishes messages, each to the channel of its conversation and in the trace given with it.
+    /// Publishes messages, each to the channel of its conversation and in its trace.
     /// The messages of one conversation are published in the order given. Broadcast deduplicates a
     /// message that it remembers. The call itself is part of the first trace.
     ///
     /// # Errors
     /// [`Error`]; the messages before the failed one may have been published.
-    pub async fn publish(&self, messages: &[(&Message, Option<TraceParent>)]) -> Result<(), Error> {
+    pub async fn publish(&self, messages: &[OutgoingMessage<'_>]) -> Result<(), Error> {
         if messages.is_empty() {
             return Ok(());
         }
-        let request = BatchPublishRequest {
-            requests: messages.iter().map(|(message, trace_parent)| publish_request(message, *trace_parent)).collect(),
-        };
-        let caller = self.caller.in_trace(messages.iter().find_map(|(_, trace_parent)| *trace_parent));
+        let request = BatchPublishRequest { requests: messages.iter().map(publish_request).collect() };
+        let caller = self.caller.in_trace(messages.iter().find_map(|message| message.trace_parent));
         let send = async |channel, request| BroadcastServiceClient::new(channel).batch_publish(request).await;
         let response = caller.call("BatchPublish", &request, send).await.map_err(classify)?;
         let refusal = response.results.into_iter().find_map(|result| match result.outcome {
-            Some(Outcome::Failure(failure)) if failure.reason() != pb::ErrorReason::RequestIdReused => Some(failure),
+            Some(Outcome::Failure(failure)) => Some(failure),
             _ => None,
         });
-        refusal.map_or(Ok(()), |failure| Err(Error::Refused(failure.message)))
+        match refusal {
+            None => Ok(()),
+            Some(failure) if failure.reason() == pb::ErrorReason::RequestIdReused => Err(Error::KeyTaken),
+            Some(failure) => Err(Error::Refused(failure.message)),
+        }
     }
 }
 
 /// Builds the request that publishes a message in its current version. The request id is unique to
-/// that version.
-fn publish_request(message: &Message, trace_parent: Option<TraceParent>) -> PublishRequest {
+/// that version, and cannot be guessed.
+fn publish_request(outgoing: &OutgoingMessage<'_>) -> PublishRequest {
+    let OutgoingMessage { message, key, trace_parent } = outgoing;
     PublishRequest {
         channel: format!("conversation/{}", message.conversation),
-        request_id: format!("{}.{}", message.seq, message.edit_version),
-        data: Bytes::from(wire::message(message.clone()).encode_to_vec()),
+        request_id: format!("{}.{}.{}", key.simple(), message.seq, message.edit_version),
+        data: Bytes::from(wire::message((*message).clone()).encode_to_vec()),
         content_type: CONTENT_TYPE.to_owned(),
         trace_parent: trace_parent.map(|parent| parent.to_string()).unwrap_or_default(),
         ..PublishRequest::default()

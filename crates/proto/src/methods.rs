@@ -39,6 +39,9 @@ pub enum Scope {
     Write,
     /// Changes data of other callers.
     Admin,
+    /// Publishes to the channels that belong to a service, such as `conversation/`. No method needs
+    /// it by itself.
+    Relay,
 }
 
 /// Condition under which a call without a response may be sent again.
@@ -131,6 +134,7 @@ impl Scope {
             Self::Read => "read",
             Self::Write => "write",
             Self::Admin => "admin",
+            Self::Relay => "relay",
         }
     }
 }

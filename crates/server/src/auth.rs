@@ -17,6 +17,7 @@ use http::header::AUTHORIZATION;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use tidings_proto::{Method, Scope};
 use tidings_status::Reply;
+use tonic::Status;
 
 pub use self::scopes::Scopes;
 pub use self::secret::{Secret, TokenHash};
@@ -51,27 +52,52 @@ pub enum AuthError {
     NoScope(&'static str, Scope),
 }
 
+/// The token of a call, without its secret. In the extensions of the request, where tokens are
+/// required.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerToken {
+    /// Name of the token.
+    pub name: Arc<str>,
+    /// Scopes that it grants.
+    pub scopes: Scopes,
+}
+
+impl CallerToken {
+    /// Checks a scope that depends on the content of a request, beyond that of its method; `path`
+    /// is that of the method. Every caller has it if no tokens are required.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED.
+    pub fn require(token: Option<&Self>, service: &'static str, scope: Scope, path: &str) -> Result<(), Status> {
+        match token {
+            Some(token) if !token.scopes.contain(service, scope) => {
+                Err(AuthError::NoScope(service, scope).reply(path).into_status())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Tokens {
     /// Reads the list of tokens from a file.
     pub(crate) fn open(path: &Path) -> Result<Self, UnusableFile> {
         Ok(Self(Arc::new(Reloadable::open(vec![path.to_owned()], |contents| TokenList::parse(&contents[0]))?)))
     }
 
-    /// Checks whether a call with these headers may use `method`, and returns the name of its
-    /// token.
+    /// Checks whether a call with these headers may use `method`, and returns its token.
     ///
     /// `None` is a method that does not exist: it passes with any known token, and the router
     /// refuses it.
     ///
     /// # Errors
     /// The reason for which the call is refused.
-    pub fn check(&self, headers: &HeaderMap, method: Option<&'static Method>) -> Result<Arc<str>, AuthError> {
+    pub fn check(&self, headers: &HeaderMap, method: Option<&'static Method>) -> Result<CallerToken, AuthError> {
         let token = bearer(headers)?;
         let list = self.0.current();
         let entry = list.find(&TokenHash::of(token)).ok_or(AuthError::UnknownToken)?;
         match method {
             Some(method) if !entry.scopes.allow(method) => Err(AuthError::NoScope(method.service(), method.scope)),
-            _ => Ok(Arc::clone(&entry.name)),
+            _ => Ok(CallerToken { name: Arc::clone(&entry.name), scopes: entry.scopes }),
         }
     }
 

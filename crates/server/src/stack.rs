@@ -41,7 +41,7 @@ use self::panic::HandlerPanicked;
 use self::request_body::RequestBody;
 use self::response_body::{ResponseBody, StreamGuard};
 use crate::args::Args;
-use crate::auth::Tokens;
+use crate::auth::{CallerToken, Tokens};
 use crate::connection_state::ConnectionState;
 use crate::drain_signal::DrainSignal;
 use crate::send_timeout;
@@ -70,6 +70,8 @@ struct StackContext {
 struct AdmittedCall {
     permit: Permit,
     deadline: Option<Deadline>,
+    /// Token of the caller, if one is required.
+    token: Option<CallerToken>,
 }
 
 impl<S> Stack<S> {
@@ -112,13 +114,15 @@ impl StackContext {
         connection: &ConnectionState,
     ) -> Result<AdmittedCall, Status> {
         let path = request.uri().path();
+        let mut token = None;
         if let (Some(tokens), false) = (&self.tokens, entry.kind.is_public()) {
-            tokens.check(request.headers(), entry.method).map_err(|error| error.reply(path).into_status())?;
+            let checked = tokens.check(request.headers(), entry.method);
+            token = Some(checked.map_err(|error| error.reply(path).into_status())?);
         }
         let permit = self.limits.take(entry.kind, connection).map_err(|limit| limit.reply(path).into_status())?;
         let deadline = deadline::of(request.headers(), entry.cap)
             .map_err(|MalformedTimeout| MalformedTimeout::reply(path).into_status())?;
-        Ok(AdmittedCall { permit, deadline })
+        Ok(AdmittedCall { permit, deadline, token })
     }
 }
 
@@ -139,7 +143,7 @@ where
         let entry = self.shared.methods.of(request.uri().path());
         let connection = Arc::clone(&self.connection);
         let record = CallRecord::begin(Arc::clone(&entry), &request, id.clone(), Arc::clone(&connection));
-        let AdmittedCall { permit, deadline } = match self.shared.admit(&entry, &request, &connection) {
+        let AdmittedCall { permit, deadline, token } = match self.shared.admit(&entry, &request, &connection) {
             Ok(admitted) => admitted,
             Err(response) => {
                 let refused = ResponseBody::begin(*response, record, None);
@@ -151,6 +155,9 @@ where
         request.extensions_mut().insert(id);
         if let Some(trace) = record.trace {
             request.extensions_mut().insert(trace);
+        }
+        if let Some(token) = token {
+            request.extensions_mut().insert(token);
         }
         request.extensions_mut().insert(drain_signal.clone());
         request.extensions_mut().insert(connection.long_calls.clone());

@@ -32,7 +32,7 @@ Rotation without failed calls:
 
 Examples:
   tidings token new --name gateway --scope history:read --scope history:write
-  tidings token new --name relay --scope broadcast:write --out relay.token --append tokens";
+  tidings token new --name relay --scope broadcast:write,broadcast:relay --out relay.token --append tokens";
 
 /// Create tokens by which services authenticate their callers
 #[derive(Debug, clap::Args)]

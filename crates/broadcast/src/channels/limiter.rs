@@ -33,11 +33,21 @@ impl PublishLimiter {
     /// Waits for a permit, in order of arrival; returns `None` after 500 ms. A batch larger than
     /// the limit takes all permits.
     pub(super) async fn acquire(&self, messages: &[UnpublishedMessage]) -> Option<PublishPermit<'_>> {
-        let weight: usize = messages.iter().map(|message| 1 + message.data.len() / BYTES).sum();
-        let weight = u32::try_from(weight).unwrap_or(MESSAGES).min(MESSAGES);
-        if let Ok(permit) = self.0.try_acquire_many(weight) {
+        if let Ok(permit) = self.0.try_acquire_many(weight(messages)) {
             return Some(PublishPermit(permit));
         }
-        timeout(PATIENCE, self.0.acquire_many(weight)).await.ok()?.ok().map(PublishPermit)
+        timeout(PATIENCE, self.acquire_further(messages)).await.ok()?
     }
+
+    /// Waits for a permit like [`acquire`](Self::acquire), without a limit: the calls ahead are
+    /// bounded, and each ends.
+    pub(super) async fn acquire_further(&self, messages: &[UnpublishedMessage]) -> Option<PublishPermit<'_>> {
+        self.0.acquire_many(weight(messages)).await.ok().map(PublishPermit)
+    }
+}
+
+/// Returns the permits that messages take.
+fn weight(messages: &[UnpublishedMessage]) -> u32 {
+    let weight: usize = messages.iter().map(|message| 1 + message.data.len() / BYTES).sum();
+    u32::try_from(weight).unwrap_or(MESSAGES).min(MESSAGES)
 }

@@ -11,6 +11,8 @@
 //! current version. Rows wait while broadcast is unavailable. A row that broadcast refuses blocks
 //! the later rows of its conversation until it is parked.
 
+mod batch;
+
 use std::collections::HashSet;
 use std::slice;
 use std::sync::Arc;
@@ -22,11 +24,12 @@ use tokio::sync::{Mutex, Notify};
 use tracing::Span;
 use uuid::Uuid;
 
+use self::batch::{RowChunk, batches};
 use super::Error;
 use crate::cache::Tails;
 use crate::metrics::Metrics;
-use crate::model::{ConversationNo, Message, Shard};
-use crate::peer::{self, Broadcast};
+use crate::model::{ConversationNo, Shard};
+use crate::peer::{self, Broadcast, OutgoingMessage};
 use crate::store::{Backlog, LeasedShards, PendingRange, SeqRange, Store};
 
 /// Maximum number of rows that one step takes from each shard.
@@ -37,9 +40,8 @@ const LEASE_TTL: Duration = Duration::from_secs(2);
 const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for which a failing worker takes no lease, so that every other worker gets a chance to.
 const PAUSE: Duration = Duration::from_millis(1500);
-/// Maximum number of messages in one call of broadcast. At the largest legal size they just fit a
-/// request.
-const BATCH_MESSAGES: usize = 100;
+/// Failed calls in a row after which a step ends: broadcast is unavailable for all conversations.
+const FAILURES_MAX: u32 = 2;
 
 /// The relay of one instance.
 #[derive(Debug)]
@@ -70,16 +72,6 @@ impl ShardLeases {
     fn is_due(&self) -> bool {
         self.renew_at.is_none_or(|time| time <= Instant::now())
     }
-}
-
-/// Messages of one row that are published in the same call.
-#[derive(Debug)]
-struct RowChunk {
-    /// Index of the row among the rows of the step.
-    row: usize,
-    messages: Vec<Message>,
-    /// True if the row has no further messages.
-    last: bool,
 }
 
 /// Result of one phase of a step: a flag for each row, and the error that left rows undone.
@@ -209,8 +201,8 @@ impl Relay {
 
     /// Publishes the messages of all rows that broadcast does not have, in their current version.
     ///
-    /// A refused row blocks the later rows of its conversation. While broadcast is unavailable the
-    /// rows wait; that does not count as a refusal.
+    /// A refused row blocks the later rows of its conversation, and so does a failed call for this
+    /// step. While broadcast is unavailable the rows wait; that does not count as a refusal.
     async fn publish(&self, pending: &[PendingRange], in_tails: &[bool]) -> RelayProgress {
         let Some(broadcast) = &self.broadcast else {
             return RelayProgress { done: vec![true; pending.len()], failed: None };
@@ -222,13 +214,20 @@ impl Relay {
             Ok(messages) => messages,
             Err(error) => return RelayProgress { failed: Some(error.into()), ..progress },
         };
-        let mut blocked: HashSet<ConversationNo> = HashSet::new();
+        let (mut blocked, mut failures): (HashSet<ConversationNo>, _) = (HashSet::new(), 0);
         for batch in batches(rows, messages) {
             let chunks: Vec<RowChunk> =
                 batch.into_iter().filter(|chunk| !blocked.contains(&pending[chunk.row].no)).collect();
-            if let Err(error) = self.send(broadcast, pending, in_tails, &chunks, &mut blocked).await {
-                progress.failed = Some(error);
-                return progress;
+            match self.send(broadcast, pending, in_tails, &chunks, &mut blocked).await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    (progress.failed, failures) = (Some(error), failures + 1);
+                    if failures == FAILURES_MAX {
+                        return progress;
+                    }
+                    // Other conversations go on.
+                    blocked.extend(chunks.iter().map(|chunk| pending[chunk.row].no));
+                }
             }
             for chunk in chunks.iter().filter(|chunk| chunk.last) {
                 progress.done[chunk.row] = !blocked.contains(&pending[chunk.row].no);
@@ -249,7 +248,7 @@ impl Relay {
     ) -> Result<(), Error> {
         match self.publish_chunks(broadcast, pending, batch).await {
             Ok(()) => return Ok(()),
-            Err(peer::Error::Refused(_) | peer::Error::Broken(_)) => {}
+            Err(peer::Error::Refused(_) | peer::Error::KeyTaken | peer::Error::Broken(_)) => {}
             Err(error) => return Err(error.into()),
         }
         let (mut accepted, mut refused, mut broken) = (false, Vec::new(), None);
@@ -262,7 +261,7 @@ impl Relay {
                 Err(peer::Error::Away(error)) => return Err(peer::Error::Away(error).into()),
                 Err(error) => {
                     blocked.insert(pending[chunk.row].no);
-                    refused.push((chunk.row, error.to_string()));
+                    refused.push((chunk.row, error.to_string(), matches!(error, peer::Error::KeyTaken)));
                     if matches!(error, peer::Error::Broken(_)) {
                         broken = Some(error);
                     }
@@ -273,8 +272,8 @@ impl Relay {
             // Broadcast accepted no row at all, so these rows are not at fault.
             return Err(error.into());
         }
-        for (row, reason) in refused {
-            self.record_refusal(&pending[row], in_tails[row], &reason).await?;
+        for (row, reason, key_taken) in refused {
+            self.record_refusal(&pending[row], in_tails[row], &reason, key_taken).await?;
         }
         Ok(())
     }
@@ -289,8 +288,10 @@ impl Relay {
         let spans: Vec<Span> = chunks.iter().map(|chunk| span(pending[chunk.row].trace_parent)).collect();
         let mut messages = Vec::new();
         for (chunk, span) in chunks.iter().zip(&spans) {
-            let trace_parent = TraceParent::of(span).or(pending[chunk.row].trace_parent);
-            messages.extend(chunk.messages.iter().map(|message| (message, trace_parent)));
+            let row = &pending[chunk.row];
+            let (key, trace_parent) = (row.publish_key, TraceParent::of(span).or(row.trace_parent));
+            let outgoing = |message| OutgoingMessage { message, key, trace_parent };
+            messages.extend(chunk.messages.iter().map(outgoing));
         }
         broadcast.publish(&messages).await?;
         self.metrics.record_published(messages.len());
@@ -301,10 +302,19 @@ impl Relay {
     ///
     /// Does not record it while a tail lacks the messages: a parked row would never repair the
     /// tail.
-    async fn record_refusal(&self, row: &PendingRange, in_tail: bool, reason: &str) -> Result<(), Error> {
+    async fn record_refusal(
+        &self,
+        row: &PendingRange,
+        in_tail: bool,
+        reason: &str,
+        key_taken: bool,
+    ) -> Result<(), Error> {
         self.metrics.refusals.increment(1);
-        if in_tail && self.store.outbox.record_refusal(row.id, reason, self.park_after).await? {
-            let (conversation, first, last) = (row.conversation.as_str(), row.first_seq, row.last_seq);
+        let (conversation, first, last) = (row.conversation.as_str(), row.first_seq, row.last_seq);
+        if key_taken {
+            tracing::warn!(row = row.id, conversation, first, last, reason, "publishing again under another key");
+        }
+        if in_tail && self.store.outbox.record_refusal(row.id, reason, key_taken, self.park_after).await? {
             tracing::error!(
                 row = row.id,
                 conversation,
@@ -348,30 +358,4 @@ fn span(trace_parent: Option<TraceParent>) -> Span {
 
 fn range(row: &PendingRange) -> SeqRange {
     SeqRange { no: row.no, first_seq: row.first_seq, last_seq: row.last_seq }
-}
-
-/// Groups the messages of rows into batches of at most [`BATCH_MESSAGES`]. A row that does not fit
-/// a batch is split into consecutive chunks.
-fn batches(rows: Vec<usize>, messages: Vec<Vec<Message>>) -> Vec<Vec<RowChunk>> {
-    let mut batches: Vec<Vec<RowChunk>> = Vec::new();
-    let mut room = 0;
-    for (row, mut rest) in rows.into_iter().zip(messages) {
-        loop {
-            if room == 0 {
-                batches.push(Vec::new());
-                room = BATCH_MESSAGES;
-            }
-            let further = rest.split_off(room.min(rest.len()));
-            room -= rest.len();
-            let last = further.is_empty();
-            if let Some(batch) = batches.last_mut() {
-                batch.push(RowChunk { row, messages: rest, last });
-            }
-            if last {
-                break;
-            }
-            rest = further;
-        }
-    }
-    batches
 }

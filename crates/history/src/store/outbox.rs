@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidings_postgres::{Fault, Postgres};
 use tidings_trace::TraceParent;
+use uuid::Uuid;
 
 use crate::model::{ConversationId, ConversationNo, Shard};
 
@@ -36,6 +37,8 @@ pub struct PendingRange {
     pub last_seq: i64,
     /// True if broadcast has the messages and only the tail may lack them.
     pub published: bool,
+    /// Random part of the request ids under which the messages are published.
+    pub publish_key: Uuid,
     /// Trace context of the append, if it had one.
     pub trace_parent: Option<TraceParent>,
 }
@@ -72,6 +75,7 @@ impl Outbox {
                            row.first_seq,
                            row.last_seq,
                            row.published,
+                           row.publish_key,
                            row.trace_parent
                     FROM UNNEST($1::smallint[]) AS asked (shard),
                          LATERAL (
@@ -80,6 +84,7 @@ impl Outbox {
                                     first_seq,
                                     last_seq,
                                     published,
+                                    publish_key,
                                     trace_parent
                              FROM outbox
                              WHERE outbox.shard = asked.shard
@@ -103,6 +108,7 @@ impl Outbox {
             first_seq: row.first_seq,
             last_seq: row.last_seq,
             published: row.published,
+            publish_key: row.publish_key,
             trace_parent: row.trace_parent.and_then(|text| TraceParent::parse(&text)),
         });
         Ok(pending.collect())
@@ -152,9 +158,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Records a refusal of a row by broadcast, and parks the row after `park_after` of them.
-    /// Returns true if the row is parked.
-    pub async fn record_refusal(&self, id: i64, error: &str, park_after: i32) -> Result<bool, Fault> {
+    /// Records a refusal of a row by broadcast, and parks the row after `park_after` of them. The
+    /// row gets another publish key if `key_taken`. Returns true if the row is parked.
+    pub async fn record_refusal(&self, id: i64, error: &str, key_taken: bool, park_after: i32) -> Result<bool, Fault> {
         let parked = self
             .postgres
             .run_background(async |connection| {
@@ -163,12 +169,14 @@ impl Outbox {
                     UPDATE outbox
                     SET attempts = attempts + 1,
                         error = $2,
-                        park_time = CASE WHEN attempts + 1 >= $3 THEN now() END
+                        publish_key = CASE WHEN $3 THEN gen_random_uuid() ELSE publish_key END,
+                        park_time = CASE WHEN attempts + 1 >= $4 THEN now() END
                     WHERE id = $1
                     RETURNING park_time IS NOT NULL AS "parked!"
                     "#,
                     id,
                     error,
+                    key_taken,
                     park_after,
                 )
                 .fetch_optional(connection)

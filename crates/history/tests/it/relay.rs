@@ -163,6 +163,39 @@ async fn a_publish_with_a_lost_response_is_retried_with_its_key() {
     assert_all_published_once(&cluster, &broadcast, "lobby").await;
 }
 
+/// A publisher that guesses a key delays a message, and does not suppress it.
+#[tokio::test]
+async fn a_message_whose_key_is_taken_is_published_under_another() {
+    let (cluster, broadcast) = publishing(1, |_, _| {}).await;
+    cluster.create("lobby").await;
+    broadcast.set_faults(|faults| faults.taken = 2); // the batch, and the message alone
+    for key in 0..3 {
+        cluster.say("lobby", "ada", &key.to_string()).await;
+    }
+
+    cluster.wait_until_relayed().await;
+    assert_all_published_once(&cluster, &broadcast, "lobby").await;
+}
+
+/// As after a restore of Postgres from an older copy.
+#[tokio::test]
+async fn a_message_with_a_number_given_before_is_published() {
+    let (cluster, broadcast) = publishing(1, |_, _| {}).await;
+    cluster.create("lobby").await;
+    for key in 0..3 {
+        cluster.say("lobby", "ada", &key.to_string()).await;
+    }
+    cluster.wait_until_relayed().await;
+    cluster.execute("DELETE FROM message WHERE seq = 3; UPDATE conversation SET last_seq = 2").await;
+
+    cluster.say("lobby", "ada", "another").await;
+
+    cluster.wait_until_relayed().await;
+    let published = broadcast.published("lobby");
+    assert_eq!(seqs(&published), [1, 2, 3, 3]);
+    assert_eq!(published.last(), cluster.truth("lobby").await.last());
+}
+
 /// An instance that stops releases its shards to the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_instances_share_the_shards_and_hand_them_over() {

@@ -24,8 +24,10 @@ pub(crate) struct BroadcastFaults {
     pub(crate) unavailable: bool,
     /// Number of calls that publish their messages and still fail with UNAVAILABLE.
     pub(crate) lost_responses: usize,
-    /// A call with one of these (channel, request id) is refused as a whole.
+    /// A call with one of these (channel, seq and version) is refused as a whole.
     pub(crate) refused: BTreeSet<(String, String)>,
+    /// Request ids that another publisher has used before: this many, each the next one.
+    pub(crate) taken: usize,
     /// A refused call fails with INTERNAL instead of INVALID_ARGUMENT.
     pub(crate) refuse_as_internal: bool,
     /// Request ids are not remembered, as if 10 minutes had passed.
@@ -36,6 +38,7 @@ pub(crate) struct BroadcastFaults {
 struct FakeBroadcastState {
     faults: BroadcastFaults,
     channels: BTreeMap<String, Vec<pb::PublishRequest>>,
+    taken_ids: BTreeSet<String>,
 }
 
 /// The broadcast service of one test. Cheap to clone.
@@ -82,6 +85,19 @@ impl FakeBroadcast {
 }
 
 impl FakeBroadcastState {
+    /// Publishes a message, unless its request id is taken.
+    fn answer(&mut self, request: pb::PublishRequest) -> Outcome {
+        if self.faults.taken > 0 {
+            self.faults.taken -= 1;
+            self.taken_ids.insert(request.request_id.clone());
+        }
+        if self.taken_ids.contains(&request.request_id) {
+            let (reason, message) = (pb::ErrorReason::RequestIdReused.into(), "used before".to_owned());
+            return Outcome::Failure(pb::PublishFailure { reason, message, ..Default::default() });
+        }
+        Outcome::Published(self.publish(request))
+    }
+
     fn publish(&mut self, request: pb::PublishRequest) -> pb::PublishResponse {
         let channel = self.channels.entry(request.channel.clone()).or_default();
         let existing = channel.iter().position(|published| published.request_id == request.request_id);
@@ -107,7 +123,8 @@ impl BroadcastService for FakeBroadcast {
             return Err(Status::unavailable("injected outage"));
         }
         let is_refused = |request: &pb::PublishRequest| {
-            state.faults.refused.contains(&(request.channel.clone(), request.request_id.clone()))
+            let (_key, version) = request.request_id.split_once('.').unwrap();
+            state.faults.refused.contains(&(request.channel.clone(), version.to_owned()))
         };
         if requests.iter().any(is_refused) {
             let internal = state.faults.refuse_as_internal;
@@ -115,8 +132,9 @@ impl BroadcastService for FakeBroadcast {
             let reason = if internal { "INTERNAL" } else { "INVALID_FIELDS" };
             return Err(Reply::new(code, "broadcast.tidings", reason, "injected refusal").into_status());
         }
-        let published = requests.into_iter().map(|request| Outcome::Published(state.publish(request)));
-        let results = published.map(|outcome| pb::BatchPublishResult { outcome: Some(outcome) }).collect();
+        let results =
+            requests.into_iter().map(|request| pb::BatchPublishResult { outcome: Some(state.answer(request)) });
+        let results = results.collect();
         if state.faults.lost_responses > 0 {
             state.faults.lost_responses -= 1;
             return Err(Status::unavailable("injected loss of the response"));

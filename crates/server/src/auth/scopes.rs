@@ -6,7 +6,7 @@ use std::str::FromStr;
 use tidings_proto::{Method, Scope};
 
 const SERVICES: [&str; 4] = ["user", "history", "lock", "broadcast"];
-const ACTIONS: [Scope; 3] = [Scope::Read, Scope::Write, Scope::Admin];
+const ACTIONS: [Scope; 4] = [Scope::Read, Scope::Write, Scope::Admin, Scope::Relay];
 const EVERY_SERVICE: &str = "*";
 
 /// A set of scopes, each `SERVICE:ACTION`, separated by commas: `history:read,history:write`,
@@ -22,8 +22,13 @@ pub struct Scopes {
 impl Scopes {
     /// Returns whether these scopes allow a method.
     pub fn allow(self, method: &Method) -> bool {
-        let service = SERVICES.iter().position(|name| *name == method.service());
-        let action = ACTIONS.iter().position(|action| *action == method.scope);
+        self.contain(method.service(), method.scope)
+    }
+
+    /// Returns whether these scopes contain `service:action`.
+    pub fn contain(self, service: &str, action: Scope) -> bool {
+        let service = SERVICES.iter().position(|name| *name == service);
+        let action = ACTIONS.iter().position(|known| *known == action);
         matches!((service, action), (Some(service), Some(action)) if self.services[action] & 1 << service != 0)
     }
 
@@ -54,7 +59,10 @@ impl FromStr for Scopes {
     fn from_str(text: &str) -> Result<Self, String> {
         text.split(',').try_fold(Self::default(), |scopes, word| {
             let scope = Self::parse_one(word).ok_or_else(|| {
-                format!("expected SERVICE:ACTION, of {}, * and read, write, admin, got '{word}'", SERVICES.join(", "))
+                format!(
+                    "expected SERVICE:ACTION, of {}, * and read, write, admin, relay, got '{word}'",
+                    SERVICES.join(", ")
+                )
             })?;
             Ok(scopes.and(scope))
         })
@@ -105,7 +113,7 @@ mod tests {
 
     #[test]
     fn scopes_are_written_in_canonical_form() {
-        for text in ["history:read,history:write", "*:read", "*:read,lock:write,broadcast:admin"] {
+        for text in ["history:read,history:write", "*:read", "*:read,lock:write,broadcast:admin,broadcast:relay"] {
             assert_eq!(text.parse::<Scopes>().unwrap().to_string(), text);
         }
         let all = "user:read,history:read,lock:read,broadcast:read,user:read";

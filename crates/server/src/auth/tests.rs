@@ -38,7 +38,7 @@ fn a_check_returns_the_name_of_the_token() {
     let (tokens, secrets) = tokens(&["lock:read"; 3]);
 
     for (index, secret) in secrets.iter().enumerate() {
-        let name = tokens.check(&bearer_headers(secret), method("GetLock")).unwrap();
+        let name = tokens.check(&bearer_headers(secret), method("GetLock")).unwrap().name;
         assert_eq!(&*name, format!("t{index}"));
     }
 }
