@@ -128,6 +128,27 @@ impl PostgresServer {
         created.map_err(Error::sql(format!("create database {name} from {template}")))
     }
 
+    /// Copies a database, as a backup does; closes its connections.
+    pub async fn back_up_database(&self, name: &str, copy: &str) -> Result<(), Error> {
+        let failed = || Error::sql(format!("back up database {name}"));
+        let set = |allowed: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}", quoted(name));
+        self.execute(&set(false)).await.map_err(failed())?;
+        let end = format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{}'",
+            name.replace('\'', "''")
+        );
+        self.execute(&end).await.map_err(failed())?;
+        let copied = self.create_database_from(name, copy).await;
+        self.execute(&set(true)).await.map_err(failed())?;
+        copied
+    }
+
+    /// Replaces a database by a copy that was made earlier; closes its connections.
+    pub async fn restore_database(&self, name: &str, copy: &str) -> Result<(), Error> {
+        self.drop_database(name).await?;
+        self.create_database_from(copy, name).await
+    }
+
     /// Drops a database, if it exists, and closes its connections.
     pub async fn drop_database(&self, name: &str) -> Result<(), Error> {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));

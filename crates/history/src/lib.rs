@@ -68,6 +68,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let postgres = database.postgres();
     let redis = open_redis(&config.redis, "history", Role::Cache, cache::PERMISSIONS).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
+    let source = redis.source();
+    postgres.on_incarnation(move |incarnation| source.set(incarnation));
     let tails = Arc::new(cache::Tails::new(redis, config.tails.ttls()));
     let store = store::Store::new(postgres);
     let broadcast = config.relay.broadcast()?.map(|(at, credentials)| peer::Broadcast::new(at, &credentials));

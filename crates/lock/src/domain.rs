@@ -188,6 +188,12 @@ impl LockManager {
         })
     }
 
+    /// Compares the epoch with Postgres again, which may have lost commits. Does not block.
+    pub fn verify_epoch(&self) {
+        let _runtime = self.runtime.enter();
+        self.epochs.verify();
+    }
+
     /// Waits for the background jobs, then closes all connections.
     pub async fn close(&self) {
         self.jobs.close();

@@ -70,6 +70,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let (default_ttl, max_waiters) = (*config.locks.lock_default_ttl, config.locks.lock_max_waiters);
     let locks =
         domain::LockManager::new(store::Store::new(postgres), leases, default_ttl, max_waiters, shutdown.clone());
+    let verified = locks.clone();
+    database.postgres().on_incarnation(move |_| verified.verify_epoch());
     let receiver = locks.clone();
     let on_message = move |_: &str, message: Vec<u8>| receiver.on_notification(&message);
     let subscriber = Subscriber::open(&config.redis, "lock", Role::State, on_message).map_err(ServeError::Redis)?;

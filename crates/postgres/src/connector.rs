@@ -13,6 +13,7 @@ use crate::args::Args;
 use crate::cause::Cause;
 use crate::credentials::PostgresCredentials;
 use crate::fault::OpenFailure;
+use crate::incarnation::IncarnationWatch;
 use crate::session::SessionSettings;
 
 /// Opens connections of one kind to one database.
@@ -23,6 +24,7 @@ pub(crate) struct Connector {
     session: SessionSettings,
     /// Longest time of an attempt, log-in included.
     limit: Duration,
+    incarnation: IncarnationWatch,
 }
 
 impl Connector {
@@ -32,6 +34,7 @@ impl Connector {
             application: application.to_owned(),
             session,
             limit: *args.postgres_connect_timeout,
+            incarnation: IncarnationWatch::new(),
         }
     }
 
@@ -42,6 +45,11 @@ impl Connector {
 
     pub(crate) fn session(&self) -> &SessionSettings {
         &self.session
+    }
+
+    /// Returns the incarnation of the database.
+    pub(crate) fn incarnation(&self) -> &IncarnationWatch {
+        &self.incarnation
     }
 
     /// Logs the protection of connections, once at start.
@@ -103,6 +111,7 @@ impl Connector {
         let refused = |error| OpenFailure::of(&error, &address);
         let mut connection = options.connect().await.map_err(refused)?;
         self.session.apply(&mut connection).await.map_err(refused)?;
+        self.incarnation.read(&mut connection).await.map_err(refused)?;
         Ok(connection)
     }
 }

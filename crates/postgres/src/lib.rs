@@ -47,6 +47,7 @@ mod connection_pool;
 mod connector;
 mod credentials;
 mod fault;
+mod incarnation;
 mod ledger;
 mod metrics;
 mod migrate;

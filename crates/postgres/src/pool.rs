@@ -13,6 +13,7 @@ use crate::cause::Cause;
 use crate::connection_pool::ConnectionPool;
 use crate::connector::Connector;
 use crate::fault::Fault;
+use crate::incarnation::INCARNATION;
 use crate::metrics::Metrics;
 use crate::pooled_connection::PooledConnection;
 use crate::server_state::ServerState;
@@ -24,8 +25,8 @@ const BACKGROUND_CONNECTIONS: u32 = 4;
 /// Added to the acquire and the statement timeout: work that takes longer loses its connection.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Probe of a server that serves: false on a standby and on a read-only server.
-const PROBE: &str = "SELECT NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool";
+/// Condition of a server that serves: false on a standby and on a read-only server.
+const SERVES: &str = "NOT pg_is_in_recovery() AND NOT current_setting('transaction_read_only')::bool";
 /// Probe of a full server: a sort that exceeds its memory allocates a little disk space until it
 /// ends. It needs no privilege.
 const DISK_PROBE: &str = "SET LOCAL work_mem = '64kB'; \
@@ -195,7 +196,10 @@ impl Postgres {
             if full {
                 sqlx::raw_sql(DISK_PROBE).execute(&mut *connection).await?;
             }
-            sqlx::query_scalar::<_, bool>(PROBE).fetch_one(connection).await
+            let probe = AssertSqlSafe(format!("SELECT {SERVES}, {INCARNATION}"));
+            let (serves, incarnation): (bool, String) = sqlx::query_as(probe).fetch_one(connection).await?;
+            self.connector.incarnation().note(&incarnation);
+            Ok(serves)
         });
         let probed = timeout(patience, probe).await;
         match probed {
@@ -223,6 +227,16 @@ impl Postgres {
                 false
             }
         }
+    }
+
+    /// Calls a function with the incarnation of the database, and with each other one: it changes
+    /// whenever Postgres may have lost commits. The function must not block. Only the first call
+    /// has an effect.
+    ///
+    /// A connection is used only after the function has received its incarnation. Through a pooler,
+    /// which may change the server behind a connection, the next probe notices a change.
+    pub fn on_incarnation(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
+        self.connector.incarnation().listen(listener);
     }
 
     /// Returns true if the latest work sent to Postgres received a response.

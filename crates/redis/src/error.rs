@@ -40,6 +40,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the words of the server or the network; empty if there are none.
+    pub(crate) fn cause(&self) -> String {
+        std::error::Error::source(self).map(ToString::to_string).unwrap_or_default()
+    }
+
     /// Logs that a step continues without Redis, and thus without `part`, e.g. `the cache`. A
     /// refusal is a warning, because it is no outage.
     pub fn log_skip(&self, part: &str) {

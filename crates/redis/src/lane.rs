@@ -16,6 +16,7 @@ use crate::error::{Error, OUT_OF_MEMORY, REFUSES_WRITES, has_code};
 use crate::incarnation::Incarnation;
 use crate::metrics::Metrics;
 use crate::script::Call;
+use crate::source::SourceIncarnation;
 use crate::transfer::{Transfer, command_bytes, pipeline_bytes};
 use crate::write_outcome::WriteOutcome;
 
@@ -35,6 +36,8 @@ pub(crate) struct Names {
     pub(crate) keys: Arc<str>,
     /// Prefix of every channel: that of keys, and the number of another database than 0.
     pub(crate) channels: Arc<str>,
+    /// The incarnation of the database that a cache copies, behind that of the server.
+    pub(crate) source: SourceIncarnation,
 }
 
 /// Time and traffic of the calls on all lanes of one Redis.
@@ -190,17 +193,21 @@ pub struct Lane {
     generation: BreakerGeneration,
     /// Bytes of the expected reply.
     reply_bytes: usize,
+    /// Part of the keys of this call: all of them belong to one incarnation of the database.
+    source: Arc<str>,
 }
 
 impl Lane {
     pub(crate) fn new(shared: &Arc<Connection>, generation: BreakerGeneration) -> Self {
-        Self { shared: Arc::clone(shared), connection: shared.handle(), generation, reply_bytes: 0 }
+        let source = shared.names.source.part();
+        Self { shared: Arc::clone(shared), connection: shared.handle(), generation, reply_bytes: 0, source }
     }
 
-    /// Returns the full key of `name`: `<prefix>:<service>:<incarnation>:<name>` for a cache,
-    /// `<prefix>:<service>:<name>` for state.
+    /// Returns the full key of `name`: `<prefix>:<service>:<incarnation>:<source>:<name>` for a
+    /// cache, where the source is the incarnation of its database, and `<prefix>:<service>:<name>`
+    /// for state.
     pub fn key(&self, name: fmt::Arguments<'_>) -> String {
-        format!("{}{name}", self.shared.keys)
+        format!("{}{}{name}", self.shared.keys, self.source)
     }
 
     /// Returns the full name of a pub/sub channel that a [`Subscriber`](crate::Subscriber) knows as

@@ -19,6 +19,7 @@ use crate::lane::{Lane, Names, Waits};
 use crate::lane_pool::LanePool;
 use crate::metrics::Metrics;
 use crate::permissions::{PermissionCheck, Permissions};
+use crate::source::SourceIncarnation;
 use crate::transfer::Transfer;
 use crate::unusable::Unusable;
 
@@ -38,6 +39,7 @@ struct Lanes {
     patience: Duration,
     breaker: Arc<Breaker>,
     metrics: Arc<Metrics>,
+    source: SourceIncarnation,
     keepers: Vec<JoinHandle<()>>,
 }
 
@@ -68,7 +70,7 @@ impl Redis {
         });
         let pool = LanePool::new(RedisCredentials::new(args)?, config, usize::from(args.redis_lanes));
         let names = names(args, service);
-        let patience = timeout(args, role);
+        let (patience, source) = (timeout(args, role), names.source.clone());
         let metrics = Metrics::new();
         let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
         let keeper = Keeper {
@@ -83,7 +85,9 @@ impl Redis {
             metrics: Arc::clone(&metrics),
         };
         let (slots, keepers) = (0..args.redis_lanes).map(|number| keeper.clone().keep(number)).unzip();
-        Ok(Self { lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, metrics, keepers }) })
+        Ok(Self {
+            lanes: Arc::new(Lanes { slots, next: AtomicUsize::new(0), patience, breaker, metrics, source, keepers }),
+        })
     }
 
     /// Waits for the first connection attempt. An unavailable server is no error: it is used once
@@ -152,6 +156,11 @@ impl Redis {
         answer.is_ok()
     }
 
+    /// Returns the incarnation of the database that this cache copies, to be set by its service.
+    pub fn source(&self) -> SourceIncarnation {
+        self.lanes.source.clone()
+    }
+
     /// Returns the state of the circuit breaker.
     pub fn breaker(&self) -> BreakerState {
         self.lanes.breaker.state()
@@ -181,7 +190,7 @@ pub(crate) fn names(args: &Args, service: &str) -> Names {
         0 => keys.clone(),
         db => format!("{keys}db{db}:"),
     };
-    Names { keys: keys.into(), channels: channels.into() }
+    Names { keys: keys.into(), channels: channels.into(), source: SourceIncarnation::default() }
 }
 
 /// Returns the settings of every connection of a service.

@@ -211,12 +211,13 @@ async fn keep(
     on_message: OnMessage,
     metrics: SessionMetrics,
 ) {
-    let mut pause = DoublingPause::reconnect();
+    let (mut pause, mut reported) = (DoublingPause::reconnect(), false);
     loop {
         let probe = format!("probe-{:016x}", rand::random::<u64>());
         match connect(&credentials, &config, &prefix, &probe, limit, &on_message).await {
             Ok(session) => {
                 pause.reset();
+                reported = false;
                 metrics.session_started();
                 slot.send_replace(Some(session.clone()));
                 let reason = wait_for_end(&session, &probe).await;
@@ -226,7 +227,12 @@ async fn keep(
                 tracing::warn!(reason, "redis pub/sub session ended");
             }
             Err(error) => {
-                tracing::debug!(%error, "redis pub/sub is unavailable");
+                if reported {
+                    tracing::debug!(%error, "redis pub/sub is unavailable");
+                } else {
+                    tracing::warn!(%error, cause = error.cause(), "redis pub/sub is unavailable; trying again");
+                    reported = true; // once per outage
+                }
                 pause.wait().await;
             }
         }

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::incarnation::Incarnation;
 use crate::metrics::SessionMetrics;
 use crate::redis::config;
+use crate::source::SourceIncarnation;
 
 /// Interval of probes on this connection.
 const PROBE: Duration = Duration::from_millis(500);
@@ -59,7 +60,8 @@ impl Tracker {
     /// of keys whose names begin with `names`; it must not block.
     ///
     /// [`TrackingEvent::Started`] and [`TrackingEvent::Ended`] alternate. Other events come from
-    /// another task and must be ignored between an end and the next start.
+    /// another task and must be ignored between an end and the next start. Another `source` ends
+    /// the session.
     ///
     /// # Errors
     /// The driver's error if it does not accept the URL.
@@ -67,6 +69,7 @@ impl Tracker {
         args: &Args,
         service: &str,
         names: &str,
+        source: SourceIncarnation,
         on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static,
     ) -> Result<Self, RedisError> {
         let task = TrackerTask {
@@ -74,6 +77,7 @@ impl Tracker {
             config: config(args, Role::Cache).set_response_timeout(Some(PROBE_TIMEOUT)),
             prefix: format!("{}:{service}:", args.redis_prefix).into(),
             names: names.into(),
+            source,
             limit: *args.redis_connect_timeout,
             on_event: Arc::new(on_event),
             metrics: SessionMetrics::of_tracking(),
@@ -95,6 +99,7 @@ struct TrackerTask {
     /// Prefix of every key before the incarnation: `<prefix>:<service>:`.
     prefix: Box<str>,
     names: Box<str>,
+    source: SourceIncarnation,
     limit: Duration,
     on_event: Arc<dyn Fn(TrackingEvent<'_>) + Send + Sync>,
     metrics: SessionMetrics,
@@ -105,17 +110,20 @@ struct TrackingSession {
     connection: MultiplexedConnection,
     incarnation: Incarnation,
     ended: watch::Receiver<bool>,
+    /// Changes when the keys get another source.
+    source: watch::Receiver<Arc<str>>,
     /// Time before the server was asked to track.
     started_at: Instant,
 }
 
 impl TrackerTask {
     async fn run(self) {
-        let mut pause = DoublingPause::reconnect();
+        let (mut pause, mut reported) = (DoublingPause::reconnect(), false);
         loop {
             match self.connect().await {
                 Ok(mut session) => {
                     pause.reset();
+                    reported = false;
                     self.metrics.session_started();
                     (self.on_event)(TrackingEvent::Started(&session.incarnation));
                     (self.on_event)(TrackingEvent::Confirmed(session.started_at));
@@ -125,7 +133,12 @@ impl TrackerTask {
                     tracing::warn!(reason, "redis tracking session ended");
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "redis tracking is unavailable");
+                    if reported {
+                        tracing::debug!(%error, "redis tracking is unavailable");
+                    } else {
+                        tracing::warn!(%error, cause = error.cause(), "redis tracking is unavailable; trying again");
+                        reported = true; // once per outage
+                    }
                     pause.wait().await;
                 }
             }
@@ -144,13 +157,14 @@ impl TrackerTask {
             let connecting = client.get_multiplexed_async_connection_with_config(&config);
             let mut connection = connecting.await.map_err(Error::from_redis)?;
             let incarnation = read_incarnation(&mut connection).await?;
-            let keys: Arc<str> = format!("{}{incarnation}:", self.prefix).into();
+            let mut source = self.source.subscribe();
+            let keys: Arc<str> = format!("{}{incarnation}:{}", self.prefix, *source.borrow_and_update()).into();
             let mut track = redis::cmd("CLIENT");
             track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(format!("{keys}{}", self.names));
             known.send_replace(Some(keys));
             let started_at = Instant::now();
             track.exec_async(&mut connection).await.map_err(Error::from_redis)?;
-            Ok(TrackingSession { connection, incarnation, ended, started_at })
+            Ok(TrackingSession { connection, incarnation, ended, source, started_at })
         };
         timeout(self.limit, attempt).await.unwrap_or(Err(Error::Away))
     }
@@ -162,6 +176,7 @@ impl TrackingSession {
         loop {
             tokio::select! {
                 _ = self.ended.wait_for(|ended| *ended) => return "connection lost",
+                Ok(()) = self.source.changed() => return "another incarnation of the database",
                 () = sleep(PROBE) => {}
             }
             let sent_at = Instant::now();

@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidings_redis::{Args, Call, Lane, OpenError, Permissions, Redis, Script, Tracker, jittered_ttl, millis};
+use tidings_redis::{
+    Args, Call, Lane, OpenError, Permissions, Redis, Script, SourceIncarnation, Tracker, jittered_ttl, millis,
+};
 
 pub use outcomes::FillOutcome;
 pub use tidings_redis::{Error, Incarnation, TrackingEvent};
@@ -97,8 +99,12 @@ pub enum FillLease {
 ///
 /// # Errors
 /// The driver's, if the URL cannot be used at all.
-pub fn track(args: &Args, on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static) -> Result<Tracker, OpenError> {
-    Tracker::open(args, SERVICE, VALUE_PREFIX, on_event)
+pub fn track(
+    args: &Args,
+    source: SourceIncarnation,
+    on_event: impl Fn(TrackingEvent<'_>) + Send + Sync + 'static,
+) -> Result<Tracker, OpenError> {
+    Tracker::open(args, SERVICE, VALUE_PREFIX, source, on_event)
 }
 
 impl Cache {

@@ -67,6 +67,11 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let postgres = database.postgres();
     let redis = open_redis(&config.redis, cache::SERVICE, Role::Cache, cache::PERMISSIONS).await?;
     let probes = vec![Probe::postgres(&postgres), Probe::redis(&redis, Role::Cache)];
+    let source = redis.source();
+    postgres.on_incarnation({
+        let source = source.clone();
+        move |incarnation| source.set(incarnation)
+    });
     let cache = cache::Cache::new(redis, config.cache.ttls());
     let store = store::Store::new(postgres);
     let watches = domain::UserWatches::new(store.clone(), watch::WatchRegistry::new(config.watches.limits()));
@@ -76,7 +81,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let on_event = move |event: cache::TrackingEvent<'_>| tracking_users.on_tracking_event(event);
     let _tracker = match config.cache.user_local_cache_bytes {
         0 => None,
-        _ => Some(cache::track(&config.redis, on_event).map_err(ServeError::Redis)?),
+        _ => Some(cache::track(&config.redis, source, on_event).map_err(ServeError::Redis)?),
     };
 
     let server = Server::new(&config.server);

@@ -25,6 +25,7 @@ mod redis_away;
 mod redis_losses;
 mod refusals;
 mod relay;
+mod restored;
 mod sequence_numbers;
 #[path = "../support/mod.rs"]
 mod support;

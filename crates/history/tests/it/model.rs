@@ -296,7 +296,7 @@ async fn tails() -> (Tails, HistoryRedis) {
     args.redis_prefix = testing::key_prefix();
     args.redis_timeout = Some(PATIENCE.into());
     let ttls = TailTtls { tail: Duration::from_mins(10), lease: Duration::from_mins(10) };
-    let redis = HistoryRedis::connect(stack.redis(), &args.redis_prefix).await;
+    let redis = HistoryRedis::connect(stack.redis(), &args.redis_prefix, "").await;
     (Tails::new(Redis::open(&args, "history", Role::Cache).unwrap(), ttls), redis)
 }
 

@@ -175,7 +175,11 @@ impl<'a> HistoryCluster<'a> {
 
     /// Opens a direct connection to the Redis of the service.
     pub(crate) async fn redis(&self) -> HistoryRedis {
-        HistoryRedis::connect(self.stack.redis(), &self.prefix).await
+        let (sender, source) = std::sync::mpsc::channel();
+        let postgres = Postgres::closed(&self.config().postgres, "test");
+        postgres.on_incarnation(move |incarnation| sender.send(incarnation.to_owned()).unwrap());
+        postgres.open().await.unwrap();
+        HistoryRedis::connect(self.stack.redis(), &self.prefix, &source.recv().unwrap()).await
     }
 }
 

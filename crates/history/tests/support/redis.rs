@@ -13,11 +13,13 @@ pub(crate) struct HistoryRedis {
 }
 
 impl HistoryRedis {
-    pub(crate) async fn connect(redis: &RedisServer, prefix: &str) -> Self {
+    /// Connects; `source` is the incarnation of the database, or empty.
+    pub(crate) async fn connect(redis: &RedisServer, prefix: &str, source: &str) -> Self {
         let inspector = RedisInspector::connect(redis).await;
         let info: String = inspector.run(cmd("INFO").arg("replication")).await;
         let incarnation = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap();
-        let prefix = format!("{prefix}:history:{}", &incarnation[..10]);
+        let source = if source.is_empty() { String::new() } else { format!(":{source}") };
+        let prefix = format!("{prefix}:history:{}{source}", &incarnation[..10]);
         Self { inspector, prefix }
     }
 

@@ -29,6 +29,8 @@ use crate::store;
 const EPOCH_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Pause before the next comparison while another instance is about to activate an epoch.
 const ACTIVATION_POLL: Duration = Duration::from_millis(20);
+/// Pause after a failed comparison of the epoch with Postgres.
+const VERIFY_PAUSE: Duration = Duration::from_millis(500);
 /// Most epochs that one search opens. One is usual, two when another instance is ahead; more means
 /// that the incarnation of Redis changes faster than the search.
 const OPENINGS_MAX: usize = 4;
@@ -186,6 +188,25 @@ impl EpochTracker {
         });
     }
 
+    /// Compares the epoch with Postgres again, which may have lost commits; the instance works in
+    /// its epoch meanwhile. Retries until Postgres has answered.
+    ///
+    /// A row behind Redis would otherwise be found only after a loss of Redis, when nothing else
+    /// names the epochs that are used up.
+    pub(super) fn verify(&self) {
+        let inner = Arc::clone(&self.inner);
+        self.inner.jobs.spawn(async move {
+            loop {
+                let Some(known) = inner.state.borrow().adopted else { return }; // the search compares
+                match inner.verify(known).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::debug!(%error, "epoch not compared with postgres; trying again"),
+                }
+                sleep(VERIFY_PAUSE).await;
+            }
+        });
+    }
+
     /// Finds the epoch before anything is served, given that no client of an earlier run is alive:
     /// an epoch that has to be opened gets no quarantine.
     pub(super) async fn start_fresh(&self) -> bool {
@@ -257,6 +278,23 @@ impl Drop for EpochSearch {
 }
 
 impl EpochTrackerInner {
+    /// Finds the epoch again, and adopts it if it differs. If it continues, records its longest
+    /// lease again.
+    async fn verify(&self, known: AdoptedEpoch) -> Result<(), EpochError> {
+        let found = self.find_epoch(EarlierLeases::MayBeHeld).await?;
+        if found.epoch != known.epoch {
+            tracing::warn!(
+                was = known.epoch.get(),
+                epoch = found.epoch.get(),
+                "postgres has lost the epoch of the locks: another one is opened"
+            );
+            self.state.send_modify(|state| state.adopted = Some(found));
+        } else if found.max_ttl < known.max_ttl {
+            self.store.raise_max_ttl(known.epoch, known.max_ttl).await?;
+        }
+        Ok(())
+    }
+
     /// Compares until all agree, and opens an epoch where they do not.
     async fn find_epoch(&self, earlier: EarlierLeases) -> Result<AdoptedEpoch, EpochError> {
         let mut rounds = 0;

@@ -260,3 +260,27 @@ async fn a_loss_of_redis_ends_the_holds_of_every_lock() {
         panic!("granted in a quarantine");
     }
 }
+
+/// Postgres was restored from a copy that is older than the epoch. If Redis lost its data before
+/// that was noticed, tokens would be granted twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_postgres_has_lost_is_followed_by_another() {
+    let stack = own_stack().await;
+    let locks = LockFixture::start_on(&stack, 2, |_, _| {}).await;
+    let database = locks.database.rsplit('/').next().unwrap().to_owned();
+    locks.take("a", "ada").await;
+    stack.postgres().back_up_database(&database, "copy").await.unwrap();
+    locks.redis().await.run::<()>(&cmd("FLUSHALL")).await;
+    let mut hold = locks.acquire_with_retries(waiting("a", "bob")).await.granted();
+
+    stack.postgres().restore_database(&database, "copy").await.unwrap();
+
+    let refused = async || {
+        let refused = locks.acquire(once("b", "eve")).await;
+        refused.is_err_and(|failure| failure.reason == "QUARANTINE")
+    };
+    eventually("the next epoch begins with a quarantine", refused).await;
+    let epoch = testing::query_number(&locks.database, "SELECT epoch FROM lock_epoch").await;
+    assert!(epoch << 40 > hold.token, "epoch {epoch} after token {}", hold.token);
+    assert_eq!(refusal(locks.renew(&mut hold).await), (Code::Aborted, "LEASE_LOST".to_owned()));
+}

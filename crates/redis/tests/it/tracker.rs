@@ -31,8 +31,9 @@ impl TestTracker {
                 TrackingEvent::Confirmed(_) => return, // twice a second
             });
         };
-        let tracker = Tracker::open(tracker_args, "test", "u:", on_event).unwrap();
-        let tracker = Self { _tracker: tracker, events, redis: Redis::open(lane_args, "test", Role::Cache).unwrap() };
+        let redis = Redis::open(lane_args, "test", Role::Cache).unwrap();
+        let tracker = Tracker::open(tracker_args, "test", "u:", redis.source(), on_event).unwrap();
+        let tracker = Self { _tracker: tracker, events, redis };
         tracker.wait_for("started", 1).await;
         connected_lane(&tracker.redis).await;
         tracker

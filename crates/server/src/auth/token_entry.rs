@@ -86,7 +86,7 @@ mod tests {
             (format!("a {} lock:read", "g".repeat(64)), "SHA256 is not 64 hexadecimal digits"),
             (
                 format!("a {hash} lock"),
-                "expected SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin, got 'lock'",
+                "expected SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin, relay, got 'lock'",
             ),
         ] {
             assert_eq!(text.parse::<TokenEntry>().unwrap_err(), problem, "{text}");

@@ -120,7 +120,7 @@ fn a_wrong_name_or_scope_is_refused() {
         (["--name", "a b", "--scope", "*:read"], "tidings: --name: 'a b': expected 1 to 64 of [A-Za-z0-9._~-]\n"),
         (
             ["--name", "ada", "--scope", "*:all"],
-            "tidings: --scope: '*:all': expected SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin, \
+            "tidings: --scope: '*:all': expected SERVICE:ACTION, of user, history, lock, broadcast, * and read, write, admin, relay, \
              got '*:all'\n",
         ),
     ] {

@@ -19,6 +19,7 @@ mod profiles;
 mod read_bulkhead;
 mod redis_away;
 mod refresh;
+mod restored;
 mod scripts;
 mod starting;
 mod support;

@@ -38,8 +38,9 @@ pub(super) enum EarlierLeases {
 /// knows.
 ///
 /// The quarantine of the next epoch lasts as long as the longest lease that may still be held. The
-/// very first epoch follows no lease. If Redis has an epoch and Postgres has none, the row was
-/// lost, and a lease may be as long as [`TTL_MAX`].
+/// very first epoch follows no lease. A row is committed before its epoch is activated in Redis, so
+/// a row behind Redis, or none, means that Postgres lost commits: a lease may be as long as
+/// [`TTL_MAX`].
 pub(super) fn decide(row: &Row, redis: &EpochReply, default_ttl: Duration, earlier: EarlierLeases) -> Decision {
     let none = LockEpoch::new(0);
     let in_redis = redis.stored.as_ref().map_or(none, |stored| stored.epoch);
@@ -55,7 +56,7 @@ pub(super) fn decide(row: &Row, redis: &EpochReply, default_ttl: Duration, earli
     }
     let outstanding_ttl = if earlier == EarlierLeases::Over {
         Duration::ZERO
-    } else if row.epoch == none && redis.stored.is_some() {
+    } else if in_redis > row.epoch {
         TTL_MAX
     } else {
         row.max_ttl.max(row.carry_ttl)
