@@ -160,6 +160,7 @@ impl ChannelStore {
     /// the page starts at the oldest message kept. One round trip.
     pub async fn read(&self, channel: &ChannelName, after: Position) -> Result<ChannelPage, Error> {
         let mut lane = self.redis.reader().await?;
+        lane.expect_bytes(PAGE_BYTES);
         let reply: Vec<Value> = lane.read(&self.read_call(&lane, channel, after, PAGE_MESSAGES)).await?;
         reply::page(reply, after)
     }

@@ -32,6 +32,8 @@ pub const TAIL_MESSAGES: usize = 200;
 const TAIL_BYTES: usize = 512 * 1024;
 /// Maximum size of one cached message, in bytes; pages with a longer one are read from Postgres.
 const ELEMENT_BYTES: usize = 16 * 1024;
+/// Size of an ordinary message, for the wait for a page.
+const MESSAGE_BYTES: usize = 1024;
 /// Greater than every seq: seqs stay below 2^53, the limit of exact integers in Lua.
 const NO_BOUND: i64 = 1 << 53;
 
@@ -118,6 +120,7 @@ impl Tails {
             Anchor::Around(_) => return Ok(None),
         };
         let mut lane = self.redis.reader().await?;
+        lane.expect_bytes(limit * MESSAGE_BYTES);
         let mut call = self.read.key(tail_key(&lane, id));
         call.arg(direction).arg(bound).arg(limit).arg(min_seq);
         let reply: Vec<Value> = lane.read(&call).await?;

@@ -25,6 +25,8 @@ use crate::model::UserId;
 /// Limit of keys in one MGET: the reply arrives within the Redis timeout even if every profile has
 /// the largest size.
 const BATCH_MAX: usize = 128;
+/// Size of an ordinary profile, for the wait for a reply.
+const VALUE_BYTES: usize = 1024;
 /// Limit of gets queued for the dispatcher; further callers wait until it takes some.
 const QUEUE_MAX: usize = 1024;
 
@@ -119,10 +121,12 @@ fn deliver(reply: Result<StoredValues, Error>, gets: Vec<PendingGet>) {
 /// Sends one MGET. One round trip.
 pub(super) async fn mget(redis: &Redis, ids: impl IntoIterator<Item = &UserId>) -> Result<StoredValues, Error> {
     let mut lane = redis.reader().await?;
-    let mut command = cmd("MGET");
+    let (mut command, mut count) = (cmd("MGET"), 0);
     for id in ids {
         command.arg(value_key(&lane, id));
+        count += 1;
     }
+    lane.expect_bytes(count * VALUE_BYTES);
     let values = lane.send(&command).await?;
     Ok((values, lane.incarnation().clone()))
 }
