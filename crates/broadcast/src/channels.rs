@@ -52,7 +52,7 @@ pub const PERMISSIONS: Permissions = Permissions {
         "publish C message",
         "subscribe C",
         "time",
-        "unsubscribe C",
+        "unsubscribe",
         "xadd K * field value",
         "xdel K 1-1",
         "xrange K - +",

@@ -57,7 +57,7 @@ pub const PERMISSIONS: Permissions = Permissions {
         "rpop K",
         "rpush K value",
         "subscribe C",
-        "unsubscribe C",
+        "unsubscribe",
     ],
     optional: None,
 };

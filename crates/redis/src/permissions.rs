@@ -19,7 +19,7 @@ const ALWAYS: [&str; 3] = ["info", "set K value", "script load script"];
 const CONTAINERS: [&str; 2] = ["client", "script"];
 
 /// Commands that a service runs: each whole, in lower case, with `K` for a key and `C` for a
-/// channel.
+/// channel to which a pattern applies (not that of UNSUBSCRIBE).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Permissions {
     /// Commands without which the service does not use the server.

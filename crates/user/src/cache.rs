@@ -34,7 +34,7 @@ pub const SERVICE: &str = "user";
 
 /// Commands of the scripts, of reads and of notifications.
 pub const PERMISSIONS: Permissions = Permissions {
-    required: &["del K", "get K", "mget K", "publish C message", "subscribe C", "unlink K", "unsubscribe C"],
+    required: &["del K", "get K", "mget K", "publish C message", "subscribe C", "unlink K", "unsubscribe"],
     optional: Some(("client tracking on", "the local cache")),
 };
 

@@ -15,7 +15,7 @@ pub const PERMISSIONS: Permissions = Permissions {
         "publish C message",
         "subscribe C",
         "time",
-        "unsubscribe C",
+        "unsubscribe",
         "zadd K 1 member",
         "zcard K",
         "zlexcount K - +",

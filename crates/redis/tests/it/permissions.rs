@@ -9,7 +9,7 @@ use tidings_redis::{Args, Error, Permissions, Redis, Role, Script, Subscriber, c
 use super::support::{LONG_TIMEOUT, args, connected_lane};
 
 const PERMISSIONS: Permissions = Permissions {
-    required: &["get K", "hset K field value", "publish C message", "subscribe C"],
+    required: &["get K", "hset K field value", "publish C message", "subscribe C", "unsubscribe"],
     optional: Some(("client tracking on", "the local cache")),
 };
 
