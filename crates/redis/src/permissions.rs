@@ -13,8 +13,8 @@ use redis::aio::MultiplexedConnection;
 use crate::script::Script;
 use crate::unusable::is_denied;
 
-/// Commands that every service runs: in probes, and to load scripts.
-const ALWAYS: [&str; 3] = ["info", "set K value", "script load script"];
+/// Commands that every service runs: in probes, and for scripts.
+const ALWAYS: [&str; 4] = ["evalsha hash 0", "info", "set K value", "script load script"];
 /// Commands whose first argument is a subcommand, which ACL rules name.
 const CONTAINERS: [&str; 2] = ["client", "script"];
 
@@ -31,7 +31,7 @@ pub struct Permissions {
 impl Permissions {
     /// Returns the ACL rules that grant the commands, those of every service included.
     pub fn rules(&self) -> Vec<String> {
-        let mut rules: Vec<_> = self.commands().map(rule).chain(["+evalsha".to_owned()]).collect();
+        let mut rules: Vec<_> = self.commands().map(rule).chain(["+evalsha_ro".to_owned()]).collect();
         rules.sort();
         rules.dedup();
         rules
@@ -86,7 +86,7 @@ impl PermissionCheck {
         for command in self.permissions.commands() {
             call.arg(command);
         }
-        let command = call.command();
+        let command = call.read_only_command();
         let mut reply = command.query_async(connection).await;
         if reply.as_ref().is_err_and(|error: &RedisError| error.code() == Some("NOSCRIPT")) {
             if let Err(error) = call.script().load_async(connection).await {
@@ -96,7 +96,7 @@ impl PermissionCheck {
         }
         let missing: Vec<String> = match reply {
             Ok(missing) => missing,
-            Err(error) => return on_error(error, "+evalsha"),
+            Err(error) => return on_error(error, "+evalsha_ro"),
         };
         let optional = self.permissions.optional.map(|(command, _)| command);
         let (optional, required): (Vec<_>, Vec<_>) =
@@ -147,7 +147,8 @@ mod tests {
 
         let rules = permissions.rules();
 
-        let expected = ["+client|tracking", "+evalsha", "+get", "+info", "+publish", "+script|load", "+set"];
+        let expected =
+            ["+client|tracking", "+evalsha", "+evalsha_ro", "+get", "+info", "+publish", "+script|load", "+set"];
         assert_eq!(rules, expected);
     }
 }

@@ -67,9 +67,19 @@ impl Call<'_> {
 
     /// Returns the EVALSHA command of the call.
     pub(crate) fn command(&self) -> Cmd {
+        self.command_with("EVALSHA")
+    }
+
+    /// Returns the EVALSHA_RO command of the call, for a script that only reads. Redis counts it
+    /// apart from the calls that serve callers.
+    pub(crate) fn read_only_command(&self) -> Cmd {
+        self.command_with("EVALSHA_RO")
+    }
+
+    fn command_with(&self, name: &str) -> Cmd {
         let (keys, args) = (self.keys.args_iter(), self.args.args_iter());
         let mut command = Cmd::with_capacity(3 + keys.len() + args.len(), 3 * BYTES);
-        command.arg("EVALSHA").arg(self.script.inner.get_hash()).arg(keys.len());
+        command.arg(name).arg(self.script.inner.get_hash()).arg(keys.len());
         for arg in keys.chain(args) {
             if let Arg::Simple(bytes) = arg {
                 command.arg(bytes); // there is nothing else: only a scan has a cursor

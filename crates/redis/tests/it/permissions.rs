@@ -77,7 +77,13 @@ async fn a_permission_that_is_lost_while_serving_is_named() {
     let redis = restricted.open();
     connected_lane(&redis).await;
 
-    for (lost, granted) in [("-hset", "+hset"), ("-evalsha", "+evalsha"), ("-info", "+info"), ("-set", "+set")] {
+    for (lost, granted) in [
+        ("-hset", "+hset"),
+        ("-evalsha", "+evalsha"),
+        ("-evalsha_ro", "+evalsha_ro"),
+        ("-info", "+info"),
+        ("-set", "+set"),
+    ] {
         restricted.set_user(&[lost]);
         expect_finding(&redis, &format!("the ACL user app lacks {granted}")).await;
         restricted.set_user(&[granted]);
