@@ -70,11 +70,33 @@ impl Connector {
         self.limit
     }
 
-    /// Opens a connection.
+    /// Opens a connection, and reads the incarnation of the database on it.
     ///
     /// # Errors
     /// [`OpenFailure`], with the address and the words of the server or the network.
     pub(crate) async fn connect(&self) -> Result<PgConnection, OpenFailure> {
+        let mut connection = self.log_in().await?;
+        self.read_incarnation(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Reads the incarnation of the database on a new connection.
+    ///
+    /// # Errors
+    /// Like [`Connector::connect`].
+    pub(crate) async fn read_incarnation(&self, connection: &mut PgConnection) -> Result<(), OpenFailure> {
+        match timeout(self.limit, self.incarnation.read(connection)).await {
+            Ok(read) => read.map_err(|error| OpenFailure::of(&error, &self.address())),
+            Err(_) => Err(OpenFailure::Away(Cause::timeout("no response to the first query").at(&self.address()))),
+        }
+    }
+
+    /// Opens a connection of a server that may be unsuitable: no query is sent, except for the
+    /// settings of a session.
+    ///
+    /// # Errors
+    /// Like [`Connector::connect`].
+    pub(crate) async fn log_in(&self) -> Result<PgConnection, OpenFailure> {
         let step = Mutex::new("reading the credentials".to_owned());
         if let Ok(attempted) = timeout(self.limit, self.attempt(&step)).await {
             return attempted;
@@ -111,7 +133,6 @@ impl Connector {
         let refused = |error| OpenFailure::of(&error, &address);
         let mut connection = options.connect().await.map_err(refused)?;
         self.session.apply(&mut connection).await.map_err(refused)?;
-        self.incarnation.read(&mut connection).await.map_err(refused)?;
         Ok(connection)
     }
 }

@@ -102,6 +102,8 @@ impl Postgres {
         let limit = self.connector.limit() + self.work_limit;
         let checked = timeout(limit, async {
             let mut server = start::connect_and_check(&self.connector, &address).await?;
+            let read = self.connector.read_incarnation(&mut server.connection).await;
+            read.map_err(|failure| StartError::Connect(address.clone(), failure.into()))?;
             start::check_backends(&self.connector, &mut server.connection, &address).await?;
             Ok(server)
         });

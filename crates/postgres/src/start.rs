@@ -79,7 +79,7 @@ pub(crate) struct CheckedServer {
 /// [`StartError`].
 pub(crate) async fn connect_and_check(connector: &Connector, address: &str) -> Result<CheckedServer, StartError> {
     let failed = |fault| StartError::Connect(address.to_owned(), fault);
-    let mut connection = connector.connect().await.map_err(|failure| failed(failure.into()))?;
+    let mut connection = connector.log_in().await.map_err(|failure| failed(failure.into()))?;
     check_version(&connection, address)?;
     let facts = sqlx::raw_sql(FACTS).fetch_one(&mut connection).await.map_err(|error| failed(error.into()))?;
     let unreadable = |error: sqlx::Error| failed(error.into());
